@@ -1,0 +1,147 @@
+//! The number formats that inputs, casts and outputs are rounded to.
+
+use std::fmt;
+use std::str::FromStr;
+
+use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// A floating-point storage format. Values of every format are handled as `f64`, which holds each of them exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Element {
+    /// IEEE binary64: nothing is rounded.
+    F64,
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16: binary32 with a significand of 8 bits.
+    Bf16,
+}
+
+impl Element {
+    /// Every format, widest first.
+    pub const ALL: [Element; 4] = [Element::F64, Element::F32, Element::F16, Element::Bf16];
+
+    /// `"f64"`, `"f32"`, `"f16"` or `"bf16"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Element::F64 => "f64",
+            Element::F32 => "f32",
+            Element::F16 => "f16",
+            Element::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes that one value takes.
+    pub fn bytes(self) -> usize {
+        match self {
+            Element::F64 => 8,
+            Element::F32 => 4,
+            Element::F16 | Element::Bf16 => 2,
+        }
+    }
+
+    /// `value` rounded to this format, to nearest, ties to even, with gradual underflow; overflow gives infinity.
+    ///
+    /// A narrow format is rounded to once, straight from `f64`: going through `f32` would round twice.
+    ///
+    /// # Examples
+    /// ```
+    /// use nsa_corpus::Element;
+    /// assert_eq!(Element::Bf16.round(1.0 + 1.0 / 256.0), 1.0); // a tie goes to the even neighbour
+    /// assert_eq!(Element::F16.round(70000.0), f64::INFINITY);
+    /// ```
+    pub fn round(self, value: f64) -> f64 {
+        match self {
+            Element::F64 => value,
+            Element::F32 => f64::from(value as f32),
+            Element::F16 => f16::from_f64(value).to_f64(),
+            Element::Bf16 => bf16::from_f64(value).to_f64(),
+        }
+    }
+
+    /// Unit roundoff `u`: rounding a normal value moves it by at most `u` times itself.
+    pub fn unit_roundoff(self) -> f64 {
+        match self {
+            Element::F64 => 2f64.powi(-53),
+            Element::F32 => 2f64.powi(-24),
+            Element::F16 => 2f64.powi(-11),
+            Element::Bf16 => 2f64.powi(-8),
+        }
+    }
+
+    /// The largest finite value.
+    pub fn max(self) -> f64 {
+        match self {
+            Element::F64 => f64::MAX,
+            Element::F32 => f64::from(f32::MAX),
+            Element::F16 => f16::MAX.to_f64(),
+            Element::Bf16 => bf16::MAX.to_f64(),
+        }
+    }
+
+    /// The smallest positive normal value: below it, rounding errs absolutely, by up to `u` times this.
+    pub fn min_positive(self) -> f64 {
+        match self {
+            Element::F64 => f64::MIN_POSITIVE,
+            Element::F32 => f64::from(f32::MIN_POSITIVE),
+            Element::F16 => f16::MIN_POSITIVE.to_f64(),
+            Element::Bf16 => bf16::MIN_POSITIVE.to_f64(),
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Element {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Element::ALL
+            .into_iter()
+            .find(|element| element.name() == text)
+            .ok_or_else(|| Error::invalid(format!("element `{text}` is none of f64, f32, f16, bf16")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_idempotent_and_within_half_an_ulp() {
+        for element in Element::ALL {
+            for step in 1..2000 {
+                let value = f64::from(step) * 0.001_234_567 - 1.1;
+                let rounded = element.round(value);
+                assert_eq!(element.round(rounded), rounded, "{element} {value}");
+                assert!((rounded - value).abs() <= element.unit_roundoff() * value.abs(), "{element} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn f64_is_rounded_once_to_a_narrow_format() {
+        // Just above a bf16 tie: through f32 it would land on the tie and then go to even, downwards.
+        let value = 1.0 + 2f64.powi(-8) + 2f64.powi(-40);
+        assert_eq!(Element::Bf16.round(value), 1.0 + 2f64.powi(-7));
+        let value = 1.0 + 2f64.powi(-11) + 2f64.powi(-40);
+        assert_eq!(Element::F16.round(value), 1.0 + 2f64.powi(-10));
+    }
+
+    #[test]
+    fn names_parse_back() {
+        for element in Element::ALL {
+            assert_eq!(element.name().parse::<Element>().unwrap(), element);
+        }
+        assert!("fp8".parse::<Element>().unwrap_err().to_string().contains("`fp8`"));
+    }
+}

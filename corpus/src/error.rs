@@ -1,0 +1,30 @@
+//! The one error type of this crate: what was wrong, naming both values or the offending position, and the file it
+//! was found in.
+
+use std::path::{Path, PathBuf};
+
+/// Why a shape, a case, an entry or a file was refused.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Box<Kind>);
+
+#[derive(Debug, thiserror::Error)]
+enum Kind {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{}: {source}", path.display())]
+    In { path: PathBuf, source: Error },
+}
+
+impl Error {
+    /// An error with a message that names the values at fault.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Error(Box::new(Kind::Invalid(message.into())))
+    }
+
+    /// The same error, said to stand in `path`.
+    #[must_use]
+    pub fn in_file(self, path: impl AsRef<Path>) -> Self {
+        Error(Box::new(Kind::In { path: path.as_ref().to_owned(), source: self }))
+    }
+}

@@ -1,0 +1,23 @@
+//! The language that the oracle, the candidates and the harness share: what a problem is ([`Shape`],
+//! [`Inputs`]), what an answer looks like ([`Field`], [`Outputs`]), and what an implementation declares of its
+//! arithmetic ([`Arithmetic`]). It also holds the data: named cases, golden answers, real activations.
+//!
+//! No engine lives here. The reference and the kernels both depend on this crate and never on each other, so no
+//! shared helper can hide a shared bug.
+//!
+//! Axes, everywhere: `b` batch, `h` kv head, `g` query head within its group (query head = `h * groups + g`),
+//! `i` query token, `s` selection slot, `j` key within a block, `d` feature.
+
+mod arithmetic;
+mod element;
+mod error;
+mod inputs;
+mod outputs;
+mod shape;
+
+pub use arithmetic::{Arithmetic, Dot};
+pub use element::Element;
+pub use error::Error;
+pub use inputs::{Cotangents, InputParts, Inputs};
+pub use outputs::{Field, Outputs};
+pub use shape::{Shape, Sizes};

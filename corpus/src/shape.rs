@@ -1,0 +1,208 @@
+//! The sizes of a problem, checked once: nothing later divides heads or multiplies sizes again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The sizes of a problem as plain numbers, before [`Shape::new`] has checked them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sizes {
+    /// Batch entries.
+    pub batch: usize,
+    /// Query heads; a multiple of `kv_heads`.
+    pub q_heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Tokens, both queries and keys.
+    pub seq_len: usize,
+    /// Features of a query or key.
+    pub dim: usize,
+    /// Features of a value.
+    pub value_dim: usize,
+    /// Keys in a block.
+    pub block_size: usize,
+    /// Selection slots of a query token; may be 0.
+    pub num_sel: usize,
+    /// Heads that have a selection of their own: `kv_heads`, or `q_heads`.
+    pub sel_heads: usize,
+}
+
+/// Checked sizes of a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Shape {
+    sizes: Sizes,
+}
+
+impl Shape {
+    /// Checks `sizes`.
+    ///
+    /// # Errors
+    /// A size other than `num_sel` is 0; `q_heads` is no multiple of `kv_heads`; `sel_heads` is neither of them; a
+    /// tensor, or the padded sequence, would take more bytes than can be addressed.
+    ///
+    /// # Examples
+    /// ```
+    /// use nsa_corpus::{Shape, Sizes};
+    /// let sizes = Sizes {
+    ///     batch: 4, q_heads: 4, kv_heads: 2, seq_len: 507, dim: 64, value_dim: 64, block_size: 32, num_sel: 6, sel_heads: 2,
+    /// };
+    /// assert_eq!(Shape::new(sizes).unwrap().blocks(), 16);
+    /// let error = Shape::new(Sizes { q_heads: 5, ..sizes }).unwrap_err();
+    /// assert_eq!(error.to_string(), "q_heads 5 is not a multiple of kv_heads 2");
+    /// ```
+    pub fn new(sizes: Sizes) -> Result<Self, Error> {
+        let named = [
+            ("batch", sizes.batch),
+            ("q_heads", sizes.q_heads),
+            ("kv_heads", sizes.kv_heads),
+            ("seq_len", sizes.seq_len),
+            ("dim", sizes.dim),
+            ("value_dim", sizes.value_dim),
+            ("block_size", sizes.block_size),
+        ];
+        if let Some((name, _)) = named.iter().find(|(_, size)| *size == 0) {
+            return Err(Error::invalid(format!("{name} is 0; only num_sel may be")));
+        }
+        if !sizes.q_heads.is_multiple_of(sizes.kv_heads) {
+            return Err(Error::invalid(format!(
+                "q_heads {} is not a multiple of kv_heads {}",
+                sizes.q_heads, sizes.kv_heads
+            )));
+        }
+        if sizes.sel_heads != sizes.kv_heads && sizes.sel_heads != sizes.q_heads {
+            return Err(Error::invalid(format!(
+                "sel_heads {} is neither kv_heads {} nor q_heads {}",
+                sizes.sel_heads, sizes.kv_heads, sizes.q_heads
+            )));
+        }
+        check_bytes(&sizes)?;
+        Ok(Shape { sizes })
+    }
+
+    /// The sizes as plain numbers.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// Batch entries.
+    pub fn batch(&self) -> usize {
+        self.sizes.batch
+    }
+
+    /// Query heads.
+    pub fn q_heads(&self) -> usize {
+        self.sizes.q_heads
+    }
+
+    /// Key and value heads.
+    pub fn kv_heads(&self) -> usize {
+        self.sizes.kv_heads
+    }
+
+    /// Tokens, both queries and keys.
+    pub fn seq_len(&self) -> usize {
+        self.sizes.seq_len
+    }
+
+    /// Features of a query or key.
+    pub fn dim(&self) -> usize {
+        self.sizes.dim
+    }
+
+    /// Features of a value.
+    pub fn value_dim(&self) -> usize {
+        self.sizes.value_dim
+    }
+
+    /// Keys in a block.
+    pub fn block_size(&self) -> usize {
+        self.sizes.block_size
+    }
+
+    /// Selection slots of a query token.
+    pub fn num_sel(&self) -> usize {
+        self.sizes.num_sel
+    }
+
+    /// Heads that have a selection of their own: kv heads or query heads.
+    pub fn sel_heads(&self) -> usize {
+        self.sizes.sel_heads
+    }
+
+    /// Query heads that share one kv head.
+    pub fn groups(&self) -> usize {
+        self.sizes.q_heads / self.sizes.kv_heads
+    }
+
+    /// Query heads that share one selection: [`Shape::groups`], or 1 with a selection for each query head.
+    pub fn sel_groups(&self) -> usize {
+        self.sizes.q_heads / self.sizes.sel_heads
+    }
+
+    /// Blocks of keys, the last one perhaps partial: `ceil(seq_len / block_size)`.
+    pub fn blocks(&self) -> usize {
+        self.sizes.seq_len.div_ceil(self.sizes.block_size)
+    }
+
+    /// Tokens once padded to whole blocks.
+    pub fn padded_len(&self) -> usize {
+        self.blocks() * self.sizes.block_size
+    }
+
+    /// Factor of every score: `dim^(-1/2)`.
+    pub fn scale(&self) -> f64 {
+        1.0 / (self.sizes.dim as f64).sqrt()
+    }
+}
+
+fn check_bytes(sizes: &Sizes) -> Result<(), Error> {
+    let padded = sizes.seq_len.checked_next_multiple_of(sizes.block_size);
+    let widest = sizes.dim.max(sizes.value_dim).max(sizes.num_sel);
+    let bytes = padded.and_then(|padded| {
+        [sizes.batch, sizes.q_heads, widest, size_of::<f64>()]
+            .iter()
+            .try_fold(padded, |product, &size| product.checked_mul(size))
+    });
+    match bytes {
+        Some(bytes) if isize::try_from(bytes).is_ok() => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "batch {} x q_heads {} x seq_len {} (block_size {}) x {widest} values take more bytes than can be addressed",
+            sizes.batch, sizes.q_heads, sizes.seq_len, sizes.block_size
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: Sizes = Sizes {
+        batch: 1,
+        q_heads: 6,
+        kv_heads: 2,
+        seq_len: 17,
+        dim: 4,
+        value_dim: 5,
+        block_size: 16,
+        num_sel: 0,
+        sel_heads: 6,
+    };
+
+    #[test]
+    fn derived_sizes_follow_from_the_given_ones() {
+        let shape = Shape::new(SIZES).unwrap();
+        assert_eq!((shape.groups(), shape.sel_groups(), shape.blocks(), shape.padded_len()), (3, 1, 2, 32));
+        assert_eq!(shape.scale(), 0.5);
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused_by_name() {
+        let refused = |sizes| Shape::new(sizes).unwrap_err().to_string();
+        assert_eq!(refused(Sizes { value_dim: 0, ..SIZES }), "value_dim is 0; only num_sel may be");
+        assert_eq!(refused(Sizes { sel_heads: 3, ..SIZES }), "sel_heads 3 is neither kv_heads 2 nor q_heads 6");
+        assert!(refused(Sizes { seq_len: usize::MAX, ..SIZES }).contains("more bytes than can be addressed"));
+        assert!(refused(Sizes { num_sel: usize::MAX / 64, ..SIZES }).contains("more bytes than can be addressed"));
+    }
+}
