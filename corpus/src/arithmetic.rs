@@ -48,6 +48,16 @@ impl Dot {
     }
 }
 
+/// Where a backward takes `delta_i = sum_t P_t dP_t` from. The two agree but for rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delta {
+    /// `<out_i, d_out_i>` with the stored `out`, as flash attention computes it.
+    Output,
+    /// `sum_t P_t dP_t`, as automatic differentiation of a softmax computes it.
+    Probabilities,
+}
+
 /// `K u / (1 - K u)`: the relative error that `K` roundings of unit `u` add up to. Infinite from `K u = 1` on.
 pub(crate) fn gamma(count: f64, unit: f64) -> f64 {
     let product = count * unit;
@@ -68,6 +78,10 @@ pub struct Arithmetic {
     pub products: Dot,
     /// The format that P and dS are cast to before those products; the format of `unit` means no cast.
     pub probability: Element,
+    /// Keys between two rescalings of the running sum at least; `None`: a whole block.
+    pub rescale_every: Option<usize>,
+    /// Where the backward takes `delta_i`, the mean of dP under P, from.
+    pub delta: Delta,
     /// The format that `out` and `sliding_out` are stored in.
     pub output: Element,
     /// The format that `lse` and `sliding_lse` are stored in.
@@ -97,6 +111,8 @@ impl Arithmetic {
             scores: Dot::Fma { unit },
             products: Dot::Fma { unit },
             probability: element,
+            rescale_every: None,
+            delta: Delta::Output,
             output: element,
             lse: element,
             gradient: element,

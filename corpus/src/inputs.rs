@@ -1,6 +1,6 @@
 //! The tensors of one problem, checked once against each other, widened to `f64`.
 
-use ndarray::{Array3, Array4};
+use ndarray::{Array, Array3, Array4, Dimension};
 
 use crate::{Element, Error, Shape, Sizes};
 
@@ -51,7 +51,8 @@ pub struct InputParts {
     pub cotangents: Cotangents,
 }
 
-/// The tensors of one problem: shapes agree, indices are in range, values are exact in [`Inputs::element`].
+/// The tensors of one problem: shapes agree, indices are in range, values are exact in [`Inputs::element`]. Every tensor
+/// is in standard (row-major) layout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inputs {
     shape: Shape,
@@ -96,13 +97,17 @@ impl Inputs {
             element,
             include_block_causal: parts.include_block_causal,
             sliding_window: parts.sliding_window,
-            q: parts.q,
-            k: parts.k,
-            v: parts.v,
+            q: standard(parts.q),
+            k: standard(parts.k),
+            v: standard(parts.v),
             indices,
-            mask: parts.mask,
-            sel_scale: parts.sel_scale,
-            cotangents: parts.cotangents,
+            mask: standard(parts.mask),
+            sel_scale: parts.sel_scale.map(standard),
+            cotangents: Cotangents {
+                d_out: parts.cotangents.d_out.map(standard),
+                d_lse: parts.cotangents.d_lse.map(standard),
+                d_sliding: parts.cotangents.d_sliding.map(standard),
+            },
         };
         inputs.round();
         Ok(inputs)
@@ -201,7 +206,8 @@ fn check_shapes(shape: &Shape, parts: &InputParts) -> Result<(), Error> {
     let slots = [batch, sel_heads, seq_len, num_sel];
     let rows = [batch, q_heads, seq_len, value_dim];
     let cotangents = &parts.cotangents;
-    let expected: [(&str, Option<&[usize]>, &[usize]); 8] = [
+    type Named<'a> = (&'static str, Option<&'a [usize]>, &'a [usize]);
+    let expected: [Named<'_>; 8] = [
         ("k", Some(parts.k.shape()), &[batch, kv_heads, seq_len, dim]),
         ("v", Some(parts.v.shape()), &[batch, kv_heads, seq_len, value_dim]),
         ("indices", Some(parts.indices.shape()), &slots),
@@ -229,5 +235,10 @@ fn check_indices(indices: &Array4<i64>, blocks: usize) -> Result<Array4<u32>, Er
     if u32::try_from(blocks).is_err() {
         return Err(Error::invalid(format!("{blocks} blocks are more than 32 bits can number")));
     }
-    Ok(indices.mapv(|index| index as u32))
+    Ok(standard(indices.mapv(|index| index as u32)))
+}
+
+/// The tensor with its last axis contiguous and nothing between rows: engines read rows as slices.
+fn standard<A: Clone, D: Dimension>(tensor: Array<A, D>) -> Array<A, D> {
+    if tensor.is_standard_layout() { tensor } else { tensor.as_standard_layout().into_owned() }
 }

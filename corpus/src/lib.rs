@@ -15,7 +15,7 @@ mod inputs;
 mod outputs;
 mod shape;
 
-pub use arithmetic::{Arithmetic, Dot};
+pub use arithmetic::{Arithmetic, Delta, Dot};
 pub use element::Element;
 pub use error::Error;
 pub use inputs::{Cotangents, InputParts, Inputs};

@@ -1,0 +1,230 @@
+//! Error budgets of the gradients (docs/numerics.md), given the `out` and `lse` that the implementation itself saved.
+//!
+//! `eps_t = expm1(E_t + 4u (|s_t - lse| + |s_t| + |lse|) + exponential)` bounds the relative error of `P_t`, and
+//! `F_t = P_t [(1 + eps) (c_d A_t + delta error + 3u |dP_t - delta|) + eps |dP_t - delta|]` that of `dS_t`, with
+//! `A_t = sum |d_out v|`; `F' = |c| F + u |c dS|` is the error of what is cast and multiplied by keys and queries.
+
+use nsa_corpus::{Delta, Shape};
+
+use super::backward_rows::{ARRAYS, TokenRows};
+use super::exp::exp;
+use super::kernels::weighted_sum;
+use super::model::{LIKELY, Model, RIGOROUS, TIERS};
+use super::packed::{Head, Packed};
+use super::rows::{Scratch, Terms};
+use super::spans::Span;
+
+/// One row of the backward, as computed.
+pub(super) struct BoundRow<'a> {
+    pub(super) spans: &'a [Span],
+    pub(super) factors: &'a [f64],
+    /// `<q, k_t>`.
+    pub(super) x: &'a [f64],
+    /// `<d_out, v_t>`.
+    pub(super) probability_gradients: &'a [f64],
+    pub(super) keys: &'a Packed,
+    pub(super) out: &'a [f64],
+    pub(super) d_out: Option<&'a [f64]>,
+    pub(super) lse: f64,
+    /// `<out, d_out> - d_lse`.
+    pub(super) delta: f64,
+    /// Rows that attend to each key, over both parts.
+    pub(super) key_counts: &'a [usize],
+    /// Keys that this row attends to, over both parts.
+    pub(super) row_terms: usize,
+    pub(super) shape: &'a Shape,
+}
+
+/// What one thread computes budgets in.
+#[derive(Default)]
+pub(super) struct Worker {
+    magnitude: Terms,
+    square: Terms,
+    value_magnitude: Terms,
+    terms: Vec<Term>,
+    /// Coefficients of `|k|`, both tiers, and of `k^2`.
+    key_coefficients: [Vec<f64>; 3],
+    row: Vec<f64>,
+}
+
+/// The quantities of one term.
+#[derive(Clone, Copy, Default)]
+struct Term {
+    weight: f64,
+    /// `dP - delta`.
+    difference: f64,
+    /// `eps_t` of both tiers.
+    relative: [f64; TIERS],
+    /// `F_t` of both tiers.
+    gradient_errors: [f64; TIERS],
+}
+
+impl Worker {
+    /// `sum |q k|`, `sum (q k)^2` and `sum |d_out v|` of every term, for the heads computed together.
+    #[inline(always)]
+    pub(super) fn dots(&mut self, scratch: &mut Scratch, head: &Head, queries: &[&[f64]], d_out: Option<&[&[f64]]>) {
+        for terms in [&mut self.magnitude, &mut self.square, &mut self.value_magnitude] {
+            terms.fit(queries.len(), scratch.terms);
+        }
+        scratch.dots(queries, &head.keys, f64::abs, &mut self.magnitude);
+        scratch.dots(queries, &head.keys, |product| product * product, &mut self.square);
+        match d_out {
+            Some(d_out) => scratch.dots(d_out, &head.values, f64::abs, &mut self.value_magnitude),
+            None => (0..queries.len()).for_each(|g| self.value_magnitude.row_mut(g).fill(0.0)),
+        }
+    }
+
+    /// The error coefficients and sums of the row of `head`, number `g` of those computed together.
+    #[inline(always)]
+    pub(super) fn row(&mut self, model: &Model, row: &BoundRow<'_>, g: usize, head: usize, token: &mut TokenRows) {
+        self.weights(model, row, g);
+        self.gradients(model, row, g);
+        self.coefficients(model, row, head, token);
+        self.keys(row, head, token);
+        self.slots(model, row, g, head, token);
+    }
+
+    /// `P_t`, `dP_t - delta` and `eps_t`.
+    #[inline(always)]
+    fn weights(&mut self, model: &Model, row: &BoundRow<'_>, g: usize) {
+        self.terms.clear();
+        for (t, factor) in row.factors.iter().enumerate() {
+            let score = row.x[t] * factor * model.scale;
+            let score_errors = model.score_errors(row.x[t], self.magnitude.row(g)[t], self.square.row(g)[t], *factor);
+            let rounding = 4.0 * model.u * ((score - row.lse).abs() + score.abs() + row.lse.abs()) + model.exponential;
+            self.terms.push(Term {
+                weight: exp(score - row.lse),
+                difference: row.probability_gradients[t] - row.delta,
+                relative: score_errors.map(|error| libm::expm1(error + rounding)),
+                gradient_errors: [0.0; TIERS],
+            });
+        }
+    }
+
+    /// `F_t` of both tiers.
+    #[inline(always)]
+    fn gradients(&mut self, model: &Model, row: &BoundRow<'_>, g: usize) {
+        for tier in 0..TIERS {
+            let delta_error = self.delta_error(model, row, g, tier);
+            for (t, term) in self.terms.iter_mut().enumerate() {
+                let difference = term.difference.abs();
+                let plain = model.value_dot * self.value_magnitude.row(g)[t]
+                    + model.value_underflow
+                    + delta_error
+                    + 3.0 * model.u * difference;
+                let relative = term.relative[tier];
+                term.gradient_errors[tier] =
+                    term.weight * ((1.0 + relative) * plain + relative * difference) + model.flush;
+            }
+        }
+    }
+
+    /// The error of `delta - d_lse`.
+    #[inline(always)]
+    fn delta_error(&self, model: &Model, row: &BoundRow<'_>, g: usize, tier: usize) -> f64 {
+        let Some(d_out) = row.d_out else { return 0.0 };
+        let size: f64 = row.out.iter().zip(d_out).map(|(out, d_out)| (out * d_out).abs()).sum();
+        let d_lse: f64 = row.out.iter().zip(d_out).map(|(out, d_out)| out * d_out).sum::<f64>() - row.delta;
+        let from_output = (d_out.len() as f64 + 2.0) * model.u * size + 2.0 * model.u * d_lse.abs();
+        match model.arithmetic.delta {
+            Delta::Output => from_output,
+            Delta::Probabilities => {
+                let (mut mean, mut sum, mut error) = (0.0, 0.0, 0.0);
+                for (t, term) in self.terms.iter().enumerate() {
+                    let gradient = row.probability_gradients[t];
+                    mean += term.weight * gradient;
+                    sum += term.weight * gradient.abs();
+                    let dot = model.value_dot * self.value_magnitude.row(g)[t];
+                    error += term.weight * (term.relative[tier] * gradient.abs() + (1.0 + term.relative[tier]) * dot);
+                }
+                let difference = (mean - (row.delta + d_lse)).abs();
+                from_output + difference + error + model.arithmetic.gamma(self.terms.len() + 2) * (sum + error)
+            }
+        }
+    }
+
+    /// The coefficients that `dk` takes `|q|` and `q^2` with, `dv` `|d_out|` and its square, and `dq` `|k|` and `k^2`.
+    #[inline(always)]
+    fn coefficients(&mut self, model: &Model, row: &BoundRow<'_>, head: usize, token: &mut TokenRows) {
+        let rescalings = model.rescalings(row.spans.iter().map(|span| span.len), row.shape.block_size());
+        let row_constant = model.product_constant(row.row_terms) + (rescalings + 4) as f64 * model.u;
+        self.key_coefficients.iter_mut().for_each(|values| values.resize(self.terms.len(), 0.0));
+        let keys = row.spans.iter().flat_map(|span| span.start..span.start + span.len);
+        for (t, key) in keys.enumerate() {
+            let term = self.terms[t];
+            let factor = row.factors[t].abs();
+            let size = factor * (term.weight * term.difference).abs();
+            let key_constant = model.product_constant(row.key_counts[key]);
+            let mut largest = 0.0f64;
+            for tier in 0..TIERS {
+                let error = factor * term.gradient_errors[tier] + model.u * size;
+                largest = largest.max(size + error);
+                let cast = if tier == RIGOROUS { model.cast * (size + error) } else { 0.0 };
+                let each = |constant: f64| {
+                    let sum = model.scale * (error + cast + constant * (size + error)) + model.cast_least;
+                    if size + error > model.cast_max { f64::INFINITY } else { sum }
+                };
+                self.key_coefficients[tier][t] = each(row_constant);
+                token.score_gradients[1 + tier].row_mut(head)[t] = each(key_constant + 6.0 * model.u);
+                let weight = term.weight * (1.0 + term.relative[tier]);
+                let cast = if tier == RIGOROUS { model.cast * weight } else { 0.0 };
+                token.weights[1 + tier].row_mut(head)[t] = term.weight * term.relative[tier]
+                    + cast
+                    + model.cast_least
+                    + (key_constant + 2.0 * model.u) * weight;
+            }
+            let scaled = model.scale * largest;
+            self.key_coefficients[LIKELY + 1][t] = scaled * scaled;
+            token.score_gradients[ARRAYS - 1].row_mut(head)[t] = scaled * scaled;
+            let weight = term.weight * (1.0 + term.relative[RIGOROUS]);
+            token.weights[ARRAYS - 1].row_mut(head)[t] = weight * weight;
+        }
+    }
+
+    /// Adds up the error of `dq`.
+    #[inline(always)]
+    fn keys(&mut self, row: &BoundRow<'_>, head: usize, token: &mut TokenRows) {
+        let dim = row.shape.dim();
+        self.row.resize(dim, 0.0);
+        for array in 0..ARRAYS - 1 {
+            self.row.fill(0.0);
+            let mut term = 0;
+            for span in row.spans {
+                let keys = row.keys.rows(span.start, span.len);
+                let coefficients = [&self.key_coefficients[array][term..term + span.len]];
+                if array == ARRAYS - 2 {
+                    weighted_sum::<1>(coefficients, keys, |key| key * key, [&mut self.row]);
+                } else {
+                    weighted_sum::<1>(coefficients, keys, f64::abs, [&mut self.row]);
+                }
+                term += span.len;
+            }
+            token.dq[1 + array][head * dim..(head + 1) * dim].copy_from_slice(&self.row);
+        }
+    }
+
+    /// Adds up the error of `dsel_scale`: `scale sum (F |x| + (|dS| + F) (dot error + 3u |x|))` and the error of the sum.
+    #[inline(always)]
+    fn slots(&mut self, model: &Model, row: &BoundRow<'_>, g: usize, head: usize, token: &mut TokenRows) {
+        let slots = head / row.shape.sel_groups() * row.shape.num_sel();
+        let gamma = model.arithmetic.gamma(row.shape.block_size() + row.shape.sel_groups() + 2);
+        let mut first = 0;
+        for span in row.spans {
+            if let Some(slot) = span.slot {
+                for t in first..first + span.len {
+                    let term = &self.terms[t];
+                    let x = row.x[t].abs();
+                    let dots = model.dot_errors(row.x[t], self.magnitude.row(g)[t], self.square.row(g)[t]);
+                    for tier in 0..TIERS {
+                        let error = term.gradient_errors[tier];
+                        let size = (term.weight * term.difference).abs() + error;
+                        let dot = dots[tier] + 3.0 * model.u * x;
+                        token.dsel_scale[1 + tier][slots + slot] +=
+                            model.scale * (error * x + size * dot + gamma * size * x) + model.flush;
+                    }
+                }
+            }
+            first += span.len;
+        }
+    }
+}

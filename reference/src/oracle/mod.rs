@@ -1,0 +1,227 @@
+//! The oracle: every output and gradient of the contract in f64, and the error budget of each element.
+//!
+//! It streams over blocks instead of gathering copies of keys and values, so its memory is linear in the sequence
+//! length, and gives the same bits on any x86-64 processor and any number of threads: fixed order of additions, no
+//! contraction, an exponential of its own, one task for each tile of outputs.
+//!
+//! Axes: `b` batch, `h` kv head, `g` query head within its group (query head = `h * groups + g`), `i` query token, `t` term:
+//! one key of one span of keys that a row attends to, with multiplicity.
+//!
+//! ```
+//! use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs};
+//! use ndarray::Array4;
+//!
+//! let inputs = Inputs::new(InputParts {
+//!     block_size: 2,
+//!     include_block_causal: true,
+//!     sliding_window: None,
+//!     element: Element::F32,
+//!     q: Array4::zeros((1, 1, 3, 4)),
+//!     k: Array4::zeros((1, 1, 3, 4)),
+//!     v: Array4::ones((1, 1, 3, 4)),
+//!     indices: Array4::zeros((1, 1, 3, 1)),
+//!     mask: Array4::from_elem((1, 1, 3, 1), true),
+//!     sel_scale: None,
+//!     cotangents: Cotangents::default(),
+//! })?;
+//! let outputs = nsa_reference::oracle::attend(&inputs);
+//! // Token 2 attends to itself and to both keys of block 0: lse = ln 3.
+//! assert!((outputs.get(Field::Lse).unwrap()[[0, 0, 2]] - 3f64.ln()).abs() < 1e-15);
+//! # Ok::<(), nsa_corpus::Error>(())
+//! ```
+
+mod backward;
+mod backward_bounds;
+mod backward_rows;
+mod columns;
+mod exp;
+mod forward;
+mod forward_bounds;
+mod kernels;
+mod model;
+mod packed;
+mod rows;
+mod spans;
+mod tiles;
+
+use ndarray::{ArrayD, IxDyn};
+use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
+use rayon::prelude::*;
+
+use backward::{Region, Saved, Sums, backward as backward_regions};
+use forward::{Forward, forward as forward_part};
+use model::{LIKELY, Model, RIGOROUS, TIERS};
+use packed::Head;
+use spans::Part;
+
+/// An answer of the oracle, with the budget of each element where an arithmetic was given.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The exact answer, up to rounding in f64.
+    pub outputs: Outputs,
+    /// What an implementation of the given arithmetic may be off by.
+    pub bounds: Option<Bounds>,
+}
+
+/// Absolute error budgets, of the same shapes as the outputs. An infinite budget promises nothing for its element.
+#[derive(Clone, Debug, Default)]
+pub struct Bounds {
+    /// Tier B: above it, failure to compute as declared is certain.
+    pub rigorous: Outputs,
+    /// Tier H: roundings that do not conspire stay below it.
+    pub likely: Outputs,
+}
+
+/// Every field that `inputs` ask for.
+pub fn attend(inputs: &Inputs) -> Outputs {
+    let heads = heads(inputs);
+    let forwards: Vec<(Part, Forward)> =
+        parts(inputs).into_iter().map(|part| (part, forward_part(inputs, &heads, part, None))).collect();
+    let mut outputs = Outputs::new();
+    if inputs.cotangents().any() {
+        let saved: Vec<Saved<'_>> = forwards
+            .iter()
+            .map(|(part, forward)| saved_part(inputs, *part, &forward.out, &forward.center, &forward.offset))
+            .collect();
+        let regions = backward_regions(inputs, &heads, &saved, None);
+        outputs = gradients(inputs, regions, None).outputs;
+    }
+    for (part, forward) in forwards {
+        store_forward(inputs, part, forward, &mut outputs, None);
+    }
+    outputs
+}
+
+/// `out` and `lse`, and `sliding_out` and `sliding_lse` beside a sliding window; budgets under `arithmetic` if given.
+pub fn forward(inputs: &Inputs, arithmetic: Option<&Arithmetic>) -> Answer {
+    let model = arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape()));
+    let heads = heads(inputs);
+    let mut answer = Answer { outputs: Outputs::new(), bounds: arithmetic.map(|_| Bounds::default()) };
+    for part in parts(inputs) {
+        let forward = forward_part(inputs, &heads, part, model.as_ref());
+        store_forward(inputs, part, forward, &mut answer.outputs, answer.bounds.as_mut());
+    }
+    answer
+}
+
+/// `dq`, `dk`, `dv` and `dsel_scale` as they follow from the `out`, `lse`, `sliding_out` and `sliding_lse` that an implementation
+/// saved for its own backward: `P = exp(s - lse)`, `delta = <out, d_out>`. Budgets under `arithmetic` if given.
+///
+/// With no cotangent in `inputs` there is nothing to compute: the answer holds no field.
+///
+/// # Panics
+/// `saved` lacks a forward field that `inputs` ask for, or has it in another shape.
+pub fn backward(inputs: &Inputs, saved: &Outputs, arithmetic: Option<&Arithmetic>) -> Answer {
+    let bounds = arithmetic.map(|_| Bounds::default());
+    if !inputs.cotangents().any() {
+        return Answer { outputs: Outputs::new(), bounds };
+    }
+    let heads = heads(inputs);
+    let parts = parts(inputs);
+    let fields: Vec<[Vec<f64>; 2]> =
+        parts.iter().map(|part| fields_of(*part).map(|field| saved_field(inputs, saved, field))).collect();
+    let zeros = vec![0.0; fields[0][1].len()];
+    let saved: Vec<Saved<'_>> =
+        parts.iter().zip(&fields).map(|(part, [out, lse])| saved_part(inputs, *part, out, lse, &zeros)).collect();
+    let model = arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape()));
+    let regions = backward_regions(inputs, &heads, &saved, model.as_ref());
+    gradients(inputs, regions, model.as_ref())
+}
+
+fn heads(inputs: &Inputs) -> Vec<Head> {
+    let kv_heads = inputs.shape().kv_heads();
+    let regions = 0..inputs.shape().batch() * kv_heads;
+    regions.into_par_iter().map(|region| Head::new(inputs, region / kv_heads, region % kv_heads)).collect()
+}
+
+fn parts(inputs: &Inputs) -> Vec<Part> {
+    std::iter::once(Part::Selected).chain(inputs.sliding_window().map(Part::Sliding)).collect()
+}
+
+/// The fields that a part's output and log-sum-exp are stored in.
+fn fields_of(part: Part) -> [Field; 2] {
+    match part {
+        Part::Selected => [Field::Out, Field::Lse],
+        Part::Sliding(_) => [Field::SlidingOut, Field::SlidingLse],
+    }
+}
+
+fn saved_field(inputs: &Inputs, saved: &Outputs, field: Field) -> Vec<f64> {
+    let expected = field.shape(inputs.shape());
+    let tensor = saved.get(field).unwrap_or_else(|| panic!("saved outputs lack {field}"));
+    assert_eq!(tensor.shape(), expected, "shape of the saved {field}");
+    tensor.iter().copied().collect()
+}
+
+fn saved_part<'a>(inputs: &'a Inputs, part: Part, out: &'a [f64], center: &'a [f64], offset: &'a [f64]) -> Saved<'a> {
+    let cotangents = inputs.cotangents();
+    let (d_out, d_lse) = match part {
+        Part::Selected => (cotangents.d_out.as_ref(), cotangents.d_lse.as_ref()),
+        Part::Sliding(_) => (cotangents.d_sliding.as_ref(), None),
+    };
+    Saved { part, out, center, offset, d_out, d_lse }
+}
+
+fn tensor(inputs: &Inputs, field: Field, values: Vec<f64>) -> ArrayD<f64> {
+    ArrayD::from_shape_vec(IxDyn(&field.shape(inputs.shape())), values).expect("a buffer is made for its field")
+}
+
+fn store_forward(inputs: &Inputs, part: Part, forward: Forward, outputs: &mut Outputs, bounds: Option<&mut Bounds>) {
+    let [out, lse] = fields_of(part);
+    outputs.set(out, tensor(inputs, out, forward.out));
+    outputs.set(lse, tensor(inputs, lse, forward.lse));
+    if let Some(Bounds { rigorous, likely }) = bounds {
+        for (tier, (out_bounds, lse_bounds)) in
+            [rigorous, likely].into_iter().zip(forward.out_bounds.into_iter().zip(forward.lse_bounds))
+        {
+            tier.set(out, tensor(inputs, out, out_bounds));
+            tier.set(lse, tensor(inputs, lse, lse_bounds));
+        }
+    }
+}
+
+/// Puts the gradients of all (batch, kv head) together and finishes their budgets.
+fn gradients(inputs: &Inputs, regions: Vec<Region>, model: Option<&Model>) -> Answer {
+    let shape = inputs.shape();
+    let mut answer = Answer { outputs: Outputs::new(), bounds: model.map(|_| Bounds::default()) };
+    type SumsOf = fn(&mut Region) -> &mut Sums;
+    let fields: [(Field, SumsOf, usize); 4] = [
+        (Field::Dq, |region| &mut region.dq, usize::MAX),
+        (Field::Dk, |region| &mut region.dk, shape.seq_len() * shape.dim()),
+        (Field::Dv, |region| &mut region.dv, shape.seq_len() * shape.value_dim()),
+        (Field::DselScale, |region| &mut region.dsel_scale, usize::MAX),
+    ];
+    let mut regions = regions;
+    for (field, sums, kept) in fields.into_iter().filter(|(field, ..)| field.asked_by(inputs)) {
+        let mut values = Vec::new();
+        let mut bounds: [Vec<f64>; TIERS] = Default::default();
+        for region in &mut regions {
+            let sums = std::mem::replace(sums(region), Sums::zeros(0, false));
+            let kept = kept.min(sums.values.len());
+            values.extend_from_slice(&sums.values[..kept]);
+            if let Some(model) = model {
+                finish(model, field, &sums, kept, &mut bounds);
+            }
+        }
+        answer.outputs.set(field, tensor(inputs, field, values));
+        if let Some(Bounds { rigorous, likely }) = &mut answer.bounds {
+            let [rigorous_values, likely_values] = bounds;
+            rigorous.set(field, tensor(inputs, field, rigorous_values));
+            likely.set(field, tensor(inputs, field, likely_values));
+        }
+    }
+    answer
+}
+
+/// Adds the casts of the likely tier and the rounding to the stored format. An element that no term reaches is exactly
+/// zero in any arithmetic and has no budget.
+fn finish(model: &Model, field: Field, sums: &Sums, kept: usize, bounds: &mut [Vec<f64>; TIERS]) {
+    let stored = model.arithmetic.stored(field);
+    for tier in [RIGOROUS, LIKELY] {
+        bounds[tier].extend((0..kept).map(|index| {
+            let casts = if tier == LIKELY { sums.squares.get(index).map_or(0.0, |square| square.sqrt()) } else { 0.0 };
+            let error = sums.errors[tier][index] + model.cast_deviation() * casts;
+            if error == 0.0 { 0.0 } else { model.stored(stored, sums.values[index], error) }
+        }));
+    }
+}

@@ -1,0 +1,105 @@
+//! The constants of an error budget, read off a declared [`Arithmetic`].
+
+use nsa_corpus::{Arithmetic, Dot, Element, Shape};
+
+/// The two tiers of a budget, in the order in which arrays hold them.
+pub(super) const TIERS: usize = 2;
+/// Rigorous for the declared arithmetic: above it something is wrong.
+pub(super) const RIGOROUS: usize = 0;
+/// What rounding errors that do not conspire stay below.
+pub(super) const LIKELY: usize = 1;
+/// Standard deviations that the likely tier allows a sum of independent roundings (Hoeffding's inequality).
+const DEVIATIONS: f64 = 6.0;
+
+/// The constants that every row of a problem shares.
+pub(super) struct Model {
+    pub(super) arithmetic: Arithmetic,
+    /// Unit roundoff `u`.
+    pub(super) u: f64,
+    /// Relative error of the exponential.
+    pub(super) exponential: f64,
+    /// Unit roundoff of the cast of P and dS, 0 without a cast.
+    pub(super) cast: f64,
+    /// Absolute error that casting P or dS can add by underflow.
+    pub(super) cast_least: f64,
+    /// Largest value that the cast can hold.
+    pub(super) cast_max: f64,
+    /// What an f32 operation can lose by flushing a subnormal result to zero.
+    pub(super) flush: f64,
+    /// `dim^(-1/2)`.
+    pub(super) scale: f64,
+    /// Accumulation constant of `<q, k>`.
+    pub(super) score_dot: f64,
+    /// Accumulation constant of `<d_out, v>`.
+    pub(super) value_dot: f64,
+    /// What `<d_out, v>` can lose to underflow.
+    pub(super) value_underflow: f64,
+    dim: f64,
+}
+
+impl Model {
+    pub(super) fn new(arithmetic: &Arithmetic, shape: &Shape) -> Self {
+        let flush = if arithmetic.unit < Element::F32.unit_roundoff() {
+            f64::MIN_POSITIVE
+        } else {
+            Element::F32.min_positive()
+        };
+        let probability = arithmetic.probability;
+        Model {
+            u: arithmetic.unit,
+            exponential: arithmetic.exponential,
+            cast: arithmetic.probability_roundoff(),
+            cast_least: flush.max(probability.unit_roundoff() * probability.min_positive()),
+            cast_max: probability.max(),
+            flush,
+            scale: shape.scale(),
+            score_dot: arithmetic.scores.constant(shape.dim()),
+            value_dot: arithmetic.scores.constant(shape.value_dim()),
+            dim: shape.dim() as f64,
+            value_underflow: shape.value_dim() as f64 * flush,
+            arithmetic: arithmetic.clone(),
+        }
+    }
+
+    /// The absolute error of `x = <q, k>` in both tiers. `magnitude = sum |q k|`, `square = sum (q k)^2`.
+    #[inline(always)]
+    pub(super) fn dot_errors(&self, x: f64, magnitude: f64, square: f64) -> [f64; TIERS] {
+        let likely = 0.5 * x.abs() + DEVIATIONS / self.dim.sqrt() * (square.sqrt() + x.abs());
+        [magnitude, likely.min(magnitude)].map(|size| self.score_dot * size + self.dim * self.flush)
+    }
+
+    /// `E_t` of both tiers: the absolute error of the scaled score `scale * factor * x`.
+    #[inline(always)]
+    pub(super) fn score_errors(&self, x: f64, magnitude: f64, square: f64, factor: f64) -> [f64; TIERS] {
+        let dots = self.dot_errors(x, magnitude, square);
+        dots.map(|dot| self.scale * factor.abs() * (dot + 4.0 * self.u * x.abs()) + self.flush)
+    }
+
+    /// Constant of a sum of `terms` products with P or dS, in any order and in any tiles.
+    pub(super) fn product_constant(&self, terms: usize) -> f64 {
+        let products = self.arithmetic.products;
+        match products {
+            Dot::Fma { .. } => products.constant(terms),
+            Dot::Blocks { block, .. } => products.constant(terms) + self.arithmetic.gamma(terms.div_ceil(block)),
+            Dot::Tf32 { .. } => products.constant(terms) + self.arithmetic.gamma(terms.div_ceil(8)),
+        }
+    }
+
+    /// `6 u_P`: what the likely tier multiplies the root of the sum of squares by.
+    pub(super) fn cast_deviation(&self) -> f64 {
+        DEVIATIONS * self.cast
+    }
+
+    /// Adds the rounding to the stored format: `error + u_o (|value| + error) + underflow`.
+    pub(super) fn stored(&self, element: Element, value: f64, error: f64) -> f64 {
+        let underflow = element.unit_roundoff() * element.min_positive() + self.flush;
+        let bound = error + element.unit_roundoff() * (value.abs() + error) + underflow;
+        if bound.is_nan() { f64::INFINITY } else { bound }
+    }
+
+    /// Rescalings of the running sum over the spans of a row.
+    pub(super) fn rescalings(&self, lengths: impl Iterator<Item = usize>, block_size: usize) -> usize {
+        let tile = self.arithmetic.rescale_every.unwrap_or(block_size).max(1);
+        lengths.map(|length| length.div_ceil(tile)).sum()
+    }
+}
