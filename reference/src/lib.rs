@@ -2,3 +2,4 @@
 //! checker of gradients, and a CPU candidate.
 
 pub mod regular_attend;
+pub mod tiled;
