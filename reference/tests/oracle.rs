@@ -1,0 +1,118 @@
+//! The oracle against the transcription, and against itself on other thread counts.
+
+use ndarray::{Array3, Array4};
+use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs, Outputs};
+use nsa_reference::{oracle, regular_attend};
+
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+    fn value(&mut self) -> f64 {
+        self.next() as f64 / 2f64.powi(30) - 1.0
+    }
+    fn below(&mut self, limit: usize) -> usize {
+        self.next() as usize % limit
+    }
+    fn tensor(&mut self, dim: (usize, usize, usize, usize)) -> Array4<f64> {
+        Array4::from_shape_simple_fn(dim, || 3.0 * self.value())
+    }
+}
+
+/// A small problem over every option of the contract.
+fn problem(seed: u64) -> Inputs {
+    let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let (b, kv_heads, groups) = (1 + draw.below(2), 1 + draw.below(2), 1 + draw.below(6));
+    let (n, dim, value_dim, block_size) = (1 + draw.below(40), 1 + draw.below(20), 1 + draw.below(20), 1 + draw.below(18));
+    let q_heads = kv_heads * groups;
+    let num_sel = draw.below(4);
+    let sel_heads = if draw.below(2) == 0 { kv_heads } else { q_heads };
+    let blocks = n.div_ceil(block_size);
+    let slots = (b, sel_heads, n, num_sel);
+    let sliding_window = (draw.below(2) == 0).then(|| draw.below(2 * n));
+    let d_out = (draw.below(4) > 0).then(|| draw.tensor((b, q_heads, n, value_dim)));
+    let d_lse = (draw.below(2) > 0).then(|| Array3::from_shape_simple_fn((b, q_heads, n), || draw.value()));
+    let d_sliding = sliding_window.filter(|_| draw.below(4) > 0).map(|_| draw.tensor((b, q_heads, n, value_dim)));
+    Inputs::new(InputParts {
+        block_size,
+        include_block_causal: draw.below(4) > 0,
+        sliding_window,
+        element: Element::F64,
+        q: draw.tensor((b, q_heads, n, dim)),
+        k: draw.tensor((b, kv_heads, n, dim)),
+        v: draw.tensor((b, kv_heads, n, value_dim)),
+        indices: Array4::from_shape_simple_fn(slots, || draw.below(blocks) as i64),
+        mask: Array4::from_shape_simple_fn(slots, || draw.below(3) > 0),
+        sel_scale: (draw.below(2) > 0).then(|| draw.tensor(slots)),
+        cotangents: Cotangents { d_out, d_lse, d_sliding },
+    })
+    .unwrap()
+}
+
+/// The same problem with every tensor made of magnitudes bounds each sum's terms; here the largest element serves.
+fn assert_close(expected: &Outputs, found: &Outputs, seed: u64) {
+    for field in Field::ALL {
+        let (Some(expected), Some(found)) = (expected.get(field), found.get(field)) else {
+            assert_eq!(expected.get(field).is_some(), found.get(field).is_some(), "{field} of {seed}");
+            continue;
+        };
+        let finite = expected.iter().filter(|value| value.is_finite());
+        let largest = finite.fold(1.0f64, |largest, value| largest.max(value.abs()));
+        for (index, expected) in expected.indexed_iter() {
+            let found = found[&index];
+            let same = *expected == found || (expected - found).abs() <= 1e-13 * largest;
+            assert!(same, "seed {seed} {field}{index:?}: {expected} and {found}, largest {largest}");
+        }
+    }
+}
+
+#[test]
+fn it_agrees_with_the_transcription_over_every_option() {
+    for seed in 0..600 {
+        let inputs = problem(seed);
+        assert_close(&regular_attend::attend::<f64>(&inputs), &oracle::attend(&inputs), seed);
+    }
+}
+
+#[test]
+fn the_backward_from_its_own_saved_outputs_is_the_whole_backward() {
+    for seed in 0..200 {
+        let inputs = problem(seed);
+        let whole = oracle::attend(&inputs);
+        let gradients = oracle::backward(&inputs, &whole, None).outputs;
+        let mut expected = whole.clone();
+        Field::ALL.into_iter().filter(|field| !field.is_gradient()).for_each(|field| drop(expected.take(field)));
+        assert_close(&expected, &gradients, seed);
+    }
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_number_of_threads() {
+    let bits = |threads: usize| -> Vec<Vec<u64>> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let inputs = problem(11);
+            let arithmetic = nsa_corpus::Arithmetic::f32();
+            let forward = oracle::forward(&inputs, Some(&arithmetic));
+            let backward = oracle::backward(&inputs, &forward.outputs, Some(&arithmetic));
+            let (forward_bounds, backward_bounds) = (forward.bounds.unwrap(), backward.bounds.unwrap());
+            let answers = [
+                oracle::attend(&inputs),
+                forward.outputs,
+                backward.outputs,
+                forward_bounds.rigorous,
+                backward_bounds.rigorous,
+                backward_bounds.likely,
+            ];
+            let tensors = answers.iter().flat_map(Outputs::iter);
+            tensors.map(|(_, tensor)| tensor.iter().map(|value| value.to_bits()).collect()).collect()
+        })
+    };
+    let one = bits(1);
+    assert!(one.len() > 8);
+    assert_eq!(one, bits(2));
+    assert_eq!(one, bits(7));
+}
