@@ -59,8 +59,8 @@ impl Element {
         match self {
             Element::F64 => value,
             Element::F32 => f64::from(value as f32),
-            Element::F16 => f16::from_f64(value).to_f64(),
-            Element::Bf16 => bf16::from_f64(value).to_f64(),
+            Element::F16 => f16::from_f32(round_to_odd(value)).to_f64(),
+            Element::Bf16 => bf16::from_f32(round_to_odd(value)).to_f64(),
         }
     }
 
@@ -93,6 +93,18 @@ impl Element {
             Element::Bf16 => bf16::MIN_POSITIVE.to_f64(),
         }
     }
+}
+
+/// `value` as f32, an inexact one given an odd last bit: rounding that again to a much narrower format lands where one
+/// rounding would have (Boldo and Melquiond, IEEE TC 57(4)). `half` rounds from the upper 32 bits of an f64 alone, which
+/// takes values just above a tie for the tie.
+fn round_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    if f64::from(nearest) == value || value.is_nan() {
+        return nearest;
+    }
+    let away = f64::from(nearest).abs() > value.abs();
+    f32::from_bits((nearest.to_bits() - u32::from(away)) | 1)
 }
 
 impl fmt::Display for Element {

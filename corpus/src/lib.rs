@@ -9,15 +9,23 @@
 //! `i` query token, `s` selection slot, `j` key within a block, `d` feature.
 
 mod arithmetic;
+mod case;
+mod covers;
 mod element;
 mod error;
 mod inputs;
 mod outputs;
+mod rng;
+mod selection;
 mod shape;
+mod values;
 
 pub use arithmetic::{Arithmetic, Delta, Dot};
+pub use case::{Case, Override, Tensor};
 pub use element::Element;
 pub use error::Error;
 pub use inputs::{Cotangents, InputParts, Inputs};
 pub use outputs::{Field, Outputs};
+pub use selection::{Mask, Selection};
 pub use shape::{Shape, Sizes};
+pub use values::{Given, Values};

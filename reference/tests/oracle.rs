@@ -26,7 +26,8 @@ impl Draw {
 fn problem(seed: u64) -> Inputs {
     let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let (b, kv_heads, groups) = (1 + draw.below(2), 1 + draw.below(2), 1 + draw.below(6));
-    let (n, dim, value_dim, block_size) = (1 + draw.below(40), 1 + draw.below(20), 1 + draw.below(20), 1 + draw.below(18));
+    let (n, dim, value_dim, block_size) =
+        (1 + draw.below(40), 1 + draw.below(20), 1 + draw.below(20), 1 + draw.below(18));
     let q_heads = kv_heads * groups;
     let num_sel = draw.below(4);
     let sel_heads = if draw.below(2) == 0 { kv_heads } else { q_heads };
