@@ -16,8 +16,8 @@ use super::model::{Model, TIERS};
 use super::packed::{Head, padded_keys};
 use super::spans::Part;
 
-/// Numbers that a chunk's kept terms may take: 512 KiB in all.
-const CHUNK_NUMBERS: usize = 1 << 16;
+/// Numbers that a chunk's kept terms may take: 4 MiB in all.
+const CHUNK_NUMBERS: usize = 1 << 19;
 
 /// What the backward of one part starts from.
 pub(super) struct Saved<'a> {
@@ -110,7 +110,7 @@ impl RegionTask<'_> {
                 arch.dispatch(|| task.token(rows, first + index, token));
             });
             self.add_rows(tokens, first, answer);
-            let visits = columns::visits(tokens, shape.groups(), padded_keys(self.inputs));
+            let visits = columns::visits(tokens, shape.groups());
             let columns = Columns { inputs: self.inputs, saved, tokens, first, b, h };
             columns.add(&visits, &mut answer.dk, &mut answer.dv);
         }

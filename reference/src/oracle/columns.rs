@@ -27,9 +27,9 @@ pub(super) struct Visit {
     len: usize,
 }
 
-/// Which rows of the chunk visit each panel, in the order of tokens, heads and spans.
-pub(super) fn visits(tokens: &[TokenRows], groups: usize, keys: usize) -> Vec<Vec<Visit>> {
-    let mut visits = vec![Vec::new(); keys / PANEL];
+/// The panels that rows of the chunk visit, ascending, each with its visits in the order of tokens, heads and spans.
+pub(super) fn visits(tokens: &[TokenRows], groups: usize) -> Vec<(usize, Vec<Visit>)> {
+    let mut all: Vec<(usize, Visit)> = Vec::new();
     for (token, rows) in tokens.iter().enumerate() {
         let together = groups / rows.spans.len();
         for head in 0..groups {
@@ -39,14 +39,17 @@ pub(super) fn visits(tokens: &[TokenRows], groups: usize, keys: usize) -> Vec<Ve
                 while key < span.start + span.len {
                     let lane = key % PANEL;
                     let len = (PANEL - lane).min(span.start + span.len - key);
-                    visits[key / PANEL].push(Visit { token, head, term: term + key - span.start, lane, len });
+                    all.push((key / PANEL, Visit { token, head, term: term + key - span.start, lane, len }));
                     key += len;
                 }
                 term += span.len;
             }
         }
     }
-    visits
+    // Stable: within a panel the order stays.
+    all.sort_by_key(|(panel, _)| *panel);
+    let same = all.chunk_by(|(left, _), (right, _)| left == right);
+    same.map(|visits| (visits[0].0, visits.iter().map(|(_, visit)| *visit).collect())).collect()
 }
 
 /// A chunk of tokens of one (batch, kv head), after the first pass.
@@ -61,12 +64,12 @@ pub(super) struct Columns<'a> {
 
 impl Columns<'_> {
     /// Adds the chunk's terms to `dk` and `dv`.
-    pub(super) fn add(&self, visits: &[Vec<Visit>], dk: &mut Sums, dv: &mut Sums) {
+    pub(super) fn add(&self, visits: &[(usize, Vec<Visit>)], dk: &mut Sums, dv: &mut Sums) {
         let shape = self.inputs.shape();
         let arch = Arch::new();
-        let panels = panels(dk, shape.dim()).into_iter().zip(panels(dv, shape.value_dim())).zip(visits);
-        let visited: Vec<_> = panels.filter(|(_, visits)| !visits.is_empty()).collect();
-        visited.into_par_iter().for_each(|((mut dk, mut dv), visits)| {
+        let visited: Vec<usize> = visits.iter().map(|(panel, _)| *panel).collect();
+        let panels = panels(dk, shape.dim(), &visited).into_par_iter().zip(panels(dv, shape.value_dim(), &visited));
+        panels.zip(visits).for_each(|((mut dk, mut dv), (_, visits))| {
             arch.dispatch(|| {
                 self.panel(visits, self.inputs.q(), |rows| &rows.score_gradients, &mut dk);
                 if let Some(d_out) = self.saved.d_out {
@@ -127,10 +130,16 @@ impl Columns<'_> {
     }
 }
 
-/// The arrays of `sums` cut into panels of keys; absent ones give empty slices.
-fn panels(sums: &mut Sums, width: usize) -> Vec<[&mut [f64]; ARRAYS]> {
-    let count = sums.values.len() / (PANEL * width);
-    let mut chunks: Vec<_> = sums.arrays_mut().map(|array| array.chunks_exact_mut(PANEL * width)).collect();
-    let panel = |_| std::array::from_fn(|array: usize| chunks[array].next().unwrap_or_default());
-    (0..count).map(panel).collect()
+/// The `visited` panels of keys of the arrays of `sums`, in order; absent arrays give empty slices.
+fn panels<'a>(sums: &'a mut Sums, width: usize, visited: &[usize]) -> Vec<[&'a mut [f64]; ARRAYS]> {
+    let mut panels: Vec<[&mut [f64]; ARRAYS]> = visited.iter().map(|_| Default::default()).collect();
+    for (array, values) in sums.arrays_mut().enumerate() {
+        let mut chunks = values.chunks_exact_mut(PANEL * width);
+        let mut next = 0;
+        for (slices, &panel) in panels.iter_mut().zip(visited) {
+            slices[array] = chunks.nth(panel - next).unwrap_or_default();
+            next = panel + 1;
+        }
+    }
+    panels
 }
