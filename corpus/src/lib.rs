@@ -9,23 +9,40 @@
 //! `i` query token, `s` selection slot, `j` key within a block, `d` feature.
 
 mod arithmetic;
+mod bundle;
 mod case;
+mod case_file;
 mod covers;
+pub mod digest;
 mod element;
+mod embedded;
+mod entry;
 mod error;
+mod given;
+pub mod golden;
 mod inputs;
 mod outputs;
 mod rng;
 mod selection;
 mod shape;
+mod tensor;
+mod tensors;
+mod tensors_write;
 mod values;
 
 pub use arithmetic::{Arithmetic, Delta, Dot};
-pub use case::{Case, Override, Tensor};
+pub use bundle::Bundle;
+pub use case::Case;
 pub use element::Element;
+pub use entry::{Entry, Expect, Flag, entries, read_entries, to_toml};
 pub use error::Error;
+pub use given::Given;
+pub use golden::GoldenCase;
 pub use inputs::{Cotangents, InputParts, Inputs};
 pub use outputs::{Field, Outputs};
-pub use selection::{Mask, Selection};
+pub use selection::{Mask, SelScale, Selection};
 pub use shape::{Shape, Sizes};
-pub use values::{Given, Values};
+pub use tensor::{Override, Scalar, Tensor};
+pub use tensors::TensorFile;
+pub use tensors_write::TensorFileBuilder;
+pub use values::Values;

@@ -1,16 +1,15 @@
 //! What a tensor's values are drawn from.
 
-use std::sync::Arc;
-
 use ndarray::{Array, ArrayD, Dimension, IxDyn};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::rng::Stream;
+use crate::{Error, Given};
 
 /// A distribution, or a tensor of a file. Each element of a distribution is a function of the case's seed, the tensor and
-/// its own coordinates.
+/// its own coordinates `b, h, i, d` alone, so it keeps its value when a size shrinks. Single elements (a planted NaN, say)
+/// are replaced by [`Override`](crate::Override)s.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Values {
@@ -47,7 +46,7 @@ pub enum Values {
         /// Greatest exponent.
         highest: i32,
     },
-    /// Every feature of a row has one value, drawn for the row.
+    /// Every feature of a row has one value, drawn bell-shaped for the row.
     ConstantRows {
         /// Standard deviation.
         #[serde(default = "one")]
@@ -79,69 +78,13 @@ pub enum Values {
         /// Greatest exponent.
         highest: i32,
     },
-    /// One feature of each row is `value`, the others 0; which one is `token % width`.
+    /// Feature `i % width` of row `i` is `value`, the others 0.
     OneHot {
         /// The value of that feature.
         value: f64,
     },
     /// A tensor of a file.
     Given(Given),
-}
-
-/// Reads tensor `.1` of file `.0`.
-pub(crate) type Reader<'a> = dyn FnMut(&str, &str) -> Result<ArrayD<f64>, Error> + 'a;
-
-/// A tensor of a file, by name.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Given {
-    /// The file, below the corpus; `self` is the file that the entry itself stands in.
-    pub file: String,
-    /// The tensor's name there.
-    pub tensor: String,
-    #[serde(skip)]
-    data: Option<Arc<ArrayD<f64>>>,
-}
-
-impl Given {
-    /// A tensor that is at hand, said to be `tensor` of `file`.
-    pub fn new(file: &str, tensor: &str, data: ArrayD<f64>) -> Self {
-        Given { file: file.to_owned(), tensor: tensor.to_owned(), data: Some(Arc::new(data)) }
-    }
-
-    /// Reads the tensor where it is not at hand yet.
-    pub(crate) fn resolve(&mut self, read: &mut Reader<'_>) -> Result<(), Error> {
-        if self.data.is_none() {
-            self.data = Some(Arc::new(read(&self.file, &self.tensor)?));
-        }
-        Ok(())
-    }
-
-    /// The tensor, cut down to `dim` where it is larger.
-    pub(crate) fn cut(&self, dim: &[usize]) -> Result<ArrayD<f64>, Error> {
-        let name = || format!("tensor `{}` of {}", self.tensor, self.file);
-        let data = self.data.as_ref().ok_or_else(|| Error::invalid(format!("{} was not read", name())))?;
-        let fits = data.ndim() == dim.len() && data.shape().iter().zip(dim).all(|(found, wanted)| found >= wanted);
-        if !fits {
-            return Err(Error::invalid(format!("{} has shape {:?}, the case needs {dim:?}", name(), data.shape())));
-        }
-        Ok(data.slice_each_axis(|axis| (0..dim[axis.axis.index()]).into()).to_owned())
-    }
-
-    /// The tensor's values, where they are at hand.
-    pub fn data(&self) -> Option<&ArrayD<f64>> {
-        self.data.as_deref()
-    }
-}
-
-impl PartialEq for Given {
-    /// NaN equals itself here: two cases are the same if their bits are.
-    fn eq(&self, other: &Self) -> bool {
-        let bits = |given: &Given| {
-            given.data.as_ref().map(|data| data.iter().map(|value| value.to_bits()).collect::<Vec<_>>())
-        };
-        self.file == other.file && self.tensor == other.tensor && bits(self) == bits(other)
-    }
 }
 
 fn one() -> f64 {
@@ -159,28 +102,37 @@ impl Values {
         Values::Constant { value: 1.0 }
     }
 
-    /// The values of tensor number `tag`, of shape `dim` with two to four axes, the last one drawn along rows.
+    /// All zero.
+    pub fn zeros() -> Self {
+        Values::Zeros {}
+    }
+
+    /// The values of tensor number `tag` of shape `dim`, `[b, h, i]` or `[b, h, i, d]`.
+    ///
+    /// # Errors
+    /// A given tensor that cannot be read, or is smaller than `dim`.
     pub(crate) fn fill<D: Dimension>(&self, seed: u64, tag: u64, dim: D) -> Result<Array<f64, D>, Error> {
         let shape = dim.slice().to_vec();
-        if let Values::Given(given) = self {
-            let cut = given.cut(&shape)?;
-            return Ok(cut.into_dimensionality().expect("cut to this shape"));
-        }
+        let filled = match self {
+            Values::Given(given) => given.cut(&shape)?,
+            _ => self.draw(seed, tag, &shape),
+        };
+        Ok(filled.into_dimensionality().expect("filled to this shape"))
+    }
+
+    fn draw(&self, seed: u64, tag: u64, shape: &[usize]) -> ArrayD<f64> {
         // A tensor of one number for each token is drawn as rows of width 1.
-        let width = if shape.len() == 4 { shape[3] } else { 1 };
-        let [heads, tokens] = [shape[1], shape[2]];
+        let width = shape.get(3).copied().unwrap_or(1);
+        let (heads, tokens) = (shape[1], shape[2]);
         let mut values = vec![0.0; shape.iter().product()];
         values.par_chunks_mut(width.max(1)).with_min_len(64).enumerate().for_each(|(row, values)| {
-            let position = [row / tokens / heads, row / tokens % heads, row % tokens];
-            let stream = Stream::new(seed, tag, position);
+            let token = row % tokens;
+            let stream = Stream::new(seed, tag, [row / tokens / heads, row / tokens % heads, token]);
             for (d, value) in values.iter_mut().enumerate() {
-                *value = self.element(stream, position[2], d, width);
+                *value = self.element(stream, token, d, width);
             }
         });
-        Ok(ArrayD::from_shape_vec(IxDyn(&shape), values)
-            .expect("as many as the shape")
-            .into_dimensionality()
-            .expect("same"))
+        ArrayD::from_shape_vec(IxDyn(shape), values).expect("as many as the shape says")
     }
 
     fn element(&self, stream: Stream, token: usize, d: usize, width: usize) -> f64 {
@@ -221,7 +173,7 @@ impl Values {
         }
     }
 
-    /// Checks the parameters.
+    /// Checks the parameters of the values of the tensor `name`.
     pub(crate) fn check(&self, name: &str) -> Result<(), Error> {
         match *self {
             Values::PowerGrid { lowest, highest, .. } | Values::WideExponents { lowest, highest }
@@ -230,7 +182,7 @@ impl Values {
                 Err(Error::invalid(format!("{name}: exponents {lowest}..={highest} are empty or beyond 1000")))
             }
             Values::PowerGrid { eighths, .. } if eighths > 8 => {
-                Err(Error::invalid(format!("{name}: eighths is {eighths}, at most 8 make a whole")))
+                Err(Error::invalid(format!("{name}: eighths is {eighths}, but 8 make a whole")))
             }
             Values::OutlierChannels { every: 0, .. } => Err(Error::invalid(format!("{name}: every is 0"))),
             _ => Ok(()),
@@ -245,7 +197,7 @@ fn power(stream: Stream, d: usize, lowest: i32, highest: i32) -> f64 {
     sign * exact_power(exponent)
 }
 
-/// `2^exponent` by repeated doubling or halving, for exponents within the normal range.
+/// `2^exponent` from its bits, for exponents of the normal range: `powi` promises no particular rounding.
 fn exact_power(exponent: i32) -> f64 {
     f64::from_bits(((exponent + 1023) as u64) << 52)
 }

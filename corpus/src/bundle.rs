@@ -1,0 +1,102 @@
+//! A found failure as one file that needs nothing beside it: the entry, the input values themselves (not the seeds they
+//! came from), what the candidate answered, and notes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::{Case, Element, Entry, Error, Field, Inputs, Outputs, TensorFile, TensorFileBuilder, entry, golden};
+
+/// The prefix of the candidate's tensors.
+const CANDIDATE: &str = "candidate.";
+/// The prefix of notes among the header's metadata.
+const NOTE: &str = "note.";
+
+/// A stored failure.
+///
+/// In the file: metadata `entry` (the entry's TOML, whose tensors are those of the file), `element`, and `note.…`; tensors
+/// `q`, `k`, `v`, `indices`, `mask`, … in the element's own format, and `candidate.out`, … as F64.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bundle {
+    /// The entry. Once stored and read, its case holds the tensors themselves.
+    pub entry: Entry,
+    /// The format that the failure was seen in.
+    pub element: Element,
+    /// The problem, rounded to `element`.
+    pub inputs: Inputs,
+    /// What the candidate answered.
+    pub outputs: Option<Outputs>,
+    /// Anything else: the environment, the report, each as text.
+    pub notes: BTreeMap<String, String>,
+}
+
+impl Bundle {
+    /// A bundle of `entry` in `element`, its case replaced by the tensors that follow from it.
+    ///
+    /// # Errors
+    /// The case cannot be materialised.
+    pub fn new(mut entry: Entry, element: Element, outputs: Option<Outputs>) -> Result<Self, Error> {
+        let inputs = entry.case.materialize(element)?;
+        entry.case = Case::from_inputs(&inputs);
+        entry.elements = vec![element];
+        Ok(Bundle { entry, element, inputs, outputs, notes: BTreeMap::new() })
+    }
+
+    /// Reads a file that [`Bundle::write`] wrote.
+    ///
+    /// # Errors
+    /// One line that names the file: no tensor file, no entry in it or several, a tensor that is missing, of the wrong
+    /// type, or not the one that the entry's digest names.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let file = TensorFile::read(path)?;
+        Self::from_file(&file).map_err(|error| error.in_file(path))
+    }
+
+    fn from_file(file: &TensorFile) -> Result<Self, Error> {
+        let needed = |key: &str| {
+            file.metadata(key)
+                .ok_or_else(|| Error::invalid(format!("the header's metadata has no `{key}`: no stored failure")))
+        };
+        let element: Element = needed("element")?.parse()?;
+        let entries = entry::parse(needed("entry")?, None, Some(file))
+            .map_err(|error| Error::invalid(format!("metadata `entry`: {error}")))?;
+        let [entry] = <[Entry; 1]>::try_from(entries).map_err(|entries| {
+            Error::invalid(format!("metadata `entry` holds {} entries, expected 1", entries.len()))
+        })?;
+        let inputs = entry.case.materialize(element)?;
+        let mut outputs = Outputs::new();
+        for field in Field::ALL {
+            let name = format!("{CANDIDATE}{field}");
+            if file.has(&name) {
+                outputs.set(field, file.get_f64(&name)?);
+            }
+        }
+        let outputs = (outputs != Outputs::new()).then_some(outputs);
+        let note = |(key, value): (&str, &str)| Some((key.strip_prefix(NOTE)?.to_owned(), value.to_owned()));
+        let notes = file.metadata_all().filter_map(note).collect();
+        Ok(Bundle { entry, element, inputs, outputs, notes })
+    }
+
+    /// The file's bytes; the same bundle gives the same bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut file = TensorFileBuilder::new();
+        let entry = Entry { case: Case::from_inputs(&self.inputs), ..self.entry.clone() };
+        file.metadata("entry", entry.to_toml()).metadata("element", self.element.name());
+        for (key, value) in &self.notes {
+            file.metadata(&format!("{NOTE}{key}"), value);
+        }
+        golden::store_inputs(&mut file, &self.inputs);
+        for (field, tensor) in self.outputs.iter().flat_map(Outputs::iter) {
+            file.float(&format!("{CANDIDATE}{field}"), Element::F64, tensor);
+        }
+        file.to_bytes()
+    }
+
+    /// Writes the file, atomically.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        crate::tensors_write::write_atomically(path.as_ref(), &self.to_bytes())
+    }
+}

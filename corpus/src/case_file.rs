@@ -1,0 +1,121 @@
+//! A [`Case`] as it stands in TOML: flat, strict, defaults left out.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Case, Mask, Override, SelScale, Selection, Sizes, Values};
+
+/// The fields in the order in which they are printed.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CaseFile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    q_heads: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kv_heads: Option<usize>,
+    seq_len: usize,
+    dim: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_dim: Option<usize>,
+    block_size: usize,
+    num_sel: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sel_heads: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    include_block_causal: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sliding_window: Option<usize>,
+    /// TOML has signed integers of 64 bits only: a seed's bits are read as one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    q: Option<Values>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k: Option<Values>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    v: Option<Values>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selection: Option<Selection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask: Option<Mask>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sel_scale: Option<SelScale>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    d_out: Option<Values>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    d_lse: Option<Values>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    d_sliding: Option<Values>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    overrides: Vec<Override>,
+}
+
+impl From<CaseFile> for Case {
+    fn from(file: CaseFile) -> Case {
+        let kv_heads = file.kv_heads.unwrap_or(1);
+        let sizes = Sizes {
+            batch: file.batch.unwrap_or(1),
+            q_heads: file.q_heads.unwrap_or(kv_heads),
+            kv_heads,
+            seq_len: file.seq_len,
+            dim: file.dim,
+            value_dim: file.value_dim.unwrap_or(file.dim),
+            block_size: file.block_size,
+            num_sel: file.num_sel,
+            sel_heads: file.sel_heads.unwrap_or(kv_heads),
+        };
+        let plain = Case::new(sizes);
+        Case {
+            include_block_causal: file.include_block_causal.unwrap_or(plain.include_block_causal),
+            sliding_window: file.sliding_window,
+            seed: file.seed.map_or(plain.seed, i64::cast_unsigned),
+            q: file.q.unwrap_or(plain.q),
+            k: file.k.unwrap_or(plain.k),
+            v: file.v.unwrap_or(plain.v),
+            selection: file.selection.unwrap_or(plain.selection),
+            mask: file.mask.unwrap_or(plain.mask),
+            sel_scale: file.sel_scale.unwrap_or(plain.sel_scale),
+            d_out: file.d_out,
+            d_lse: file.d_lse,
+            d_sliding: file.d_sliding,
+            overrides: file.overrides,
+            sizes,
+        }
+    }
+}
+
+impl From<Case> for CaseFile {
+    fn from(case: Case) -> CaseFile {
+        let plain = Case::new(case.sizes);
+        let Sizes { batch, q_heads, kv_heads, seq_len, dim, value_dim, block_size, num_sel, sel_heads } = case.sizes;
+        CaseFile {
+            batch: unless(batch, 1),
+            q_heads: unless(q_heads, kv_heads),
+            kv_heads: unless(kv_heads, 1),
+            seq_len,
+            dim,
+            value_dim: unless(value_dim, dim),
+            block_size,
+            num_sel,
+            sel_heads: unless(sel_heads, kv_heads),
+            include_block_causal: unless(case.include_block_causal, plain.include_block_causal),
+            sliding_window: case.sliding_window,
+            seed: unless(case.seed, plain.seed).map(u64::cast_signed),
+            q: unless(case.q, plain.q),
+            k: unless(case.k, plain.k),
+            v: unless(case.v, plain.v),
+            selection: unless(case.selection, plain.selection),
+            mask: unless(case.mask, plain.mask),
+            sel_scale: unless(case.sel_scale, plain.sel_scale),
+            d_out: case.d_out,
+            d_lse: case.d_lse,
+            d_sliding: case.d_sliding,
+            overrides: case.overrides,
+        }
+    }
+}
+
+fn unless<T: PartialEq>(value: T, default: T) -> Option<T> {
+    (value != default).then_some(value)
+}

@@ -1,0 +1,288 @@
+//! Named cases: each says why it exists and where it came from, and carries flags with notes, as Wycheproof labels its
+//! vectors. Most are embedded in the binary.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use crate::{Case, Element, Error, TensorFile, embedded};
+
+/// The longest file of entries that is read.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// What a correct implementation does with a case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expect {
+    /// Every element within its budget.
+    #[default]
+    Pass,
+    /// The contract has a strict reading that a reasonable implementation may not follow (NaN through `0 * NaN` in a block
+    /// that no live slot attends to, say): a difference is reported, and is no failure.
+    Acceptable,
+}
+
+/// A label that entries share, with the note that its file gives.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flag {
+    /// The label.
+    pub name: String,
+    /// What it means.
+    pub note: String,
+}
+
+impl fmt::Display for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// A named case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The group and the name within it: `"edges/seq_1"`.
+    pub name: String,
+    /// Why the case exists.
+    pub why: String,
+    /// Where it came from, if it was seen somewhere.
+    pub source: Option<String>,
+    /// Labels.
+    pub flags: Vec<Flag>,
+    /// The formats it is run in.
+    pub elements: Vec<Element>,
+    /// What a correct implementation does with it.
+    pub expect: Expect,
+    /// The problem.
+    pub case: Case,
+}
+
+impl Entry {
+    /// The formats of an entry that names none.
+    pub const ELEMENTS: [Element; 3] = [Element::F32, Element::F16, Element::Bf16];
+
+    /// An entry without flags, run in every format, expected to pass.
+    pub fn new(name: &str, why: &str, case: Case) -> Self {
+        Entry {
+            name: name.to_owned(),
+            why: why.to_owned(),
+            source: None,
+            flags: Vec::new(),
+            elements: Self::ELEMENTS.to_vec(),
+            expect: Expect::Pass,
+            case,
+        }
+    }
+
+    /// Whether the entry has a flag of this name.
+    pub fn has_flag(&self, name: &str) -> bool {
+        self.flags.iter().any(|flag| flag.name == name)
+    }
+
+    /// A file of this one entry.
+    pub fn to_toml(&self) -> String {
+        to_toml(std::slice::from_ref(self))
+    }
+}
+
+/// A file of these entries: what [`read_entries`] reads.
+pub fn to_toml(entries: &[Entry]) -> String {
+    let notes =
+        entries.iter().flat_map(|entry| &entry.flags).map(|flag| (flag.name.clone(), flag.note.clone())).collect();
+    let entry = entries.iter().map(EntryOut::from).collect();
+    toml::to_string(&FileOut { notes, entry }).expect("an entry is plain data")
+}
+
+/// The embedded entries, by group and in the order of their files.
+///
+/// # Panics
+/// Never: a test reads them.
+pub fn entries() -> &'static [Entry] {
+    static ENTRIES: OnceLock<Vec<Entry>> = OnceLock::new();
+    ENTRIES.get_or_init(|| {
+        let read = |(path, bytes): &(&str, &[u8])| {
+            let text = std::str::from_utf8(bytes).map_err(|_| Error::invalid("is not UTF-8"));
+            text.and_then(|text| parse(text, None, None)).map_err(|error| error.in_file(path))
+        };
+        embedded::CASES.iter().flat_map(|file| read(file).expect("a test reads every embedded file")).collect()
+    })
+}
+
+/// Reads a file of entries. Its tensor files are embedded ones, or stand in or below its folder.
+///
+/// # Errors
+/// One line with the file, the line number and the entry's name: bad TOML, an unknown field, a name that stands twice, a
+/// flag without a note or a note without a flag, sizes that do not fit, a path that leaves the folder.
+pub fn read_entries(path: impl AsRef<Path>) -> Result<Vec<Entry>, Error> {
+    let path = path.as_ref();
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    read_text(path).and_then(|text| parse(&text, Some(folder), None)).map_err(|error| error.in_file(path))
+}
+
+fn read_text(path: &Path) -> Result<String, Error> {
+    let unreadable = |error: std::io::Error| Error::invalid(format!("cannot be read: {error}"));
+    let found = std::fs::metadata(path).map_err(unreadable)?;
+    if !found.is_file() {
+        return Err(Error::invalid("is no regular file"));
+    }
+    if found.len() > FILE_BYTES_MAX {
+        return Err(Error::invalid(format!("has {} bytes, more than {FILE_BYTES_MAX}", found.len())));
+    }
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
+}
+
+/// The entries of `text`. Tensor files are looked for below `folder`; `own` is the tensor file that holds the text.
+pub(crate) fn parse(text: &str, folder: Option<&Path>, own: Option<&TensorFile>) -> Result<Vec<Entry>, Error> {
+    let file: FileIn = toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        at(text, start, &one_line(error.message()))
+    })?;
+    let mut names = BTreeSet::new();
+    let mut used = BTreeSet::new();
+    let mut entries = Vec::new();
+    for entry in file.entry {
+        let start = entry.name.span().start;
+        if !names.insert(entry.name.get_ref().clone()) {
+            return Err(at(text, start, "the name stands twice"));
+        }
+        used.extend(entry.flags.iter().cloned());
+        let entry = check(entry, &file.notes, folder, own).map_err(|error| at(text, start, &error.to_string()))?;
+        entries.push(entry);
+    }
+    match file.notes.keys().find(|flag| !used.contains(*flag)) {
+        Some(flag) => Err(Error::invalid(format!("[notes] explains `{flag}`, which no entry carries"))),
+        None => Ok(entries),
+    }
+}
+
+fn check(
+    entry: EntryIn,
+    notes: &BTreeMap<String, String>,
+    folder: Option<&Path>,
+    own: Option<&TensorFile>,
+) -> Result<Entry, Error> {
+    let name = entry.name.into_inner();
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+    if !name.split('/').all(plain) {
+        return Err(Error::invalid("a name is made of words like `edges/seq_1`"));
+    }
+    if entry.why.trim().is_empty() || entry.elements.is_empty() {
+        return Err(Error::invalid("why and elements must not be empty"));
+    }
+    let explained = |name: String| match notes.get(&name) {
+        Some(note) => Ok(Flag { note: note.clone(), name }),
+        None => Err(Error::invalid(format!("flag `{name}` has no line under [notes]"))),
+    };
+    let flags = entry.flags.into_iter().map(explained).collect::<Result<_, _>>()?;
+    let mut case = entry.case;
+    case.check()?;
+    case.given_mut().try_for_each(|given| given.bind(folder, own))?;
+    Ok(Entry {
+        name,
+        why: entry.why,
+        source: entry.source,
+        flags,
+        elements: entry.elements,
+        expect: entry.expect,
+        case,
+    })
+}
+
+/// An error at byte `start` of `text`: its line, and the name of the entry around it.
+fn at(text: &str, start: usize, message: &str) -> Error {
+    let before = text.get(..start).unwrap_or(text);
+    let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+    match name_around(text, before) {
+        Some(name) => Error::invalid(format!("line {line}: entry {name}: {message}")),
+        None => Error::invalid(format!("line {line}: {message}")),
+    }
+}
+
+/// The name of the entry that begins last before the end of `before`, quoted as it stands.
+fn name_around<'a>(text: &'a str, before: &str) -> Option<&'a str> {
+    const HEAD: &str = "[[entry]]";
+    // An error may be laid to the head itself.
+    let begin = text.get(..(before.len() + HEAD.len()).min(text.len())).unwrap_or(before).rfind(HEAD)?;
+    let own = &text[begin + HEAD.len()..];
+    let own = &own[..own.find(HEAD).unwrap_or(own.len())];
+    let line = own.lines().find(|line| line.trim_start().starts_with("name"))?;
+    Some(line.split_once('=')?.1.trim())
+}
+
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileIn {
+    #[serde(default)]
+    notes: BTreeMap<String, String>,
+    #[serde(default)]
+    entry: Vec<EntryIn>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EntryIn {
+    name: Spanned<String>,
+    why: String,
+    source: Option<String>,
+    #[serde(default)]
+    flags: Vec<String>,
+    #[serde(default = "all_elements")]
+    elements: Vec<Element>,
+    #[serde(default)]
+    expect: Expect,
+    case: Case,
+}
+
+fn all_elements() -> Vec<Element> {
+    Entry::ELEMENTS.to_vec()
+}
+
+#[derive(Serialize)]
+struct FileOut<'a> {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    notes: BTreeMap<String, String>,
+    entry: Vec<EntryOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct EntryOut<'a> {
+    name: &'a str,
+    why: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<&'a str>,
+    elements: &'a [Element],
+    #[serde(skip_serializing_if = "is_pass")]
+    expect: Expect,
+    case: &'a Case,
+}
+
+impl<'a> From<&'a Entry> for EntryOut<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        EntryOut {
+            name: &entry.name,
+            why: &entry.why,
+            source: entry.source.as_deref(),
+            flags: entry.flags.iter().map(|flag| flag.name.as_str()).collect(),
+            elements: &entry.elements,
+            expect: entry.expect,
+            case: &entry.case,
+        }
+    }
+}
+
+fn is_pass(expect: &Expect) -> bool {
+    *expect == Expect::Pass
+}

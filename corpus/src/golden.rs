@@ -1,0 +1,259 @@
+//! Files of inputs with or without answers: what PyTorch's `regular_attend` answered, and plain activations.
+
+use std::path::Path;
+
+use ndarray::{Array, Dimension};
+use serde_json::{Value, json};
+
+use crate::tensors_write::write_atomically;
+use crate::{Cotangents, Element, Error, Field, InputParts, Inputs, Outputs, TensorFile, TensorFileBuilder, embedded};
+
+/// Inputs and the answers stored beside them.
+///
+/// Tensors: `q`, `k`, `v`, `indices` (I64 or I32), `mask` (BOOL or U8), and where given `sel_scale`, `d_out`, `d_lse`,
+/// `d_sliding`; answers by the names of [`Field`], any of which may be missing. The header's metadata holds either
+/// `config`, a JSON object with `block_size`, `sliding_window_size` (null: no sliding output) and perhaps
+/// `include_block_causal`, or, in the plain form, `block_size` and perhaps `sliding_window` and `include_block_causal`.
+#[derive(Clone, Debug)]
+pub struct GoldenCase {
+    /// The file's name without its ending.
+    pub name: String,
+    /// The problem. Its element is the widest format of the floating-point inputs, so that nothing is rounded.
+    pub inputs: Inputs,
+    /// The answers that are there.
+    pub outputs: Outputs,
+    /// The header's `config`; null in the plain form.
+    pub config: Value,
+}
+
+/// The golden answers that the binary carries.
+///
+/// # Panics
+/// Never: a test reads every one of them.
+pub fn embedded() -> Vec<GoldenCase> {
+    let read = |(path, bytes): &(&str, &[u8])| {
+        TensorFile::parse(bytes.to_vec()).and_then(|file| GoldenCase::from_file(&stem(Path::new(path)), &file))
+    };
+    embedded::GOLDEN.iter().map(|file| read(file).expect("a test reads every embedded file")).collect()
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+impl GoldenCase {
+    /// A problem and its answers, with a `config` that describes them.
+    pub fn new(name: &str, inputs: Inputs, outputs: Outputs) -> Self {
+        let shape = inputs.shape();
+        let config = json!({
+            "batch": shape.batch(),
+            "block_size": shape.block_size(),
+            "dim": shape.dim(),
+            "dtype": inputs.element().name(),
+            "include_block_causal": inputs.include_block_causal(),
+            "kv_heads": shape.kv_heads(),
+            "name": name,
+            "num_sel": shape.num_sel(),
+            "q_heads": shape.q_heads(),
+            "sel_heads": shape.sel_heads(),
+            "seq_len": shape.seq_len(),
+            "sliding_window_size": inputs.sliding_window(),
+            "value_dim": shape.value_dim(),
+        });
+        GoldenCase { name: name.to_owned(), inputs, outputs, config }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// One line that names the file: it is no tensor file, a tensor or `block_size` is missing or of a wrong type, or the
+    /// tensors do not fit each other.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let file = TensorFile::read(path)?;
+        Self::from_file(&stem(path), &file).map_err(|error| error.in_file(path))
+    }
+
+    /// The case that a file holds.
+    ///
+    /// # Errors
+    /// As [`GoldenCase::read`].
+    pub fn from_file(name: &str, file: &TensorFile) -> Result<Self, Error> {
+        let options = Options::of(file)?;
+        Self::assemble(name, file, options)
+    }
+
+    /// The case that a file of inputs holds, with `block_size` from outside where the file has none, or another.
+    ///
+    /// # Errors
+    /// As [`GoldenCase::read`].
+    pub fn read_with(path: impl AsRef<Path>, change: impl FnOnce(&mut Options)) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let file = TensorFile::read(path)?;
+        let case = Options::of(&file).and_then(|mut options| {
+            change(&mut options);
+            Self::assemble(&stem(path), &file, options)
+        });
+        case.map_err(|error| error.in_file(path))
+    }
+
+    fn assemble(name: &str, file: &TensorFile, options: Options) -> Result<Self, Error> {
+        let Some(block_size) = options.block_size else {
+            return Err(Error::invalid("the header's metadata has neither `config` nor `block_size`"));
+        };
+        let optional = |name: &str| file.has(name).then(|| four(file, name)).transpose();
+        let inputs = Inputs::new(InputParts {
+            block_size,
+            include_block_causal: options.include_block_causal,
+            sliding_window: options.sliding_window,
+            element: widest(file)?,
+            q: four(file, "q")?,
+            k: four(file, "k")?,
+            v: four(file, "v")?,
+            indices: axes("indices", file.get_i64("indices")?)?,
+            mask: axes("mask", file.get_bool("mask")?)?,
+            sel_scale: optional("sel_scale")?,
+            cotangents: Cotangents {
+                d_out: optional("d_out")?,
+                d_lse: file.has("d_lse").then(|| axes("d_lse", file.get_f64("d_lse")?)).transpose()?,
+                d_sliding: optional("d_sliding")?,
+            },
+        })?;
+        let outputs = answers(file, &inputs)?;
+        Ok(GoldenCase { name: name.to_owned(), inputs, outputs, config: options.config })
+    }
+
+    /// The file's bytes, in the golden format: inputs in their own element, answers as F64. The same case gives the same
+    /// bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut file = TensorFileBuilder::new();
+        file.metadata("config", self.config.to_string());
+        store_inputs(&mut file, &self.inputs);
+        for (field, tensor) in self.outputs.iter() {
+            file.float(field.name(), Element::F64, tensor);
+        }
+        file.to_bytes()
+    }
+
+    /// Writes [`GoldenCase::to_bytes`], atomically.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        write_atomically(path.as_ref(), &self.to_bytes())
+    }
+}
+
+/// The tensors of `inputs`, by their usual names, in their own element.
+pub(crate) fn store_inputs(file: &mut TensorFileBuilder, inputs: &Inputs) {
+    let (element, cotangents) = (inputs.element(), inputs.cotangents());
+    file.float("q", element, inputs.q()).float("k", element, inputs.k()).float("v", element, inputs.v());
+    file.whole("indices", &inputs.indices().mapv(i64::from)).truth("mask", inputs.mask());
+    for (name, tensor) in [
+        ("sel_scale", inputs.sel_scale()),
+        ("d_out", cotangents.d_out.as_ref()),
+        ("d_sliding", cotangents.d_sliding.as_ref()),
+    ] {
+        tensor.into_iter().for_each(|tensor| {
+            file.float(name, element, tensor);
+        });
+    }
+    cotangents.d_lse.iter().for_each(|tensor| {
+        file.float("d_lse", element, tensor);
+    });
+}
+
+/// The options that a file's header gives, to be changed by [`GoldenCase::read_with`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Keys in a block; a file without it is refused.
+    pub block_size: Option<usize>,
+    /// The sliding output's window.
+    pub sliding_window: Option<usize>,
+    /// Whether a query attends to its own block up to itself; true where the header does not say.
+    pub include_block_causal: bool,
+    config: Value,
+}
+
+impl Options {
+    fn of(file: &TensorFile) -> Result<Self, Error> {
+        let Some(config) = file.metadata("config") else {
+            return Ok(Options {
+                block_size: plain(file, "block_size")?,
+                sliding_window: plain(file, "sliding_window")?,
+                include_block_causal: plain(file, "include_block_causal")?.unwrap_or(true),
+                config: Value::Null,
+            });
+        };
+        let config: Value = serde_json::from_str(config)
+            .map_err(|error| Error::invalid(format!("the header's `config` is no readable JSON: {error}")))?;
+        let number = |key: &str| match &config[key] {
+            Value::Null => Ok(None),
+            value => match value.as_u64().and_then(|number| usize::try_from(number).ok()) {
+                Some(number) => Ok(Some(number)),
+                None => Err(Error::invalid(format!("config `{key}` is {}, expected a whole number", brief(value)))),
+            },
+        };
+        let include_block_causal = match &config["include_block_causal"] {
+            Value::Null => true,
+            Value::Bool(value) => *value,
+            value => {
+                return Err(Error::invalid(format!("config `include_block_causal` is {}", brief(value))));
+            }
+        };
+        let block_size = number("block_size")?;
+        let sliding_window = number("sliding_window_size")?;
+        Ok(Options { block_size, sliding_window, include_block_causal, config })
+    }
+}
+
+fn brief(value: &Value) -> String {
+    value.to_string().chars().take(40).collect()
+}
+
+fn plain<T: std::str::FromStr>(file: &TensorFile, key: &str) -> Result<Option<T>, Error> {
+    let parse = |text: &str| {
+        text.trim().to_lowercase().parse().map_err(|_| Error::invalid(format!("metadata `{key}` is {text:?}")))
+    };
+    file.metadata(key).map(parse).transpose()
+}
+
+/// The format that holds every floating-point input exactly.
+fn widest(file: &TensorFile) -> Result<Element, Error> {
+    let named = ["q", "k", "v", "sel_scale", "d_out", "d_lse", "d_sliding"];
+    let mut widest = None;
+    for name in named.into_iter().filter(|name| file.has(name)) {
+        widest = match (widest, file.element(name)?) {
+            // Neither 16-bit format holds the other; f32 holds both.
+            (Some(Element::F16), Some(Element::Bf16)) | (Some(Element::Bf16), Some(Element::F16)) => Some(Element::F32),
+            (Some(found), Some(next)) => Some(Element::min(found, next)),
+            (found, next) => found.or(next),
+        };
+    }
+    widest.ok_or_else(|| Error::invalid("has no floating-point tensor `q`"))
+}
+
+fn four(file: &TensorFile, name: &str) -> Result<ndarray::Array4<f64>, Error> {
+    axes(name, file.get_f64(name)?)
+}
+
+fn axes<A, D: Dimension>(name: &str, tensor: ndarray::ArrayD<A>) -> Result<Array<A, D>, Error> {
+    let found = tensor.ndim();
+    let expected = D::NDIM.unwrap_or(found);
+    tensor
+        .into_dimensionality()
+        .map_err(|_| Error::invalid(format!("tensor `{name}` has {found} axes, expected {expected}")))
+}
+
+fn answers(file: &TensorFile, inputs: &Inputs) -> Result<Outputs, Error> {
+    let mut outputs = Outputs::new();
+    for field in Field::ALL.into_iter().filter(|field| file.has(field.name())) {
+        let tensor = file.get_f64(field.name())?;
+        let expected = field.shape(inputs.shape());
+        if tensor.shape() != expected {
+            return Err(Error::invalid(format!("{field} has shape {:?}, expected {expected:?}", tensor.shape())));
+        }
+        outputs.set(field, tensor);
+    }
+    Ok(outputs)
+}

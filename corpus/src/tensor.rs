@@ -1,0 +1,149 @@
+//! The input tensors by name, and single elements of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Case, Error, Shape};
+
+/// An input tensor. Its number is part of every draw: it never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tensor {
+    /// `[b, q_heads, n, dim]`.
+    Q,
+    /// `[b, kv_heads, n, dim]`.
+    K,
+    /// `[b, kv_heads, n, value_dim]`.
+    V,
+    /// `[b, sel_heads, n, num_sel]`, whole numbers.
+    Indices,
+    /// `[b, sel_heads, n, num_sel]`, true or false.
+    Mask,
+    /// `[b, sel_heads, n, num_sel]`.
+    SelScale,
+    /// `[b, q_heads, n, value_dim]`.
+    DOut,
+    /// `[b, q_heads, n]`.
+    DLse,
+    /// `[b, q_heads, n, value_dim]`.
+    DSliding,
+}
+
+impl Tensor {
+    /// Every tensor, in the order of their numbers.
+    pub const ALL: [Tensor; 9] = [
+        Tensor::Q,
+        Tensor::K,
+        Tensor::V,
+        Tensor::Indices,
+        Tensor::Mask,
+        Tensor::SelScale,
+        Tensor::DOut,
+        Tensor::DLse,
+        Tensor::DSliding,
+    ];
+
+    /// The name used in files: `"q"`, …, `"sel_scale"`, `"d_out"`, `"d_lse"`, `"d_sliding"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tensor::Q => "q",
+            Tensor::K => "k",
+            Tensor::V => "v",
+            Tensor::Indices => "indices",
+            Tensor::Mask => "mask",
+            Tensor::SelScale => "sel_scale",
+            Tensor::DOut => "d_out",
+            Tensor::DLse => "d_lse",
+            Tensor::DSliding => "d_sliding",
+        }
+    }
+
+    pub(crate) fn tag(self) -> u64 {
+        self as u64
+    }
+
+    /// The shape that this tensor has in a problem of `shape`.
+    pub fn shape(self, shape: &Shape) -> Vec<usize> {
+        let (b, n) = (shape.batch(), shape.seq_len());
+        match self {
+            Tensor::Q => vec![b, shape.q_heads(), n, shape.dim()],
+            Tensor::K => vec![b, shape.kv_heads(), n, shape.dim()],
+            Tensor::V => vec![b, shape.kv_heads(), n, shape.value_dim()],
+            Tensor::Indices | Tensor::Mask | Tensor::SelScale => vec![b, shape.sel_heads(), n, shape.num_sel()],
+            Tensor::DOut | Tensor::DSliding => vec![b, shape.q_heads(), n, shape.value_dim()],
+            Tensor::DLse => vec![b, shape.q_heads(), n],
+        }
+    }
+}
+
+/// The value that an [`Override`] puts: a number of q, k, v, sel_scale or a cotangent, a whole number of indices, a truth
+/// value of the mask.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// For the mask.
+    Bool(bool),
+    /// For indices, or a floating-point tensor.
+    Integer(i64),
+    /// For a floating-point tensor.
+    Float(f64),
+}
+
+impl Scalar {
+    /// The value as a number; `true` is 1.
+    pub fn as_f64(self) -> f64 {
+        match self {
+            Scalar::Bool(value) => f64::from(u8::from(value)),
+            Scalar::Integer(value) => value as f64,
+            Scalar::Float(value) => value,
+        }
+    }
+}
+
+/// One element, replaced after its tensor was drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// Whose element.
+    pub tensor: Tensor,
+    /// Its coordinates, in the order of [`Tensor::shape`].
+    pub index: Vec<usize>,
+    /// What it becomes.
+    pub value: Scalar,
+}
+
+impl Override {
+    /// Replaces an element of a floating-point tensor.
+    pub fn float(tensor: Tensor, index: &[usize], value: f64) -> Self {
+        Override { tensor, index: index.to_vec(), value: Scalar::Float(value) }
+    }
+
+    /// Whether the element exists in a problem of `shape`.
+    pub(crate) fn in_range(&self, shape: &Shape) -> bool {
+        let dims = self.tensor.shape(shape);
+        let inside = self.index.len() == dims.len() && self.index.iter().zip(&dims).all(|(index, size)| index < size);
+        let block = self.value.as_f64();
+        inside && (self.tensor != Tensor::Indices || (0.0..shape.blocks() as f64).contains(&block))
+    }
+
+    pub(crate) fn check(&self, case: &Case, shape: &Shape) -> Result<(), Error> {
+        let refuse =
+            |why: String| Err(Error::invalid(format!("override of {}{:?}: {why}", self.tensor.name(), self.index)));
+        if !case.has(self.tensor) {
+            return refuse("the case has no such tensor".to_owned());
+        }
+        let fits = match self.tensor {
+            Tensor::Indices => matches!(self.value, Scalar::Integer(_)),
+            Tensor::Mask => matches!(self.value, Scalar::Bool(_)),
+            _ => !matches!(self.value, Scalar::Bool(_)),
+        };
+        if !fits {
+            return refuse(format!("{:?} is no value of this tensor", self.value));
+        }
+        if !self.in_range(shape) {
+            let dims = self.tensor.shape(shape);
+            let blocks = shape.blocks();
+            return refuse(format!("outside its shape {dims:?}, or block {:?} outside 0..{blocks}", self.value));
+        }
+        Ok(())
+    }
+}
