@@ -14,6 +14,9 @@
 //! - *Roundoff*: if each evaluation of `L` errs by at most `nu`, then `R[k][0] = nu / h_k`, and the tableau's weights give
 //!   `R[k][j] = (4^j R[k][j-1] + R[k-1][j-1]) / (4^j - 1)`.
 //!
+//! `h_0` is about a quarter of the tensor's values, at least 1/4, and longer where such a step over the whole tensor changes
+//! the loss by less than 2^-12 of itself; steps beyond which the loss is not finite are left out.
+//!
 //! The entry with the smallest sum of both is the answer, that sum its error `E`. Halving stops when that is small
 //! enough to tell the fault looked for, or when roundoff alone exceeds the best sum.
 //!
@@ -64,11 +67,9 @@ mod explain;
 mod judge;
 mod planted;
 mod report;
+mod variable;
 
-use std::ops::Range;
-
-use ndarray::{Array, ArrayD, Dimension};
-use nsa_corpus::Error;
+use ndarray::ArrayD;
 use rayon::prelude::*;
 
 pub use attention::attention;
@@ -76,6 +77,7 @@ pub use derivative::Estimate;
 pub use direction::Direction;
 pub use planted::Planted;
 pub use report::{Finding, Report, Verdict};
+pub use variable::Variable;
 
 use derivative::{Steps, noise, richardson};
 
@@ -97,84 +99,7 @@ pub struct Settings {
 impl Default for Settings {
     /// Faults of 1e-6; every element up to 2,000 of them; else 16 directions for each tensor.
     fn default() -> Self {
-        Settings { relative: 1e-6, elements: 2000, directions: 16, levels: 22, seed: 0 }
-    }
-}
-
-/// One tensor that the loss reads, and the gradient claimed for it.
-#[derive(Clone, Debug)]
-pub struct Variable {
-    name: String,
-    axes: Vec<String>,
-    block: Option<(usize, usize)>,
-    value: ArrayD<f64>,
-    gradient: ArrayD<f64>,
-}
-
-impl Variable {
-    /// `gradient` is the claim for the tensor `value`.
-    ///
-    /// # Errors
-    /// Their shapes differ (both are named).
-    pub fn new<D: Dimension>(
-        name: impl Into<String>,
-        value: Array<f64, D>,
-        gradient: Array<f64, D>,
-    ) -> Result<Self, Error> {
-        let name = name.into();
-        if value.shape() != gradient.shape() {
-            return Err(Error::invalid(format!(
-                "{name} has shape {:?} and its gradient {:?}",
-                value.shape(),
-                gradient.shape()
-            )));
-        }
-        let axes = (0..value.ndim()).map(|axis| format!("axis {axis}")).collect();
-        Ok(Variable { name, axes, block: None, value: value.into_dyn(), gradient: gradient.into_dyn() })
-    }
-
-    /// Names the axes, outermost first: directions are drawn within one index of each ("one token", "one head").
-    ///
-    /// # Errors
-    /// Not as many names as axes.
-    pub fn with_axes(mut self, axes: &[&str]) -> Result<Self, Error> {
-        if axes.len() != self.value.ndim() {
-            return Err(Error::invalid(format!(
-                "{} has {} axes, and {} names are given",
-                self.name,
-                self.value.ndim(),
-                axes.len()
-            )));
-        }
-        self.axes = axes.iter().map(|&axis| axis.to_owned()).collect();
-        Ok(self)
-    }
-
-    /// Directions are also drawn within one aligned run of `size` indices of the axis called `axis` ("one block"). Without
-    /// such an axis nothing changes.
-    #[must_use]
-    pub fn with_block(mut self, axis: &str, size: usize) -> Self {
-        self.block = self.axes.iter().position(|name| name == axis).map(|axis| (axis, size.max(1)));
-        self
-    }
-
-    /// What it is called in reports.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Where the gradient is checked.
-    pub fn value(&self) -> &ArrayD<f64> {
-        &self.value
-    }
-
-    /// The claim.
-    pub fn gradient(&self) -> &ArrayD<f64> {
-        &self.gradient
-    }
-
-    fn everywhere(&self) -> Vec<Range<usize>> {
-        self.value.shape().iter().map(|&len| 0..len).collect()
+        Settings { relative: 1e-6, elements: 2000, directions: 16, levels: 24, seed: 0 }
     }
 }
 
@@ -254,12 +179,24 @@ impl<'a> Problem<'a> {
     /// First step, noise and size of one tensor's derivatives.
     fn scale(&self, index: usize) -> Scale {
         let variable = &self.variables[index];
-        let step = first_step(&variable.value);
         let everywhere = Direction::signed(index, variable.everywhere(), 0x5eed, "all".to_owned());
         let loss = self.along(&everywhere, 0.0);
+        let step = self.grown(&everywhere, loss, first_step(&variable.value));
         let noise = noise(|t| self.along(&everywhere, t), loss, step);
         let largest = variable.gradient.iter().filter(|d| d.is_finite()).fold(0.0f64, |max, d| max.max(d.abs()));
         Scale { step, loss, noise, largest_claim: largest }
+    }
+
+    /// Where a step over the whole tensor hardly changes the loss, a longer one drowns less in its rounding.
+    fn grown(&self, everywhere: &Direction, loss: f64, mut step: f64) -> f64 {
+        let hardly = |t: f64| (self.along(everywhere, t) - loss).abs() < loss.abs() * 2f64.powi(-12);
+        for _ in 0..GROWTHS {
+            if !(hardly(4.0 * step) && hardly(-4.0 * step)) {
+                break;
+            }
+            step *= 4.0;
+        }
+        step
     }
 
     fn estimate(&self, direction: &Direction, settings: &Settings, scale: &Scale, effort: Effort) -> Option<Estimate> {
@@ -288,6 +225,9 @@ impl<'a> Problem<'a> {
 
 /// A derivative counts as this share of the tensor's largest where it is smaller.
 const SMALLEST_SHARE: f64 = 1.0 / 1024.0;
+
+/// A first step grows by up to 4 to this power.
+const GROWTHS: usize = 8;
 
 /// How far a tableau is taken.
 #[derive(Clone, Copy)]
