@@ -225,3 +225,16 @@ fn shapes_that_disagree_are_refused_by_name() {
     let error = Variable::new("x", arr1(&[1.0]), arr1(&[1.0, 2.0])).unwrap_err();
     assert_eq!(error.to_string(), "x has shape [1] and its gradient [2]");
 }
+
+#[test]
+fn the_rounding_that_cancelling_terms_leave_behind_is_no_failure() {
+    let claim = |left_over: f64| {
+        let variables = vec![
+            Variable::new("read", arr1(&[0.5]), arr1(&[1.0])).unwrap(),
+            Variable::new("unread", arr1(&[1.0]), arr1(&[left_over])).unwrap(),
+        ];
+        Problem::new(|x: &[ArrayD<f64>]| x[0].mapv(|x| x * x).sum(), variables).check(&Settings::default()).verdict
+    };
+    assert_eq!(claim(5e-16), Verdict::Pass);
+    assert_eq!(claim(5e-12), Verdict::Fail);
+}

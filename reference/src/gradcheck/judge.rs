@@ -10,6 +10,8 @@ use super::{Effort, Finding, Measured, Problem, Report, SMALLEST_SHARE, Scale, S
 const EXPLAINED: usize = 3;
 /// A derivative of 0 is told where its error, over a first step, is below this share of the loss's size: 2^-36.
 const ZERO_SHARE: f64 = 1.0 / 68_719_476_736.0;
+/// What a claim of 0 may be off by, over a first step, as a share of the loss's size: 2^-44, some hundreds of roundings.
+const LEFT_OVER: f64 = 1.0 / 17_592_186_044_416.0;
 /// Ratios of the second and third opinion's steps to the first's; few bits, and no powers of two.
 const OTHER_STEPS: [f64; 2] = [91.0 / 128.0, 53.0 / 128.0];
 
@@ -104,10 +106,13 @@ impl Judge<'_> {
         };
         let largest = if direction.size() == 1 { self.largest[direction.variable] } else { norm };
         let told = self.settings.relative / 4.0 * numerical.value.abs().max(SMALLEST_SHARE * largest);
-        finding.allowed = numerical.error + told;
         let scale = &self.scales[direction.variable];
-        let zero = numerical.value.abs() <= numerical.error
-            && numerical.error * scale.step <= ZERO_SHARE * scale.loss.abs().max(self.reach);
+        let size = scale.loss.abs().max(self.reach);
+        let may_be_zero = numerical.value.abs() <= numerical.error;
+        let zero = may_be_zero && numerical.error * scale.step <= ZERO_SHARE * size;
+        // Terms of a claim that cancel to 0 leave their rounding behind.
+        let left_over = if may_be_zero { LEFT_OVER * size / scale.shortest_step } else { 0.0 };
+        finding.allowed = numerical.error + told + left_over;
         // NaN is not within anything.
         let within = (claimed - numerical.value).abs() <= finding.allowed;
         finding.verdict = if !within {

@@ -36,7 +36,7 @@
 //! - **Pass** where it is not, and `E <= r S / 4`: a fault of `r S` would have failed, since then
 //!   `|claimed - numerical| >= r S - E >= E + r S / 2`. A derivative that may be 0 (`|numerical| <= E`) has no size;
 //!   there `E h_0 <= 2^-36 M` is asked instead, `M` the larger of `|L|` and of what `L` changes by at first order in
-//!   a step `h_0` of any tensor.
+//!   a step `h_0` of any tensor; and the claim may be off by `2^-44 M / h_0`, the rounding of terms that cancel.
 //! - **Ambiguous** otherwise: the numerical derivative is too coarse to tell, or the loss is not finite.
 //!
 //! # Examples
@@ -181,10 +181,11 @@ impl<'a> Problem<'a> {
         let variable = &self.variables[index];
         let everywhere = Direction::signed(index, variable.everywhere(), 0x5eed, "all".to_owned());
         let loss = self.along(&everywhere, 0.0);
-        let step = self.grown(&everywhere, loss, first_step(&variable.value));
+        let shortest_step = first_step(&variable.value);
+        let step = self.grown(&everywhere, loss, shortest_step);
         let noise = noise(|t| self.along(&everywhere, t), loss, step);
         let largest = variable.gradient.iter().filter(|d| d.is_finite()).fold(0.0f64, |max, d| max.max(d.abs()));
-        Scale { step, loss, noise, largest_claim: largest }
+        Scale { step, shortest_step, loss, noise, largest_claim: largest }
     }
 
     /// Where a step over the whole tensor hardly changes the loss, a longer one drowns less in its rounding.
@@ -241,6 +242,8 @@ enum Effort {
 /// What is known of one tensor before any of its derivatives.
 struct Scale {
     step: f64,
+    /// Before it was grown.
+    shortest_step: f64,
     loss: f64,
     noise: f64,
     largest_claim: f64,
