@@ -21,7 +21,8 @@ impl Problem<'_> {
     /// Plants faults of [`Settings::relative`] in each tensor's claim, one at a time, and judges each as
     /// [`Problem::check`] would: the whole tensor too large by that share, and one element (the largest) off by that
     /// share of itself; where directions are checked, not elements, by four times that share of the tensor's norm. A
-    /// tensor of zeros gets the share of the largest claim of all.
+    /// tensor of zeros, or of less than 2^-30 of the largest claim of all (which the loss's last bits do not reach), gets
+    /// one element off by the share of that largest claim.
     ///
     /// The numerical derivatives are taken once for all faults.
     pub fn planted(&self, settings: &Settings) -> Vec<Planted> {
@@ -59,12 +60,12 @@ impl Problem<'_> {
         let by_size = |(_, left): &(_, &f64), (_, right): &(_, &f64)| left.abs().total_cmp(&right.abs());
         let Some((at, &largest)) = gradient.indexed_iter().max_by(by_size) else { return Vec::new() };
         let norm = gradient.iter().map(|d| d * d).sum::<f64>().sqrt();
-        let off = match (largest, by_element) {
-            (0.0, _) => {
-                relative * self.variables.iter().flat_map(|v| &v.gradient).fold(0.0f64, |max, d| max.max(d.abs()))
-            }
-            (_, true) => relative * largest,
-            (_, false) => 4.0 * relative * norm,
+        let overall = self.variables.iter().flat_map(|v| &v.gradient).fold(0.0f64, |max, d| max.max(d.abs()));
+        let out_of_reach = largest.abs() <= overall * 2f64.powi(-30);
+        let off = match by_element {
+            _ if out_of_reach => relative * overall,
+            true => relative * largest,
+            false => 4.0 * relative * norm,
         };
         let mut faults = Vec::new();
         if off != 0.0 {
@@ -72,7 +73,7 @@ impl Problem<'_> {
             one[&at] += off;
             faults.push((format!("the element {:?} off by {off:.1e}", at.as_array_view().to_vec()), one));
         }
-        if largest != 0.0 {
+        if !out_of_reach {
             faults.push((format!("all of it larger by {relative:.1e}"), gradient.mapv(|d| d * (1.0 + relative))));
         }
         faults
