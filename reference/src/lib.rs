@@ -1,7 +1,8 @@
 //! What `regular_attend` computes, several times over, so that no one of them has to be believed alone: the readable
-//! transcription ([`regular_attend`]), the streaming f64 [`oracle`] with its error budgets, a checker of gradients, and
-//! a CPU candidate ([`tiled`]).
+//! transcription ([`regular_attend`]), the streaming f64 [`oracle`] with its error budgets, a checker of gradients
+//! ([`gradcheck`]), and a CPU candidate ([`tiled`]).
 
+pub mod gradcheck;
 pub mod oracle;
 pub mod regular_attend;
 pub mod tiled;

@@ -2,7 +2,7 @@
 //! in ndarray and einsum: what a reader of that function recognises, its oddities named where they happen.
 //!
 //! It is the slow witness. It gathers every selected block for every query as the original does, so its memory is
-//! `n * num_sel * block_size * dim`: meant for small shapes. Its gradients ([`adjoint`]) reverse the forward's lines one
+//! `n * num_sel * block_size * dim`: meant for small shapes. Its gradients reverse the forward's lines one
 //! at a time and know nothing of the closed formulas that the oracle uses, so the two can only agree by being right.
 //!
 //! Beyond the original it takes what the Triton kernel beside it takes: a selection for each *query* head, and no

@@ -1,0 +1,81 @@
+//! Does the check see? Wrong gradients are planted, and the check has to refuse each of them.
+
+use ndarray::{ArrayD, Dimension};
+
+use super::{Problem, Settings, Verdict};
+
+/// A wrong gradient that was planted, and what became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planted {
+    /// The tensor whose gradient was changed.
+    pub variable: String,
+    /// How, in words.
+    pub fault: String,
+    /// The largest change to an element.
+    pub size: f64,
+    /// What the check said; only [`Verdict::Fail`] is right.
+    pub verdict: Verdict,
+}
+
+impl Problem<'_> {
+    /// Plants faults of [`Settings::relative`] in each tensor's claim, one at a time, and judges each as
+    /// [`Problem::check`] would: the whole tensor too large by that share, and one element (the largest) off by that
+    /// share of itself; where directions are checked, not elements, by four times that share of the tensor's norm. A
+    /// tensor of zeros, or of less than 2^-30 of the largest claim of all (which the loss's last bits do not reach), gets
+    /// one element off by the share of that largest claim.
+    ///
+    /// The numerical derivatives are taken once for all faults.
+    pub fn planted(&self, settings: &Settings) -> Vec<Planted> {
+        let size: usize = self.variables.iter().map(|variable| variable.value.len()).sum();
+        let by_element = size <= settings.elements;
+        let directions = if by_element { self.every_element() } else { self.drawn_directions(settings) };
+        let measured = self.measure(directions, settings);
+        let mut planted = Vec::new();
+        for (index, variable) in self.variables.iter().enumerate() {
+            for (fault, gradient) in self.faults(index, settings.relative, by_element) {
+                let changes = gradient.iter().zip(&variable.gradient).map(|(new, old)| (new - old).abs());
+                planted.push(Planted {
+                    variable: variable.name.clone(),
+                    fault,
+                    size: changes.fold(0.0, f64::max),
+                    verdict: self.judge(&measured, settings, Some((index, &gradient))).verdict,
+                });
+            }
+        }
+        planted
+    }
+
+    /// Asserts that every fault of [`Problem::planted`] is refused.
+    ///
+    /// # Panics
+    /// One is not; the message names it.
+    pub fn assert_detects(&self, settings: &Settings) {
+        let planted = self.planted(settings);
+        let missed: Vec<&Planted> = planted.iter().filter(|planted| planted.verdict != Verdict::Fail).collect();
+        assert!(missed.is_empty(), "{} of {} planted faults are not seen: {missed:?}", missed.len(), planted.len());
+    }
+
+    fn faults(&self, index: usize, relative: f64, by_element: bool) -> Vec<(String, ArrayD<f64>)> {
+        let gradient = &self.variables[index].gradient;
+        let by_size = |(_, left): &(_, &f64), (_, right): &(_, &f64)| left.abs().total_cmp(&right.abs());
+        let Some((at, &largest)) = gradient.indexed_iter().max_by(by_size) else { return Vec::new() };
+        let norm = gradient.iter().map(|d| d * d).sum::<f64>().sqrt();
+        let overall = self.variables.iter().flat_map(|v| &v.gradient).fold(0.0f64, |max, d| max.max(d.abs()));
+        let out_of_reach = largest.abs() <= overall * 2f64.powi(-30);
+        let off = match by_element {
+            _ if out_of_reach => relative * overall,
+            true => relative * largest,
+            false => 4.0 * relative * norm,
+        };
+        let mut faults = Vec::new();
+        if off != 0.0 {
+            let mut one = gradient.clone();
+            one[&at] += off;
+            faults.push((format!("the element {:?} off by {off:.1e}", at.as_array_view().to_vec()), one));
+        }
+        if !out_of_reach {
+            faults.push((format!("all of it larger by {relative:.1e}"), gradient.mapv(|d| d * (1.0 + relative))));
+        }
+        faults
+    }
+}
