@@ -1,1 +1,12 @@
-//! x
+//! The differential-testing harness: runs cases through an implementation and the oracle and judges every element of every
+//! output and gradient by its own error budget.
+//!
+//! [`run::run_case`] is the whole method in one function.
+
+pub mod backend;
+pub mod compare;
+pub mod judge;
+mod number;
+pub mod report;
+pub mod run;
+pub mod verdict;

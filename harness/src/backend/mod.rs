@@ -1,0 +1,136 @@
+//! An implementation under test: what it is called, what it declares, what it cannot do, and how it is run.
+
+mod cuda;
+mod oracle;
+mod regular_attend;
+mod tiled;
+
+use std::time::Duration;
+
+use nsa_corpus::{Arithmetic, Element, Field, Inputs, Outputs};
+use serde::{Deserialize, Serialize};
+
+/// An implementation of the contract (docs/semantics.md), or of a part of it.
+pub trait Backend: Send + Sync {
+    /// The name that `--candidate` takes.
+    fn name(&self) -> &str;
+
+    /// What it declares of its arithmetic with inputs of `element`; the error budgets follow from it.
+    fn arithmetic(&self, element: Element) -> Arithmetic;
+
+    /// What reruns of one problem give for `field`.
+    fn determinism(&self, field: Field) -> Determinism {
+        let _ = field;
+        Determinism::Bitwise
+    }
+
+    /// Whether it computes this problem.
+    ///
+    /// # Errors
+    /// What of it is not supported: the case is skipped with that reason.
+    fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported>;
+
+    /// Computes every field that `inputs` ask for.
+    ///
+    /// # Errors
+    /// It gave no answer. A wrong answer is no error: it is judged.
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError>;
+}
+
+/// What an implementation promises of reruns with the same inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Determinism {
+    /// The same bits.
+    Bitwise,
+    /// The same up to the order of additions (atomics).
+    Bounded,
+}
+
+/// Why a problem is outside what an implementation does.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unsupported(pub String);
+
+/// Why an implementation gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// It ended, or panicked, while it computed.
+    #[error("crashed: {0}")]
+    Crash(String),
+    /// It did not answer in time.
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// Its kernel does not compile.
+    #[error("does not compile: {0}")]
+    Compile(String),
+    /// It wrote outside its outputs, or into its inputs.
+    #[error("wrote out of bounds: {0}")]
+    OutOfBounds(String),
+    /// What it answered is no answer: a broken file, a wrong type.
+    #[error("broken answer: {0}")]
+    Broken(String),
+    /// The machine cannot run it: not its fault.
+    #[error("{0}")]
+    Environment(String),
+}
+
+/// A backend as `nsa-diff backends` lists it.
+pub struct Listed {
+    /// The name.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    make: fn() -> Result<Box<dyn Backend>, Unavailable>,
+}
+
+/// Why a backend is not to be had here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+impl Listed {
+    /// The backend, if it exists here.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn make(&self) -> Result<Box<dyn Backend>, Unavailable> {
+        (self.make)()
+    }
+}
+
+/// The backends that have a name of their own.
+pub const LISTED: [Listed; 4] = [
+    Listed {
+        name: "oracle",
+        about: "the f64 oracle itself, judged as a candidate",
+        make: || Ok(Box::new(oracle::Oracle)),
+    },
+    Listed {
+        name: "regular_attend",
+        about: "the transcription of the PyTorch function, in f32 or f64",
+        make: || Ok(Box::new(regular_attend::RegularAttend)),
+    },
+    Listed {
+        name: "tiled",
+        about: "CPU candidate: online softmax by tiles, f32 and 16-bit as tensor cores round",
+        make: || Ok(Box::new(tiled::Tiled)),
+    },
+    Listed { name: "cuda", about: "the CUDA kernels of this project", make: cuda::make },
+];
+
+/// The backend of this name.
+///
+/// # Errors
+/// No backend has the name (the names are listed), or it does not exist here (the reason is given).
+pub fn by_name(name: &str) -> Result<Box<dyn Backend>, Unavailable> {
+    match LISTED.iter().find(|listed| listed.name == name) {
+        Some(listed) => {
+            listed.make().map_err(|reason| Unavailable(format!("backend `{name}` is not available: {reason}")))
+        }
+        None => {
+            let names: Vec<&str> = LISTED.iter().map(|listed| listed.name).collect();
+            Err(Unavailable(format!("no backend is called `{name}`; there are {}", names.join(", "))))
+        }
+    }
+}

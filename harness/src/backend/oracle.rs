@@ -1,0 +1,28 @@
+//! The oracle as a candidate: what it answers is judged like any other answer, by budgets of f64 arithmetic.
+
+use nsa_corpus::{Arithmetic, Dot, Element, Inputs, Outputs};
+
+use super::{Backend, BackendError, Unsupported};
+
+pub(super) struct Oracle;
+
+impl Backend for Oracle {
+    fn name(&self) -> &str {
+        "oracle"
+    }
+
+    /// Separate multiplications and additions round twice where a fused one rounds once: twice the unit covers both.
+    fn arithmetic(&self, _element: Element) -> Arithmetic {
+        let unit = 2.0 * Element::F64.unit_roundoff();
+        let dot = Dot::Fma { unit };
+        Arithmetic { unit, scores: dot, products: dot, ..Arithmetic::f64() }
+    }
+
+    fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+        Ok(nsa_reference::oracle::attend(inputs))
+    }
+}

@@ -1,0 +1,39 @@
+//! The transcription of the PyTorch function as a candidate.
+
+use nsa_corpus::{Arithmetic, Delta, Element, Inputs, Outputs};
+use nsa_reference::regular_attend::attend;
+
+use super::{Backend, BackendError, Unsupported};
+
+/// Gathered copies of keys, values and their gradients, in bytes, beyond which a problem is left to other backends.
+const BYTES_MAX: usize = 2 << 30;
+
+pub(super) struct RegularAttend;
+
+impl Backend for RegularAttend {
+    fn name(&self) -> &str {
+        "regular_attend"
+    }
+
+    /// f32 or f64 throughout; it differentiates its softmax, so its `delta` is `sum P dP`.
+    fn arithmetic(&self, element: Element) -> Arithmetic {
+        let plain = if element == Element::F64 { Arithmetic::f64() } else { Arithmetic::f32() };
+        Arithmetic { delta: Delta::Probabilities, ..plain }
+    }
+
+    fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {
+        let shape = inputs.shape();
+        let keys = shape.block_size() * (shape.num_sel() + 1);
+        let rows = shape.batch() * shape.sel_heads() * shape.padded_len();
+        let bytes = 6 * size_of::<f64>() * rows * keys * shape.dim().max(shape.value_dim());
+        if bytes > BYTES_MAX {
+            let message = format!("its gathered copies would take {} MiB, over {} MiB", bytes >> 20, BYTES_MAX >> 20);
+            return Err(Unsupported(message));
+        }
+        Ok(())
+    }
+
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+        Ok(if inputs.element() == Element::F64 { attend::<f64>(inputs) } else { attend::<f32>(inputs) })
+    }
+}

@@ -1,0 +1,59 @@
+//! The judgement of one answer: every field against the oracle, under the budgets of the declared arithmetic.
+
+use ndarray::ArrayD;
+use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
+use nsa_reference::oracle::{self, Answer};
+
+use crate::compare::{Comparison, Expected, compare};
+use crate::verdict::Verdict;
+
+/// Judges `found`, the answer of an implementation of `arithmetic` to `inputs`: one comparison for each field asked for.
+///
+/// The gradients are judged given the `out` and `lse` that the implementation itself saved, so that a forward error is not
+/// charged again. Where those are unusable (missing, of another shape, not finite where the oracle is) the oracle's serve.
+pub fn judge(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
+    let forward = oracle::forward(inputs, Some(arithmetic));
+    let saved = saved(&forward.outputs, found);
+    let backward = oracle::backward(inputs, &saved, Some(arithmetic));
+    [&forward, &backward].into_iter().flat_map(|answer| compare_fields(answer, arithmetic, found)).collect()
+}
+
+fn compare_fields(answer: &Answer, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
+    let bounds = answer.bounds.as_ref().expect("asked for with an arithmetic");
+    let compare_field = |(field, values): (Field, &ArrayD<f64>)| {
+        let bound = |tier: &'_ Outputs| tier.get(field).cloned().expect("every output has its bounds");
+        let (rigorous, likely) = (bound(&bounds.rigorous), bound(&bounds.likely));
+        let stored = arithmetic.stored(field);
+        compare(field, found.get(field), &Expected { values, rigorous: &rigorous, likely: &likely, stored })
+    };
+    answer.outputs.iter().map(compare_field).collect()
+}
+
+/// The forward fields that the gradients are judged by: the candidate's own, element by element, where they can be used.
+fn saved(oracle: &Outputs, found: &Outputs) -> Outputs {
+    let mut saved = oracle.clone();
+    for (field, values) in oracle.iter() {
+        let Some(found) = found.get(field).filter(|found| found.shape() == values.shape()) else { continue };
+        let target = saved.get_mut(field).expect("cloned from the oracle's");
+        ndarray::Zip::from(target).and(found).for_each(|target, found| {
+            if found.is_finite() && target.is_finite() {
+                *target = *found;
+            }
+        });
+    }
+    saved
+}
+
+/// The verdict of compared fields: the first failure in the order of fields, else whether any element is suspect.
+pub fn verdict(comparisons: &[Comparison]) -> Verdict {
+    if let Some(failure) = comparisons.iter().find_map(|comparison| comparison.failure.clone()) {
+        return Verdict::Fail(failure);
+    }
+    match comparisons.iter().find(|comparison| comparison.suspect > 0) {
+        Some(comparison) => {
+            let worst = comparison.worst.as_ref().map(|worst| worst.describe(comparison.field)).unwrap_or_default();
+            Verdict::Suspect(format!("{} of {} elements; {worst}", comparison.suspect, comparison.elements))
+        }
+        None => Verdict::Pass,
+    }
+}

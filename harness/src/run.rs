@@ -1,0 +1,70 @@
+//! The main path: from a case to a report.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use nsa_corpus::{Case, Element, Entry, Error, Expect, Inputs, Outputs};
+
+use crate::backend::{Backend, BackendError};
+use crate::judge::{judge, verdict};
+use crate::report::Report;
+use crate::verdict::{Class, Failure, Verdict};
+
+/// Runs one case on `backend` and judges every element of what it answers.
+///
+/// # Errors
+/// The case itself is broken: it has no inputs.
+pub fn run_case(case: &Case, element: Element, backend: &dyn Backend) -> Result<Report, Error> {
+    let inputs = case.materialize(element)?;
+    let start = Instant::now();
+    let mut report = Report::new(backend.name(), element, case)?;
+    if let Err(reason) = backend.supports(&inputs) {
+        report.verdict = Verdict::Skip(reason.to_string());
+        return Ok(report);
+    }
+    match guarded(backend, &inputs) {
+        Ok(outputs) => {
+            report.comparisons = judge(&inputs, &backend.arithmetic(element), &outputs);
+            report.verdict = verdict(&report.comparisons);
+            report.outputs = Some(outputs);
+        }
+        Err(error) => report.verdict = unanswered(error),
+    }
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Runs an entry: its name goes into the report, and a difference that it accepts is no failure.
+///
+/// # Errors
+/// As [`run_case`].
+pub fn run_entry(entry: &Entry, element: Element, backend: &dyn Backend) -> Result<Report, Error> {
+    let mut report = run_case(&entry.case, element, backend)?;
+    report.name.clone_from(&entry.name);
+    if entry.expect == Expect::Acceptable {
+        if let Verdict::Fail(failure) = &report.verdict {
+            let message = format!("the entry accepts this difference: {}", failure.message);
+            report.verdict = Verdict::Inconclusive(message);
+        }
+    }
+    Ok(report)
+}
+
+/// A panic of the implementation is its own failure, not ours.
+fn guarded(backend: &dyn Backend, inputs: &Inputs) -> Result<Outputs, BackendError> {
+    catch_unwind(AssertUnwindSafe(|| backend.run(inputs))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(BackendError::Crash(format!("panicked: {}", text.unwrap_or("without a message"))))
+    })
+}
+
+fn unanswered(error: BackendError) -> Verdict {
+    let class = match &error {
+        BackendError::Environment(reason) => return Verdict::Inconclusive(reason.clone()),
+        BackendError::Crash(_) | BackendError::Broken(_) => Class::Crash,
+        BackendError::Timeout(_) => Class::Timeout,
+        BackendError::Compile(_) => Class::Compile,
+        BackendError::OutOfBounds(_) => Class::OutOfBounds,
+    };
+    Verdict::Fail(Failure { class, field: None, message: error.to_string() })
+}
