@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::case_file::CaseFile;
 use crate::{
-    Cotangents, Element, Error, Given, InputParts, Inputs, Mask, Override, SelScale, Selection, Shape, Sizes, Tensor,
-    Values, digest, selection,
+    Cotangents, Element, Error, Given, InputParts, Inputs, Mask, Override, Selection, Shape, Sizes, Tensor, Values,
+    digest, selection,
 };
 
 /// One problem. Its tensors are a pure function of it ([`Case::materialize`]), the same bits on every machine.
@@ -34,8 +34,8 @@ pub struct Case {
     pub selection: Selection,
     /// Live slots.
     pub mask: Mask,
-    /// Factors of the slots' scores.
-    pub sel_scale: SelScale,
+    /// Factors of the slots' scores; `None`: 1, without a gradient.
+    pub sel_scale: Option<Values>,
     /// Cotangent of `out`; with all three `None`, forward only.
     pub d_out: Option<Values>,
     /// Cotangent of `lse`.
@@ -51,18 +51,18 @@ impl Case {
     pub const MAX_ELEMENTS: usize = 1 << 28;
 
     /// Bell-shaped values of `sizes`, distinct past blocks, all slots live, no sel_scale, a bell-shaped `d_out`.
-    pub fn new(sizes: Sizes) -> Self {
+    pub fn ordinary(sizes: Sizes, seed: u64) -> Self {
         Case {
             sizes,
             include_block_causal: true,
             sliding_window: None,
-            seed: 0,
+            seed,
             q: Values::normal(),
             k: Values::normal(),
             v: Values::normal(),
             selection: Selection::Past {},
             mask: Mask::All {},
-            sel_scale: SelScale::None {},
+            sel_scale: None,
             d_out: Some(Values::normal()),
             d_lse: None,
             d_sliding: None,
@@ -95,10 +95,8 @@ impl Case {
                     Self::MAX_ELEMENTS
                 )));
             }
-            if let Some(values) = self.values(tensor) {
-                values.check(tensor.name())?;
-            }
         }
+        self.values().try_for_each(|(tensor, values)| values.check(tensor.name()))?;
         if self.d_sliding.is_some() && self.sliding_window.is_none() {
             return Err(Error::invalid("d_sliding is given, but there is no sliding window"));
         }
@@ -106,23 +104,35 @@ impl Case {
         Ok(shape)
     }
 
-    /// What `tensor` is drawn from, where it is a tensor of floating-point numbers and present.
-    pub(crate) fn values(&self, tensor: Tensor) -> Option<Values> {
+    /// The floating-point tensors that the case has, each with what it is drawn from.
+    pub fn values(&self) -> impl Iterator<Item = (Tensor, &Values)> {
+        let always = [(Tensor::Q, &self.q), (Tensor::K, &self.k), (Tensor::V, &self.v)];
+        let optional = [
+            (Tensor::SelScale, &self.sel_scale),
+            (Tensor::DOut, &self.d_out),
+            (Tensor::DLse, &self.d_lse),
+            (Tensor::DSliding, &self.d_sliding),
+        ];
+        always.into_iter().chain(optional.into_iter().filter_map(|(tensor, values)| Some((tensor, values.as_ref()?))))
+    }
+
+    /// What `tensor` is drawn from, to change; `None` for an absent one, and for indices and mask.
+    pub fn values_mut(&mut self, tensor: Tensor) -> Option<&mut Values> {
         match tensor {
-            Tensor::Q => Some(self.q.clone()),
-            Tensor::K => Some(self.k.clone()),
-            Tensor::V => Some(self.v.clone()),
-            Tensor::SelScale => self.sel_scale.values(),
-            Tensor::DOut => self.d_out.clone(),
-            Tensor::DLse => self.d_lse.clone(),
-            Tensor::DSliding => self.d_sliding.clone(),
+            Tensor::Q => Some(&mut self.q),
+            Tensor::K => Some(&mut self.k),
+            Tensor::V => Some(&mut self.v),
+            Tensor::SelScale => self.sel_scale.as_mut(),
+            Tensor::DOut => self.d_out.as_mut(),
+            Tensor::DLse => self.d_lse.as_mut(),
+            Tensor::DSliding => self.d_sliding.as_mut(),
             Tensor::Indices | Tensor::Mask => None,
         }
     }
 
     /// Whether the case has this tensor.
     pub fn has(&self, tensor: Tensor) -> bool {
-        matches!(tensor, Tensor::Indices | Tensor::Mask) || self.values(tensor).is_some()
+        matches!(tensor, Tensor::Indices | Tensor::Mask) || self.values().any(|(present, _)| present == tensor)
     }
 
     /// Draws every tensor, applies the overrides and rounds to `element`.
@@ -137,7 +147,7 @@ impl Case {
     /// let sizes = Sizes {
     ///     batch: 1, q_heads: 2, kv_heads: 1, seq_len: 9, dim: 4, value_dim: 4, block_size: 4, num_sel: 2, sel_heads: 1,
     /// };
-    /// let inputs = Case::new(sizes).materialize(Element::F32).unwrap();
+    /// let inputs = Case::ordinary(sizes, 1).materialize(Element::F32).unwrap();
     /// assert_eq!(inputs.q().dim(), (1, 2, 9, 4));
     /// assert!(!inputs.mask()[[0, 0, 0, 0]]); // token 0 has no past block to select
     /// ```
@@ -172,8 +182,8 @@ impl Case {
         for change in &self.overrides {
             let Ok(place) = <[usize; 4]>::try_from(change.index.as_slice()) else { continue };
             match change.tensor {
-                Tensor::Indices => indices[place] = change.value.as_f64() as i64,
-                Tensor::Mask => mask[place] = change.value.as_f64() != 0.0,
+                Tensor::Indices => indices[place] = change.value as i64,
+                Tensor::Mask => mask[place] = change.value != 0.0,
                 _ => {}
             }
         }
@@ -182,11 +192,11 @@ impl Case {
 
     /// The floating-point tensor, where the case has it, with its overrides.
     pub(crate) fn fill<D: Dimension>(&self, tensor: Tensor, shape: &Shape) -> Result<Option<Array<f64, D>>, Error> {
-        let Some(values) = self.values(tensor) else { return Ok(None) };
+        let Some((_, values)) = self.values().find(|(present, _)| *present == tensor) else { return Ok(None) };
         let dim = IxDyn(&tensor.shape(shape));
         let mut filled: ArrayD<f64> = values.fill(self.seed, tensor.tag(), dim)?;
         for change in self.overrides.iter().filter(|change| change.tensor == tensor) {
-            filled[change.index.as_slice()] = change.value.as_f64();
+            filled[change.index.as_slice()] = change.value;
         }
         Ok(Some(filled.into_dimensionality().expect("the tensor's own number of axes")))
     }
@@ -205,21 +215,19 @@ impl Case {
             v: values(Tensor::V, inputs.v().clone().into_dyn()),
             selection: Selection::Given(given(Tensor::Indices, inputs.indices().mapv(f64::from).into_dyn())),
             mask: Mask::Given(given(Tensor::Mask, inputs.mask().mapv(|live| f64::from(u8::from(live))).into_dyn())),
-            sel_scale: inputs.sel_scale().map_or(SelScale::None {}, |tensor| {
-                SelScale::Given(given(Tensor::SelScale, tensor.clone().into_dyn()))
-            }),
+            sel_scale: inputs.sel_scale().map(|tensor| values(Tensor::SelScale, tensor.clone().into_dyn())),
             d_out: cotangents.d_out.as_ref().map(|tensor| values(Tensor::DOut, tensor.clone().into_dyn())),
             d_lse: cotangents.d_lse.as_ref().map(|tensor| values(Tensor::DLse, tensor.clone().into_dyn())),
             d_sliding: cotangents.d_sliding.as_ref().map(|tensor| values(Tensor::DSliding, tensor.clone().into_dyn())),
-            ..Case::new(inputs.shape().sizes())
+            ..Case::ordinary(inputs.shape().sizes(), 0)
         }
     }
 
-    /// The canonical form, one TOML table: every field in a fixed order, defaults left out.
+    /// The canonical form, one TOML table with its fields in a fixed order.
     ///
-    /// `seq_len`, `dim`, `block_size` and `num_sel` are always there. Left out, `batch` and `kv_heads` are 1, `q_heads`
-    /// and `sel_heads` are `kv_heads`, `value_dim` is `dim`, `include_block_causal` is true, `seed` is 0, `q`, `k`, `v`
-    /// are bell-shaped, the selection is distinct past blocks, all live, without sel_scale; a cotangent or
+    /// Where one is read, `seq_len`, `dim`, `block_size` and `num_sel` must be there. Left out, `batch` and `kv_heads` are
+    /// 1, `q_heads` and `sel_heads` are `kv_heads`, `value_dim` is `dim`, `include_block_causal` is true, `seed` is 0,
+    /// `q`, `k`, `v` are bell-shaped, the selection is distinct past blocks, all live; `sel_scale`, a cotangent or
     /// `sliding_window` left out is absent.
     pub fn to_toml(&self) -> String {
         toml::to_string(&CaseFile::from(self.clone())).expect("a case is plain data")
@@ -232,15 +240,14 @@ impl Case {
 
     /// Every tensor reference of the case, to bind to a place.
     pub(crate) fn given_mut(&mut self) -> impl Iterator<Item = &mut Given> {
-        let values =
-            [Some(&mut self.q), Some(&mut self.k), Some(&mut self.v), self.d_out.as_mut(), self.d_lse.as_mut()];
-        let values = values.into_iter().chain([self.d_sliding.as_mut()]).flatten().filter_map(|values| match values {
+        let values = [Some(&mut self.q), Some(&mut self.k), Some(&mut self.v), self.sel_scale.as_mut()];
+        let cotangents = [self.d_out.as_mut(), self.d_lse.as_mut(), self.d_sliding.as_mut()];
+        let values = values.into_iter().chain(cotangents).flatten().filter_map(|values| match values {
             Values::Given(given) => Some(given),
             _ => None,
         });
         let selection = if let Selection::Given(given) = &mut self.selection { Some(given) } else { None };
         let mask = if let Mask::Given(given) = &mut self.mask { Some(given) } else { None };
-        let sel_scale = if let SelScale::Given(given) = &mut self.sel_scale { Some(given) } else { None };
-        values.chain(selection).chain(mask).chain(sel_scale)
+        values.chain(selection).chain(mask)
     }
 }

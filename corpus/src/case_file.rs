@@ -1,8 +1,8 @@
-//! A [`Case`] as it stands in TOML: flat, strict, defaults left out.
+//! A [`Case`] as it stands in TOML: flat and strict; what is usual may be left out.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Case, Mask, Override, SelScale, Selection, Sizes, Values};
+use crate::{Case, Mask, Override, Selection, Sizes, Values};
 
 /// The fields in the order in which they are printed.
 #[derive(Clone, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub(crate) struct CaseFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     mask: Option<Mask>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sel_scale: Option<SelScale>,
+    sel_scale: Option<Values>,
     #[serde(skip_serializing_if = "Option::is_none")]
     d_out: Option<Values>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,7 +65,7 @@ impl From<CaseFile> for Case {
             num_sel: file.num_sel,
             sel_heads: file.sel_heads.unwrap_or(kv_heads),
         };
-        let plain = Case::new(sizes);
+        let plain = Case::ordinary(sizes, 0);
         Case {
             include_block_causal: file.include_block_causal.unwrap_or(plain.include_block_causal),
             sliding_window: file.sliding_window,
@@ -75,7 +75,7 @@ impl From<CaseFile> for Case {
             v: file.v.unwrap_or(plain.v),
             selection: file.selection.unwrap_or(plain.selection),
             mask: file.mask.unwrap_or(plain.mask),
-            sel_scale: file.sel_scale.unwrap_or(plain.sel_scale),
+            sel_scale: file.sel_scale,
             d_out: file.d_out,
             d_lse: file.d_lse,
             d_sliding: file.d_sliding,
@@ -87,27 +87,26 @@ impl From<CaseFile> for Case {
 
 impl From<Case> for CaseFile {
     fn from(case: Case) -> CaseFile {
-        let plain = Case::new(case.sizes);
         let Sizes { batch, q_heads, kv_heads, seq_len, dim, value_dim, block_size, num_sel, sel_heads } = case.sizes;
         CaseFile {
-            batch: unless(batch, 1),
-            q_heads: unless(q_heads, kv_heads),
-            kv_heads: unless(kv_heads, 1),
+            batch: Some(batch),
+            q_heads: Some(q_heads),
+            kv_heads: Some(kv_heads),
             seq_len,
             dim,
             value_dim: unless(value_dim, dim),
             block_size,
             num_sel,
             sel_heads: unless(sel_heads, kv_heads),
-            include_block_causal: unless(case.include_block_causal, plain.include_block_causal),
+            include_block_causal: unless(case.include_block_causal, true),
             sliding_window: case.sliding_window,
-            seed: unless(case.seed, plain.seed).map(u64::cast_signed),
-            q: unless(case.q, plain.q),
-            k: unless(case.k, plain.k),
-            v: unless(case.v, plain.v),
-            selection: unless(case.selection, plain.selection),
-            mask: unless(case.mask, plain.mask),
-            sel_scale: unless(case.sel_scale, plain.sel_scale),
+            seed: Some(case.seed.cast_signed()),
+            q: Some(case.q),
+            k: Some(case.k),
+            v: Some(case.v),
+            selection: Some(case.selection),
+            mask: Some(case.mask),
+            sel_scale: case.sel_scale,
             d_out: case.d_out,
             d_lse: case.d_lse,
             d_sliding: case.d_sliding,

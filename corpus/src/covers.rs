@@ -2,21 +2,20 @@
 
 use ndarray::Axis;
 
-use crate::{Case, Error, Mask, SelScale, Selection, Shape, Values};
+use crate::{Case, Error, Mask, Selection, Shape, Values};
 
 impl Case {
     /// What the case exercises: tags like `"partial_last_block"`, sorted. They follow from its sizes and options and from
     /// the indices and mask it draws.
-    ///
-    /// # Errors
-    /// What [`Case::check`] refuses, or a file that cannot be read.
-    pub fn covers(&self) -> Result<Vec<&'static str>, Error> {
-        let shape = self.check()?;
+    /// A case that [`Case::check`] refuses covers nothing.
+    pub fn covers(&self) -> Vec<&'static str> {
+        let Ok(shape) = self.check() else { return Vec::new() };
         let mut tags = sizes(&shape);
         tags.extend(self.options());
-        tags.extend(self.selected(&shape)?);
+        // A given selection that cannot be read says nothing here; materialising the case says what is wrong.
+        tags.extend(self.selected(&shape).unwrap_or_default());
         tags.sort_unstable();
-        Ok(tags)
+        tags
     }
 
     fn options(&self) -> Vec<&'static str> {
@@ -35,8 +34,8 @@ impl Case {
             ("d_out", self.d_out.is_some()),
             ("d_lse", self.d_lse.is_some()),
             ("d_sliding", self.d_sliding.is_some()),
-            ("sel_scale", self.sel_scale != SelScale::None {}),
-            ("sel_scale_zero", self.sel_scale == SelScale::Zeros {}),
+            ("sel_scale", self.sel_scale.is_some()),
+            ("sel_scale_zero", self.sel_scale == Some(Values::zeros())),
             (
                 "given",
                 has(|values| matches!(values, Values::Given(_))) || matches!(self.selection, Selection::Given(_)),
@@ -44,7 +43,7 @@ impl Case {
             ("large_logits", huge(&self.q) || huge(&self.k)),
             ("one_slot_mask", matches!(self.mask, Mask::One { .. })),
             ("overrides", !self.overrides.is_empty()),
-            ("non_finite", self.overrides.iter().any(|change| !change.value.as_f64().is_finite())),
+            ("non_finite", self.overrides.iter().any(|change| !change.value.is_finite())),
         ])
     }
 

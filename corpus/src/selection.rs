@@ -1,10 +1,10 @@
-//! Which blocks the slots select, which slots are live, and what factors their scores get.
+//! Which blocks the slots select, and which slots are live.
 
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
 use crate::rng::Stream;
-use crate::{Error, Given, Shape, Values};
+use crate::{Error, Given, Shape};
 
 /// How the block of each slot is drawn.
 ///
@@ -31,8 +31,10 @@ pub enum Selection {
     Future {},
     /// The last block, which may be partial.
     Last {},
-    /// One block for all slots of all tokens.
-    Same {
+    /// One block, drawn once, for all slots of all tokens.
+    Same {},
+    /// This block for all slots of all tokens.
+    Fixed {
         /// Its number; the last block where there are fewer.
         block: usize,
     },
@@ -59,38 +61,6 @@ pub enum Mask {
     Given(Given),
 }
 
-/// What the slots' scores are multiplied by.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum SelScale {
-    /// Not given: a factor of 1 without a gradient.
-    None {},
-    /// All 1, with a gradient.
-    Ones {},
-    /// All 0: live keys of score 0.
-    Zeros {},
-    /// Bell-shaped with standard deviation `scale`, of either sign.
-    Random {
-        /// Standard deviation.
-        scale: f64,
-    },
-    /// A tensor of a file.
-    Given(Given),
-}
-
-impl SelScale {
-    /// The values that the factors are drawn from; `None` where there are none.
-    pub(crate) fn values(&self) -> Option<Values> {
-        match self {
-            SelScale::None {} => None,
-            SelScale::Ones {} => Some(Values::ones()),
-            SelScale::Zeros {} => Some(Values::zeros()),
-            SelScale::Random { scale } => Some(Values::Normal { scale: *scale }),
-            SelScale::Given(given) => Some(Values::Given(given.clone())),
-        }
-    }
-}
-
 /// Indices and mask `[b, sel_heads, n, num_sel]`. `tags` are the numbers of the two tensors.
 pub(crate) fn draw(
     selection: &Selection,
@@ -105,10 +75,12 @@ pub(crate) fn draw(
         return Ok((whole_numbers(given, dim)?, live));
     }
     let mut indices = Array4::zeros(dim);
+    // What is drawn once belongs to no row.
+    let same = Stream::new(seed, tags[0], [usize::MAX - 1; 3]);
     for b in 0..dim.0 {
         for h in 0..dim.1 {
             for i in 0..dim.2 {
-                let row = selection.row(shape, Stream::new(seed, tags[0], [b, h, i]), i);
+                let row = selection.row(shape, Stream::new(seed, tags[0], [b, h, i]), same, i);
                 for (s, block) in row.into_iter().enumerate() {
                     match block {
                         Some(block) => indices[[b, h, i, s]] = block as i64,
@@ -151,7 +123,7 @@ fn whole_numbers(given: &Given, dim: Dim4) -> Result<Array4<i64>, Error> {
 
 impl Selection {
     /// The blocks of the row of `token`, `None` where the kind has no legal one.
-    fn row(&self, shape: &Shape, stream: Stream, token: usize) -> Vec<Option<usize>> {
+    fn row(&self, shape: &Shape, stream: Stream, same: Stream, token: usize) -> Vec<Option<usize>> {
         let (blocks, own, count) = (shape.blocks(), token / shape.block_size(), shape.num_sel());
         let each = |block: &dyn Fn(usize) -> Option<usize>| (0..count).map(block).collect();
         match self {
@@ -167,7 +139,8 @@ impl Selection {
                 each(&|s| (later > 0).then(|| own + 1 + stream.below(s, 0, later)))
             }
             Selection::Last {} => each(&|_| Some(blocks - 1)),
-            Selection::Same { block } => each(&|_| Some((*block).min(blocks - 1))),
+            Selection::Same {} => each(&|_| Some(same.below(0, 0, blocks))),
+            Selection::Fixed { block } => each(&|_| Some((*block).min(blocks - 1))),
             Selection::Given(_) => unreachable!("a given selection is cut, not drawn"),
         }
     }

@@ -75,54 +75,29 @@ impl Tensor {
     }
 }
 
-/// The value that an [`Override`] puts: a number of q, k, v, sel_scale or a cotangent, a whole number of indices, a truth
-/// value of the mask.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Scalar {
-    /// For the mask.
-    Bool(bool),
-    /// For indices, or a floating-point tensor.
-    Integer(i64),
-    /// For a floating-point tensor.
-    Float(f64),
-}
-
-impl Scalar {
-    /// The value as a number; `true` is 1.
-    pub fn as_f64(self) -> f64 {
-        match self {
-            Scalar::Bool(value) => f64::from(u8::from(value)),
-            Scalar::Integer(value) => value as f64,
-            Scalar::Float(value) => value,
-        }
-    }
-}
-
 /// One element, replaced after its tensor was drawn.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Override {
     /// Whose element.
     pub tensor: Tensor,
     /// Its coordinates, in the order of [`Tensor::shape`].
     pub index: Vec<usize>,
-    /// What it becomes.
-    pub value: Scalar,
+    /// What it becomes; a block's number for `indices`, 0 or 1 for `mask`.
+    pub value: f64,
 }
 
 impl Override {
-    /// Replaces an element of a floating-point tensor.
-    pub fn float(tensor: Tensor, index: &[usize], value: f64) -> Self {
-        Override { tensor, index: index.to_vec(), value: Scalar::Float(value) }
+    /// Replaces an element.
+    pub fn new(tensor: Tensor, index: &[usize], value: f64) -> Self {
+        Override { tensor, index: index.to_vec(), value }
     }
 
     /// Whether the element exists in a problem of `shape`.
     pub(crate) fn in_range(&self, shape: &Shape) -> bool {
         let dims = self.tensor.shape(shape);
         let inside = self.index.len() == dims.len() && self.index.iter().zip(&dims).all(|(index, size)| index < size);
-        let block = self.value.as_f64();
-        inside && (self.tensor != Tensor::Indices || (0.0..shape.blocks() as f64).contains(&block))
+        inside && (self.tensor != Tensor::Indices || (0.0..shape.blocks() as f64).contains(&self.value))
     }
 
     pub(crate) fn check(&self, case: &Case, shape: &Shape) -> Result<(), Error> {
@@ -132,9 +107,9 @@ impl Override {
             return refuse("the case has no such tensor".to_owned());
         }
         let fits = match self.tensor {
-            Tensor::Indices => matches!(self.value, Scalar::Integer(_)),
-            Tensor::Mask => matches!(self.value, Scalar::Bool(_)),
-            _ => !matches!(self.value, Scalar::Bool(_)),
+            Tensor::Indices => self.value.fract() == 0.0,
+            Tensor::Mask => self.value == 0.0 || self.value == 1.0,
+            _ => true,
         };
         if !fits {
             return refuse(format!("{:?} is no value of this tensor", self.value));
@@ -145,5 +120,12 @@ impl Override {
             return refuse(format!("outside its shape {dims:?}, or block {:?} outside 0..{blocks}", self.value));
         }
         Ok(())
+    }
+}
+
+impl PartialEq for Override {
+    /// By bits: a planted NaN equals itself.
+    fn eq(&self, other: &Self) -> bool {
+        (self.tensor, &self.index, self.value.to_bits()) == (other.tensor, &other.index, other.value.to_bits())
     }
 }

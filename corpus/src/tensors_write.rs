@@ -41,8 +41,12 @@ impl TensorFileBuilder {
         let (dtype, encode): (_, fn(f64, &mut Vec<u8>)) = match element {
             Element::F64 => ("F64", |value, bytes| bytes.extend(value.to_le_bytes())),
             Element::F32 => ("F32", |value, bytes| bytes.extend((value as f32).to_le_bytes())),
-            Element::F16 => ("F16", |value, bytes| bytes.extend(f16::from_f64(value).to_le_bytes())),
-            Element::Bf16 => ("BF16", |value, bytes| bytes.extend(bf16::from_f64(value).to_le_bytes())),
+            Element::F16 => {
+                ("F16", |value, bytes| bytes.extend(f16::from_f32(Element::F16.round(value) as f32).to_le_bytes()))
+            }
+            Element::Bf16 => {
+                ("BF16", |value, bytes| bytes.extend(bf16::from_f32(Element::Bf16.round(value) as f32).to_le_bytes()))
+            }
         };
         self.add(name, dtype, element.bytes(), tensor, |value, bytes| encode(*value, bytes))
     }
