@@ -18,6 +18,8 @@ mod element;
 mod embedded;
 mod entry;
 mod error;
+#[cfg(feature = "quickcheck")]
+mod generate;
 mod given;
 pub mod golden;
 mod inputs;
@@ -25,6 +27,8 @@ mod outputs;
 mod rng;
 mod selection;
 mod shape;
+mod shrink;
+mod shrink_values;
 mod tensor;
 mod tensors;
 mod tensors_write;

@@ -1,0 +1,329 @@
+//! Random cases over every option, small enough to run hundreds of them a second.
+
+use quickcheck::{Arbitrary, Gen};
+
+use crate::{Case, Mask, Override, Selection, Sizes, Tensor, Values};
+
+/// Block sizes to draw from: 1, powers of two and their neighbours, to well past 64.
+const BLOCK_SIZES: [usize; 26] =
+    [1, 1, 2, 2, 3, 4, 4, 5, 7, 8, 8, 9, 12, 15, 16, 16, 17, 24, 31, 32, 33, 48, 64, 65, 96, 160];
+/// Head dims to draw from.
+const DIMS: [usize; 18] = [1, 1, 2, 3, 4, 5, 7, 8, 8, 12, 16, 16, 24, 32, 33, 40, 64, 128];
+/// Query heads of a kv head.
+const GROUPS: [usize; 12] = [1, 1, 1, 2, 2, 3, 4, 4, 8, 16, 17, 32];
+
+impl Arbitrary for Case {
+    /// Draws sizes, options and distributions. `Gen::size` bounds the cost: about 20000 multiply-adds of the forward for
+    /// each unit of it.
+    fn arbitrary(g: &mut Gen) -> Self {
+        let sizes = sizes(g);
+        let mut case = Case::ordinary(sizes, seed(g));
+        case.include_block_causal = !one_in(g, 6);
+        case.sliding_window = one_in(g, 3).then(|| window(g, &sizes));
+        case.q = values(g);
+        case.k = values(g);
+        case.v = values(g);
+        case.selection = selection(g, &sizes);
+        case.mask = mask(g, &sizes);
+        case.sel_scale = (!one_in(g, 3)).then(|| sel_scale(g));
+        case.d_out = (!one_in(g, 5)).then(|| cotangent(g));
+        case.d_lse = one_in(g, 3).then(|| cotangent(g));
+        case.d_sliding = (case.sliding_window.is_some() && !one_in(g, 3)).then(|| cotangent(g));
+        plant(g, &mut case);
+        case
+    }
+
+    /// Simpler cases, simplest first: see [`Case::shrinks`].
+    fn shrink(&self) -> Box<dyn Iterator<Item = Self>> {
+        Box::new(self.shrinks())
+    }
+}
+
+fn one_of<T: Copy>(g: &mut Gen, choices: &[T]) -> T {
+    *g.choose(choices).expect("some choice")
+}
+
+fn one_in(g: &mut Gen, share: usize) -> bool {
+    below(g, share) == 0
+}
+
+/// Uniform in `0..limit`, `limit` at most 65536.
+fn below(g: &mut Gen, limit: usize) -> usize {
+    // `u64::arbitrary` favours 0 and the extremes; a choice among bytes is uniform.
+    let [low, high] = [byte(g), byte(g)];
+    (low as usize + 256 * high as usize) * limit / 65536
+}
+
+fn byte(g: &mut Gen) -> u64 {
+    const BYTES: [u8; 256] = {
+        let mut bytes = [0; 256];
+        let mut at = 0;
+        while at < 256 {
+            bytes[at] = at as u8;
+            at += 1;
+        }
+        bytes
+    };
+    u64::from(one_of(g, &BYTES))
+}
+
+fn seed(g: &mut Gen) -> u64 {
+    (0..4).fold(0, |seed, _| seed << 8 | byte(g))
+}
+
+fn sizes(g: &mut Gen) -> Sizes {
+    let kv_heads = one_of(g, &[1, 1, 2, 2, 3]);
+    let q_heads = kv_heads * one_of(g, &GROUPS);
+    let dim = one_of(g, &DIMS);
+    let block_size = one_of(g, &BLOCK_SIZES);
+    let mut sizes = Sizes {
+        batch: one_of(g, &[1, 1, 1, 2, 3]),
+        q_heads,
+        kv_heads,
+        seq_len: seq_len(g, block_size),
+        dim,
+        value_dim: if one_in(g, 4) { one_of(g, &DIMS) } else { dim },
+        block_size,
+        num_sel: one_of(g, &[0, 1, 1, 2, 2, 3, 4, 6, 9]),
+        sel_heads: if one_in(g, 4) { q_heads } else { kv_heads },
+    };
+    afford(g, &mut sizes);
+    sizes
+}
+
+/// A few blocks, and in most cases a ragged end.
+fn seq_len(g: &mut Gen, block_size: usize) -> usize {
+    let most = if block_size > 32 { 3 } else { 7 };
+    let whole = block_size * below(g, most + 1);
+    let end = match below(g, 4) {
+        0 => 0,
+        1 => 1,
+        2 => block_size - 1,
+        _ => below(g, block_size),
+    };
+    (whole + end).max(1)
+}
+
+/// Multiply-adds of one forward, roughly.
+fn cost(sizes: &Sizes) -> usize {
+    let keys = sizes.block_size * (sizes.num_sel + 1);
+    sizes.batch * sizes.q_heads * sizes.seq_len * keys * (sizes.dim + sizes.value_dim)
+}
+
+/// Makes sizes smaller, one at random at a time, until the case is cheap enough.
+fn afford(g: &mut Gen, sizes: &mut Sizes) {
+    let limit = 20_000 * g.size().max(1);
+    while cost(sizes) > limit {
+        let per_query_head = sizes.sel_heads == sizes.q_heads;
+        match below(g, 7) {
+            0 => sizes.batch = 1,
+            1 => sizes.kv_heads = 1,
+            2 => sizes.q_heads = sizes.kv_heads * (sizes.q_heads / sizes.kv_heads).div_ceil(2),
+            3 => sizes.seq_len = sizes.seq_len.div_ceil(2),
+            4 => (sizes.dim, sizes.value_dim) = (sizes.dim.div_ceil(2), sizes.value_dim.div_ceil(2)),
+            5 => sizes.num_sel = sizes.num_sel.div_ceil(2),
+            _ => sizes.block_size = sizes.block_size.min(sizes.seq_len),
+        }
+        sizes.sel_heads = if per_query_head { sizes.q_heads } else { sizes.kv_heads };
+        if sizes.seq_len == 1 && sizes.block_size > 1 && sizes.num_sel <= 1 && sizes.dim == 1 && sizes.value_dim == 1 {
+            sizes.block_size = sizes.block_size.div_ceil(2);
+        }
+    }
+}
+
+fn window(g: &mut Gen, sizes: &Sizes) -> usize {
+    match below(g, 4) {
+        0 => 0,
+        1 => sizes.block_size,
+        2 => sizes.seq_len + below(g, 3),
+        _ => below(g, sizes.seq_len),
+    }
+}
+
+fn values(g: &mut Gen) -> Values {
+    match below(g, 20) {
+        0..6 => Values::normal(),
+        6 => Values::Uniform { scale: one_of(g, &[1.0, 4.0]) },
+        7 | 8 => Values::Integers { limit: one_of(g, &[1, 3]) },
+        9 => Values::PowerGrid { eighths: 3, lowest: -3, highest: 2 },
+        10 => Values::ConstantRows { scale: 1.0 },
+        11 => Values::OutlierChannels { every: 8, factor: 20.0 },
+        12 => Values::Normal { scale: 8.0 },
+        13 => Values::Normal { scale: one_of(g, &[30.0, 1e-3]) },
+        14 => Values::Offset { center: 100.0, spread: 0.05 },
+        15 => Values::Alternating { size: 50.0 },
+        16 => Values::WideExponents { lowest: -12, highest: 4 },
+        17 => Values::OneHot { value: 1.0 },
+        18 => Values::zeros(),
+        _ => Values::ones(),
+    }
+}
+
+fn cotangent(g: &mut Gen) -> Values {
+    match below(g, 10) {
+        0..5 => Values::normal(),
+        5 => Values::ones(),
+        6 => Values::OneHot { value: 1.0 },
+        7 => Values::Normal { scale: 1e-8 },
+        8 => Values::Normal { scale: 1e5 },
+        _ => values(g),
+    }
+}
+
+fn sel_scale(g: &mut Gen) -> Values {
+    match below(g, 6) {
+        0 => Values::zeros(),
+        1 | 2 => Values::ones(),
+        _ => Values::normal(),
+    }
+}
+
+fn selection(g: &mut Gen, sizes: &Sizes) -> Selection {
+    match below(g, 14) {
+        0..4 => Selection::Past {},
+        4 => Selection::FirstPreviousPast {},
+        5 => Selection::ZeroOrOne {},
+        6 => Selection::Distinct {},
+        7 | 8 => Selection::Any {},
+        9 => Selection::Duplicates {},
+        10 => Selection::Own {},
+        11 => Selection::Future {},
+        12 => Selection::Last {},
+        _ if one_in(g, 2) => Selection::Same {},
+        _ => Selection::Fixed { block: below(g, sizes.seq_len.div_ceil(sizes.block_size)) },
+    }
+}
+
+fn mask(g: &mut Gen, sizes: &Sizes) -> Mask {
+    match below(g, 8) {
+        0..4 => Mask::Random {},
+        4 => Mask::None {},
+        5 => Mask::One { slot: below(g, sizes.num_sel.max(1)) },
+        _ => Mask::All {},
+    }
+}
+
+/// Now and then replaces an element: by a NaN or an infinity, or by something plain.
+fn plant(g: &mut Gen, case: &mut Case) {
+    if !one_in(g, 12) {
+        return;
+    }
+    let Ok(shape) = case.shape() else { return };
+    let tensor = one_of(g, &[Tensor::Q, Tensor::K, Tensor::K, Tensor::V, Tensor::V]);
+    let index: Vec<usize> = tensor.shape(&shape).iter().map(|&size| below(g, size)).collect();
+    let value = one_of(g, &[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, 1.0, -4.0]);
+    case.overrides.push(Override::new(tensor, &index, value));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::Element;
+
+    fn generated(count: u64, size: usize) -> Vec<Case> {
+        (0..count).map(|seed| Case::arbitrary(&mut Gen::from_size_and_seed(size, seed))).collect()
+    }
+
+    #[test]
+    fn every_generated_case_is_valid_in_every_format() {
+        for case in generated(400, 10) {
+            for element in Element::ALL {
+                case.materialize(element).unwrap_or_else(|error| panic!("{error}: {}", case.to_toml()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_cases() {
+        assert_eq!(generated(50, 100), generated(50, 100));
+        assert_ne!(generated(2, 100)[0], generated(2, 100)[1]);
+    }
+
+    #[test]
+    fn every_option_and_every_kind_of_value_is_drawn() {
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        let cases = generated(2000, 100);
+        cases.iter().flat_map(Case::covers).for_each(|tag| *seen.entry(tag).or_default() += 1);
+        let never: Vec<_> = TAGS.iter().filter(|tag| seen.get(*tag).is_none_or(|&count| count < 8)).collect();
+        assert!(never.is_empty(), "{never:?} are hardly ever drawn: {seen:?}");
+        let text: String = cases.iter().map(Case::to_toml).collect();
+        for kind in [
+            "zeros",
+            "constant",
+            "normal",
+            "uniform",
+            "integers",
+            "power_grid",
+            "constant_rows",
+            "outlier_channels",
+            "offset",
+            "alternating",
+            "wide_exponents",
+            "one_hot",
+            "past",
+            "first_previous_past",
+            "zero_or_one",
+            "distinct",
+            "any",
+            "duplicates",
+            "own",
+            "future",
+            "last",
+            "same",
+            "fixed",
+            "all",
+            "none",
+            "random",
+            "one",
+        ] {
+            assert!(text.contains(&format!("kind = \"{kind}\"")), "{kind}");
+        }
+    }
+
+    const TAGS: [&str; 33] = [
+        "batch",
+        "multi_head",
+        "gqa",
+        "mqa",
+        "sel_per_query_head",
+        "value_dim",
+        "dim_no_power_of_two",
+        "block_1",
+        "block_no_power_of_two",
+        "block_over_64",
+        "seq_1",
+        "one_block",
+        "partial_last_block",
+        "whole_blocks",
+        "num_sel_0",
+        "no_block_causal",
+        "sliding",
+        "window_0",
+        "window_covers_everything",
+        "forward_only",
+        "d_out",
+        "d_lse",
+        "d_sliding",
+        "sel_scale",
+        "sel_scale_zero",
+        "large_logits",
+        "non_finite",
+        "past_block",
+        "own_block",
+        "future_block",
+        "duplicates",
+        "partial_block_selected",
+        "row_without_keys",
+    ];
+
+    #[test]
+    fn the_size_bounds_the_cost() {
+        for size in [1, 10, 100] {
+            for case in generated(300, size) {
+                assert!(cost(&case.sizes) <= 20_000 * size, "{}", case.to_toml());
+            }
+        }
+    }
+}
