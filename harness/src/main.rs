@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! `nsa-diff`: the harness on the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nsa_harness::cli::main()
+}

@@ -41,11 +41,9 @@ pub fn run_case(case: &Case, element: Element, backend: &dyn Backend) -> Result<
 pub fn run_entry(entry: &Entry, element: Element, backend: &dyn Backend) -> Result<Report, Error> {
     let mut report = run_case(&entry.case, element, backend)?;
     report.name.clone_from(&entry.name);
-    if entry.expect == Expect::Acceptable {
-        if let Verdict::Fail(failure) = &report.verdict {
-            let message = format!("the entry accepts this difference: {}", failure.message);
-            report.verdict = Verdict::Inconclusive(message);
-        }
+    if let (Expect::Acceptable, Verdict::Fail(failure)) = (entry.expect, &report.verdict) {
+        let message = format!("the entry accepts this difference: {}", failure.message);
+        report.verdict = Verdict::Inconclusive(message);
     }
     Ok(report)
 }

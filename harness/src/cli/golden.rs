@@ -1,0 +1,200 @@
+//! `nsa-diff golden`.
+
+use std::path::{Path, PathBuf};
+
+use ndarray::ArrayD;
+use nsa_corpus::{Element, Field, GoldenCase};
+use serde_json::{Value, json};
+
+use super::output::{Json, table};
+use super::{Outcome, Refusal};
+use crate::backend::{Backend, by_name};
+use crate::judge::{judge, verdict};
+
+/// Arguments of `golden`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Every .safetensors file of DIR holds inputs and the answers that PyTorch gave (docs/corpus-format.md). Errors are
+relative to the largest magnitude of each tensor. Limits: 1e-11 for files computed in f64, 3e-6 in f32. A backend that
+casts to 16 bits is judged by its error budgets instead.
+
+Examples:
+  nsa-diff golden corpus/golden
+  nsa-diff golden corpus/golden --backend regular_attend --json golden.json"
+)]
+pub(super) struct Args {
+    /// Folder of golden files
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// The backend to compare
+    #[arg(long, alias = "candidate", value_name = "NAME", default_value = "oracle")]
+    backend: String,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// One tensor of one file.
+struct Line {
+    file: String,
+    field: String,
+    error: f64,
+    limit: f64,
+    detail: Option<String>,
+}
+
+pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+    let backend = by_name(&args.backend)?;
+    let files = files(&args.folder)?;
+    let (mut lines, mut broken, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+    for path in &files {
+        match GoldenCase::read(path) {
+            Ok(case) => match backend.supports(&case.inputs) {
+                Ok(()) => lines.extend(compare_file(&case, backend.as_ref())),
+                Err(reason) => skipped.push(format!("{}: {reason}", path.display())),
+            },
+            Err(error) => broken.push(error.to_string()),
+        }
+    }
+    let failed = lines.iter().filter(|line| line.failed()).count();
+    args.json.text(&render(&lines));
+    skipped.iter().for_each(|line| args.json.text(&format!("skipped {line}\n")));
+    args.json.text(&format!(
+        "{} files, {} tensors compared with {}, {failed} beyond their limit, {} files skipped, {} broken\n",
+        files.len(),
+        lines.len(),
+        args.backend,
+        skipped.len(),
+        broken.len()
+    ));
+    let tensors: Vec<Value> = lines.iter().map(Line::json).collect();
+    args.json.write(
+        "golden",
+        json!({ "backend": args.backend, "tensors": tensors, "skipped": skipped, "broken": broken }),
+    )?;
+    if let Some((last, rest)) = broken.split_last() {
+        rest.iter().for_each(|error| eprintln!("nsa-diff: error: {error}"));
+        return Err(Refusal::new(last));
+    }
+    Ok(if failed > 0 { Outcome::Failed } else { Outcome::Passed })
+}
+
+/// The .safetensors files of `folder`, by name.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Refusal> {
+    let unreadable = |error: std::io::Error| Refusal::new(format!("{}: cannot be read: {error}", folder.display()));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(Refusal::new(format!("{}: holds no .safetensors file", folder.display())));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn compare_file(case: &GoldenCase, backend: &dyn Backend) -> Vec<Line> {
+    let element = case.inputs.element();
+    let arithmetic = backend.arithmetic(element);
+    let line = |field: &str, error, detail| Line {
+        file: case.name.clone(),
+        field: field.to_owned(),
+        error,
+        limit: limit(element),
+        detail,
+    };
+    let found = match backend.run(&case.inputs) {
+        Ok(found) => found,
+        Err(error) => return vec![line("-", f64::INFINITY, Some(error.to_string()))],
+    };
+    if arithmetic.probability_roundoff() > 0.0 || arithmetic.unit > element.unit_roundoff() {
+        let comparisons = judge(&case.inputs, &arithmetic, &found);
+        let mut lines: Vec<Line> = Vec::new();
+        for comparison in &comparisons {
+            let ratio = comparison.worst.as_ref().map_or(0.0, |worst| worst.ratio);
+            let detail = verdict(std::slice::from_ref(comparison)).failure().map(|failure| failure.message.clone());
+            lines.push(Line { limit: 1.0, ..line(comparison.field.name(), ratio, detail) });
+        }
+        return lines;
+    }
+    case.outputs
+        .iter()
+        .map(|(field, expected)| match relative_error(expected, found.get(field)) {
+            Ok(error) => line(field.name(), error, None),
+            Err(detail) => line(field.name(), f64::INFINITY, Some(describe(field, &detail))),
+        })
+        .collect()
+}
+
+fn describe(field: Field, detail: &str) -> String {
+    format!("{field}: {detail}")
+}
+
+/// What PyTorch's own rounding and ours may add up to (docs/numerics.md): 50 units of the format that the file was computed
+/// in, and for f64 as much as logits of some 10^4 take.
+fn limit(element: Element) -> f64 {
+    match element {
+        Element::F64 => 1e-11,
+        Element::F32 => 3e-6,
+        Element::F16 | Element::Bf16 => 50.0 * element.unit_roundoff(),
+    }
+}
+
+/// The largest error relative to the largest finite magnitude of `expected`.
+fn relative_error(expected: &ArrayD<f64>, found: Option<&ArrayD<f64>>) -> Result<f64, String> {
+    let found = found.ok_or_else(|| "the backend gave no such tensor".to_owned())?;
+    if found.shape() != expected.shape() {
+        return Err(format!("shape {:?}, the file has {:?}", found.shape(), expected.shape()));
+    }
+    let largest =
+        expected.iter().filter(|value| value.is_finite()).fold(0.0f64, |largest, value| largest.max(value.abs()));
+    let mut worst = 0.0f64;
+    for (index, &expected) in expected.indexed_iter() {
+        let found = found[&index];
+        let same = found == expected || (!found.is_finite() && !expected.is_finite());
+        let error = if same { 0.0 } else { (found - expected).abs() / largest };
+        if !error.is_finite() {
+            return Err(format!("at {index:?}: found {found:e}, the file has {expected:e}"));
+        }
+        worst = worst.max(error);
+    }
+    Ok(worst)
+}
+
+impl Line {
+    fn failed(&self) -> bool {
+        !(self.error <= self.limit) || self.detail.is_some()
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "file": self.file,
+            "field": self.field,
+            "error": if self.error.is_finite() { json!(self.error) } else { json!("inf") },
+            "limit": self.limit,
+            "failed": self.failed(),
+            "detail": self.detail,
+        })
+    }
+}
+
+fn render(lines: &[Line]) -> String {
+    let mut rows = vec![["file", "tensor", "error", "limit", ""].map(str::to_owned).to_vec()];
+    for line in lines {
+        let state = match (&line.detail, line.failed()) {
+            (Some(detail), _) => format!("FAIL {detail}"),
+            (None, true) => "FAIL".to_owned(),
+            (None, false) => String::new(),
+        };
+        rows.push(vec![
+            line.file.clone(),
+            line.field.clone(),
+            format!("{:.2e}", line.error),
+            format!("{:.0e}", line.limit),
+            state,
+        ]);
+    }
+    table(&rows)
+}

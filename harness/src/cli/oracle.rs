@@ -1,0 +1,59 @@
+//! `nsa-diff oracle`.
+
+use std::path::PathBuf;
+
+use nsa_corpus::GoldenCase;
+use nsa_reference::oracle;
+use serde_json::json;
+
+use super::output::Json;
+use super::{Outcome, Refusal};
+
+/// Arguments of `oracle`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "IN holds q, k, v, indices, mask and optionally sel_scale, d_out, d_lse, d_sliding; its header's metadata holds
+`block_size`, or `config` as golden files have it. OUT gets the inputs and, as F64, out, lse, … and the gradients where a
+cotangent is given. The same input gives the same bytes.
+
+Examples:
+  nsa-diff oracle in.safetensors out.safetensors
+  nsa-diff oracle in.safetensors out.safetensors --block-size 32 --sliding-window 64"
+)]
+pub(super) struct Args {
+    /// File of inputs
+    #[arg(value_name = "IN.safetensors")]
+    input: PathBuf,
+    /// File to write
+    #[arg(value_name = "OUT.safetensors")]
+    output: PathBuf,
+    /// Keys in a block, instead of what the file says
+    #[arg(long, value_name = "N")]
+    block_size: Option<usize>,
+    /// Ask for the sliding output with this window, instead of what the file says
+    #[arg(long, value_name = "N")]
+    sliding_window: Option<usize>,
+    /// Leave out the block-causal diagonal
+    #[arg(long)]
+    no_block_causal: bool,
+    #[command(flatten)]
+    json: Json,
+}
+
+pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+    let case = GoldenCase::read_with(&args.input, |options| {
+        options.block_size = args.block_size.or(options.block_size);
+        options.sliding_window = args.sliding_window.or(options.sliding_window);
+        options.include_block_causal &= !args.no_block_causal;
+    })?;
+    let same = args.input.canonicalize().ok().zip(args.output.canonicalize().ok()).is_some_and(|(a, b)| a == b);
+    if same {
+        return Err(Refusal::new(format!("{} is the input: it is not overwritten", args.output.display())));
+    }
+    let outputs = oracle::attend(&case.inputs);
+    let fields: Vec<String> = outputs.iter().map(|(field, _)| field.to_string()).collect();
+    GoldenCase::new(&case.name, case.inputs, outputs).write(&args.output)?;
+    args.json.text(&format!("{}: {}\n", args.output.display(), fields.join(", ")));
+    args.json.write("oracle", json!({ "file": args.output, "fields": fields }))?;
+    Ok(Outcome::Passed)
+}

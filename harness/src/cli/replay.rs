@@ -1,0 +1,89 @@
+//! `nsa-diff replay`.
+
+use std::path::{Path, PathBuf};
+
+use nsa_corpus::{Bundle, Element, Entry, read_entries};
+use serde_json::json;
+
+use super::output::Json;
+use super::{Outcome, Refusal};
+use crate::backend::{Backend, by_name};
+use crate::judge::{judge, verdict};
+use crate::report::Report;
+use crate::run::run_entry;
+use crate::store::arithmetic;
+
+/// Arguments of `replay`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "A stored failure holds what its candidate answered: without --candidate that answer is judged again, on any machine.
+
+Examples:
+  nsa-diff replay corpus/bugs/*.safetensors
+  nsa-diff replay found.safetensors --candidate cuda
+  nsa-diff replay my_entries.toml --candidate tiled"
+)]
+pub(super) struct Args {
+    /// Stored failures (.safetensors) or files of entries (.toml)
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Run the cases on this backend instead of judging the stored answers
+    #[arg(long, value_name = "NAME")]
+    candidate: Option<String>,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// An entry of a file, with the stored failure around it where there is one.
+pub(super) struct Stored {
+    pub(super) entry: Entry,
+    pub(super) bundle: Option<Bundle>,
+}
+
+/// Reads a stored failure or a file of entries, told apart by the name's ending.
+pub(super) fn read_file(path: &Path) -> Result<Vec<Stored>, Refusal> {
+    if path.extension().is_some_and(|extension| extension == "toml") {
+        return Ok(read_entries(path)?.into_iter().map(|entry| Stored { entry, bundle: None }).collect());
+    }
+    let bundle = Bundle::read(path)?;
+    Ok(vec![Stored { entry: bundle.entry.clone(), bundle: Some(bundle) }])
+}
+
+pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+    let backend = args.candidate.as_deref().map(by_name).transpose()?;
+    let mut reports = Vec::new();
+    for path in &args.files {
+        for stored in read_file(path)? {
+            for element in &stored.entry.elements {
+                let report = replay(&stored, *element, backend.as_deref()).map_err(|error| in_file(path, error))?;
+                args.json.text(&format!("{} {element} {}: {}\n", report.name, report.candidate, report.verdict));
+                reports.push(report);
+            }
+        }
+    }
+    args.json.write("replay", json!({ "reports": reports }))?;
+    let failed = reports.iter().any(|report| report.verdict.failure().is_some());
+    Ok(if failed { Outcome::Failed } else { Outcome::Passed })
+}
+
+fn in_file(path: &Path, error: Refusal) -> Refusal {
+    let (path, error) = (path.display().to_string(), error.to_string());
+    Refusal::new(if error.starts_with(&path) { error } else { format!("{path}: {error}") })
+}
+
+fn replay(stored: &Stored, element: Element, backend: Option<&dyn Backend>) -> Result<Report, Refusal> {
+    let bundle = match (backend, &stored.bundle) {
+        (Some(backend), _) => return Ok(run_entry(&stored.entry, element, backend)?),
+        (None, Some(bundle)) => bundle,
+        (None, None) => return Err(Refusal::new("a file of entries holds no answers: name a --candidate to run")),
+    };
+    let Some(outputs) = &bundle.outputs else {
+        return Err(Refusal::new("the stored failure holds no answer (it crashed?): name a --candidate to run"));
+    };
+    let candidate = bundle.notes.get("candidate").map_or("stored", String::as_str);
+    let mut report = Report::new(candidate, element, &stored.entry.case)?;
+    report.name.clone_from(&stored.entry.name);
+    report.comparisons = judge(&bundle.inputs, &arithmetic(bundle)?, outputs);
+    report.verdict = verdict(&report.comparisons);
+    Ok(report)
+}

@@ -1,0 +1,148 @@
+//! `nsa-diff run`.
+
+use std::collections::BTreeMap;
+
+use nsa_corpus::{Element, Entry, Error};
+use rayon::prelude::*;
+use serde_json::json;
+
+use super::output::{Json, catch_interrupt, interrupted, progress, table};
+use super::select::{Candidate, Elements, select};
+use super::{Outcome, Refusal};
+use crate::report::Report;
+use crate::run::run_entry;
+use crate::verdict::Verdict;
+
+/// Arguments of `run`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  nsa-diff run
+  nsa-diff run 'gqa/*' edges/seq_1 --candidate regular_attend --element f32
+  nsa-diff run --json report.json
+
+Patterns are globs over entry names (`*` also matches `/`); `nsa-diff show '*'` lists them.")]
+pub(super) struct Args {
+    /// Entries to run [default: all]
+    #[arg(value_name = "PATTERN")]
+    patterns: Vec<String>,
+    #[command(flatten)]
+    candidate: Candidate,
+    #[command(flatten)]
+    elements: Elements,
+    #[command(flatten)]
+    json: Json,
+}
+
+pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+    let chosen = select(&args.patterns)?;
+    let backend = args.candidate.make()?;
+    let jobs: Vec<(&Entry, Element)> = chosen
+        .into_iter()
+        .flat_map(|entry| args.elements.of(entry).into_iter().map(move |element| (entry, element)))
+        .collect();
+    catch_interrupt();
+    let bar = progress(Some(jobs.len() as u64));
+    let reports: Vec<Option<Report>> = jobs
+        .par_iter()
+        .map(|(entry, element)| {
+            if interrupted() {
+                return Ok(None);
+            }
+            let report = run_entry(entry, *element, backend.as_ref());
+            bar.inc(1);
+            report.map(Some)
+        })
+        .collect::<Result<_, Error>>()?;
+    bar.finish_and_clear();
+    let left_out = reports.iter().filter(|report| report.is_none()).count();
+    let reports: Vec<Report> = reports.into_iter().flatten().collect();
+    args.json.text(&render(&reports, args));
+    if left_out > 0 {
+        args.json.text(&format!("interrupted: {left_out} of {} cases were not run\n", jobs.len()));
+    }
+    let content = json!({ "candidate": args.candidate.name(), "left_out": left_out, "reports": reports });
+    args.json.write("run", content)?;
+    Ok(outcome(&reports, left_out))
+}
+
+fn outcome(reports: &[Report], left_out: usize) -> Outcome {
+    if left_out > 0 {
+        Outcome::Interrupted
+    } else if reports.iter().any(|report| report.verdict.failure().is_some()) {
+        Outcome::Failed
+    } else {
+        Outcome::Passed
+    }
+}
+
+fn render(reports: &[Report], args: &Args) -> String {
+    let mut rows =
+        vec![["case", "element", "verdict", "elements", "error/budget", "worst field"].map(str::to_owned).to_vec()];
+    rows.extend(reports.iter().map(row));
+    let mut text = table(&rows);
+    for report in reports.iter().filter(|report| report.verdict != Verdict::Pass) {
+        text.push_str(&format!("\n{} {}\n", report.name, report.element));
+        match &report.verdict {
+            Verdict::Fail(failure) if report.comparisons.is_empty() => {
+                text.push_str(&format!("  {}\n", failure.message))
+            }
+            Verdict::Fail(_) => {
+                let failed =
+                    report.comparisons.iter().filter_map(|comparison| Some((comparison, comparison.failure.as_ref()?)));
+                for (comparison, failure) in failed {
+                    let (failed, elements) = (comparison.failed, comparison.elements);
+                    text.push_str(&format!(
+                        "  {}: {} [{failed} of {elements} elements]\n",
+                        failure.class, failure.message
+                    ));
+                }
+            }
+            other => text.push_str(&format!("  {other}\n")),
+        }
+    }
+    text.push_str(&summary(reports));
+    if let Some(report) = reports.iter().find(|report| report.verdict.failure().is_some()) {
+        let (name, element) = (&report.name, report.element);
+        text.push_str(&format!(
+            "run one again: nsa-diff run {name} --candidate {} --element {element}\n",
+            args.candidate.name()
+        ));
+    }
+    text
+}
+
+fn row(report: &Report) -> Vec<String> {
+    let worst =
+        report.comparisons.iter().filter_map(|comparison| Some((comparison.field, comparison.worst.as_ref()?.ratio)));
+    let worst = worst.max_by(|(_, left), (_, right)| left.total_cmp(right));
+    vec![
+        report.name.clone(),
+        report.element.to_string(),
+        report.verdict.word().to_owned(),
+        report.elements().to_string(),
+        worst.map_or_else(|| "0".to_owned(), |(_, ratio)| format!("{ratio:.3}")),
+        worst.map_or_else(|| "exact".to_owned(), |(field, _)| field.to_string()),
+    ]
+}
+
+/// The counts by verdict, and every reason to skip with its count.
+fn summary(reports: &[Report]) -> String {
+    let count = |word: &str| reports.iter().filter(|report| report.verdict.word() == word).count();
+    let elements: usize = reports.iter().map(Report::elements).sum();
+    let unbounded: usize =
+        reports.iter().flat_map(|report| &report.comparisons).map(|comparison| comparison.unbounded).sum();
+    let words = ["pass", "suspect", "fail", "skip", "inconclusive"];
+    let counts: Vec<String> = words.iter().map(|word| format!("{} {word}", count(word))).collect();
+    let mut text =
+        format!("\n{}; {elements} elements judged, {unbounded} without a finite budget\n", counts.join(", "));
+    let mut skips: BTreeMap<&str, usize> = BTreeMap::new();
+    for report in reports {
+        if let Verdict::Skip(reason) = &report.verdict {
+            *skips.entry(reason).or_default() += 1;
+        }
+    }
+    for (reason, count) in skips {
+        text.push_str(&format!("skipped {count}: {reason}\n"));
+    }
+    text
+}

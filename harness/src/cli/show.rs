@@ -1,0 +1,83 @@
+//! `nsa-diff show`.
+
+use std::path::Path;
+
+use nsa_corpus::{Entry, digest};
+use serde_json::{Value, json};
+
+use super::output::Json;
+use super::replay::read_file;
+use super::select::select;
+use super::{Outcome, Refusal};
+
+/// Arguments of `show`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  nsa-diff show edges/seq_1
+  nsa-diff show 'gqa/*' --brief
+  nsa-diff show corpus/bugs/found.safetensors")]
+pub(super) struct Args {
+    /// The name of an entry, a glob over names, or a file of entries or of a stored failure
+    #[arg(value_name = "CASE")]
+    case: String,
+    /// One line for each entry
+    #[arg(long)]
+    brief: bool,
+    #[command(flatten)]
+    json: Json,
+}
+
+pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+    let path = Path::new(&args.case);
+    let entries: Vec<Entry> = if path.is_file() {
+        read_file(path)?.into_iter().map(|stored| stored.entry).collect()
+    } else {
+        select(std::slice::from_ref(&args.case))?.into_iter().cloned().collect()
+    };
+    let mut described = Vec::new();
+    for entry in &entries {
+        if args.brief {
+            args.json.text(&format!("{}: {}\n", entry.name, entry.why));
+        } else {
+            args.json.text(&render(entry)?);
+        }
+        described.push(describe(entry)?);
+    }
+    args.json.write("show", json!({ "entries": described }))?;
+    Ok(Outcome::Passed)
+}
+
+fn render(entry: &Entry) -> Result<String, Refusal> {
+    let mut text = format!("{}\n  why: {}\n", entry.name, entry.why);
+    if let Some(source) = &entry.source {
+        text.push_str(&format!("  source: {source}\n"));
+    }
+    for flag in &entry.flags {
+        text.push_str(&format!("  flag {}: {}\n", flag.name, flag.note));
+    }
+    text.push_str(&format!("  covers: {}\n  case {}:\n", entry.case.covers().join(", "), entry.case.id()));
+    entry.case.to_toml().lines().for_each(|line| text.push_str(&format!("    {line}\n")));
+    for element in &entry.elements {
+        let inputs = entry.case.materialize(*element)?;
+        text.push_str(&format!("  inputs {element}: sha256 {}\n", digest::inputs(&inputs)));
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+fn describe(entry: &Entry) -> Result<Value, Refusal> {
+    let mut digests = serde_json::Map::new();
+    for element in &entry.elements {
+        digests.insert(element.to_string(), digest::inputs(&entry.case.materialize(*element)?).into());
+    }
+    Ok(json!({
+        "name": entry.name,
+        "why": entry.why,
+        "source": entry.source,
+        "flags": entry.flags.iter().map(|flag| flag.name.clone()).collect::<Vec<_>>(),
+        "covers": entry.case.covers(),
+        "id": entry.case.id(),
+        "case": entry.case.to_toml(),
+        "inputs": digests,
+    }))
+}

@@ -1,0 +1,67 @@
+//! `nsa-diff shrink`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::output::Json;
+use super::replay::read_file;
+use super::select::Candidate;
+use super::{Outcome, Refusal};
+use crate::minimize::{Effort, minimize};
+use crate::run::run_case;
+use crate::store::store;
+
+/// Arguments of `shrink`.
+#[derive(clap::Args)]
+#[command(after_help = "The failure must show again on the candidate. The smaller one is stored beside the file.
+
+Example:
+  nsa-diff shrink corpus/bugs/found.safetensors --candidate cuda --calls 5000")]
+pub(super) struct Args {
+    /// A stored failure (.safetensors) or a file of entries (.toml)
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Cases to run at most
+    #[arg(long, value_name = "N", default_value_t = 5000)]
+    calls: usize,
+    /// Seconds to take at most
+    #[arg(long, value_name = "N", default_value_t = 120)]
+    seconds: u64,
+    /// Folder to write to [default: that of FILE]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    candidate: Candidate,
+    #[command(flatten)]
+    json: Json,
+}
+
+pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+    let backend = args.candidate.make()?;
+    let folder = args.out.clone().or_else(|| args.file.parent().map(PathBuf::from)).unwrap_or_default();
+    let effort = Effort { calls: args.calls, time: Duration::from_secs(args.seconds) };
+    let mut results = Vec::new();
+    for stored in read_file(&args.file)? {
+        for element in &stored.entry.elements {
+            let report = run_case(&stored.entry.case, *element, backend.as_ref())?;
+            if report.verdict.failure().is_none() {
+                args.json.text(&format!("{} {element}: {}: nothing to minimise\n", stored.entry.name, report.verdict));
+                continue;
+            }
+            let minimized = minimize(&stored.entry.case, report, *element, backend.as_ref(), effort);
+            let stem = args.file.file_stem().unwrap_or_default().to_string_lossy();
+            let name = format!("{stem}-{}", minimized.case.id());
+            let why = format!("{}; minimised in {} runs", stored.entry.why, minimized.calls);
+            let arithmetic = backend.arithmetic(*element);
+            let path = store(&folder, &name, &why, &minimized.case, &minimized.report, &arithmetic)?;
+            let verdict = &minimized.report.verdict;
+            args.json.text(&format!("{}: {verdict}\n{}", path.display(), minimized.case.to_toml()));
+            results.push(json!({ "file": path, "calls": minimized.calls, "report": minimized.report }));
+        }
+    }
+    let outcome = if results.is_empty() { Outcome::Passed } else { Outcome::Failed };
+    args.json.write("shrink", json!({ "results": results }))?;
+    Ok(outcome)
+}
