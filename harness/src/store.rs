@@ -21,7 +21,11 @@ pub fn store(
 ) -> Result<PathBuf, Error> {
     std::fs::create_dir_all(folder)
         .map_err(|error| Error::invalid(format!("cannot be made: {error}")).in_file(folder))?;
-    let entry = Entry::new(&format!("bugs/{name}"), why, case.clone());
+    let words: String = name
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '_' })
+        .collect();
+    let entry = Entry::new(&format!("bugs/{words}"), why, case.clone());
     let mut bundle = Bundle::new(entry, report.element, report.outputs.clone())?;
     bundle.notes.insert("candidate".to_owned(), report.candidate.clone());
     bundle.notes.insert("arithmetic".to_owned(), json(arithmetic));

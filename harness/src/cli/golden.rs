@@ -109,7 +109,7 @@ fn compare_file(case: &GoldenCase, backend: &dyn Backend) -> Vec<Line> {
         Ok(found) => found,
         Err(error) => return vec![line("-", f64::INFINITY, Some(error.to_string()))],
     };
-    if arithmetic.probability_roundoff() > 0.0 || arithmetic.unit > element.unit_roundoff() {
+    if arithmetic.probability_roundoff() > 0.0 || arithmetic.unit > 4.0 * element.unit_roundoff() {
         let comparisons = judge(&case.inputs, &arithmetic, &found);
         let mut lines: Vec<Line> = Vec::new();
         for comparison in &comparisons {

@@ -32,6 +32,13 @@ pub(super) struct Saved<'a> {
     pub(super) d_lse: Option<&'a Array3<f64>>,
 }
 
+impl Saved<'_> {
+    /// Whether the loss does not contain this part.
+    pub(super) fn absent(&self) -> bool {
+        self.d_out.is_none() && self.d_lse.is_none()
+    }
+}
+
 /// A tensor of sums over terms, with the sums that its budget follows from (empty without a model): both tiers of
 /// errors, and the squares of the cast terms.
 pub(super) struct Sums {
@@ -89,7 +96,8 @@ impl RegionTask<'_> {
             dsel_scale: Sums::zeros(sel_heads * n * shape.num_sel(), bounded),
         };
         let counts = self.model.map(|_| self.counts(parts)).unwrap_or_default();
-        for saved in parts {
+        // Without budgets, a part that the loss does not contain adds nothing.
+        for saved in parts.iter().filter(|saved| self.model.is_some() || !saved.absent()) {
             self.part(saved, &counts, &mut answer);
         }
         answer

@@ -35,6 +35,24 @@ pub(super) struct BoundRow<'a> {
     pub(super) shape: &'a Shape,
 }
 
+impl TokenRows {
+    /// Makes every budget that this row adds to infinite.
+    fn promise_nothing(&mut self, row: &BoundRow<'_>, head: usize) {
+        let (dim, terms) = (row.shape.dim(), row.factors.len());
+        let slots = head / row.shape.sel_groups() * row.shape.num_sel();
+        for tier in 1..=TIERS {
+            self.score_gradients[tier].row_mut(head)[..terms].fill(f64::INFINITY);
+            self.weights[tier].row_mut(head)[..terms].fill(f64::INFINITY);
+            self.dq[tier][head * dim..(head + 1) * dim].fill(f64::INFINITY);
+            for slot in row.spans.iter().filter_map(|span| span.slot) {
+                self.dsel_scale[tier][slots + slot] = f64::INFINITY;
+            }
+        }
+        self.score_gradients[ARRAYS - 1].row_mut(head)[..terms].fill(0.0);
+        self.weights[ARRAYS - 1].row_mut(head)[..terms].fill(0.0);
+    }
+}
+
 /// What one thread computes budgets in.
 #[derive(Default)]
 pub(super) struct Worker {
@@ -75,8 +93,16 @@ impl Worker {
     }
 
     /// The error coefficients and sums of the row of `head`, number `g` of those computed together.
+    ///
+    /// Where `d_out` is absent an implementation may skip the row's products or take them with zeros. The two differ only
+    /// if something in the row is not finite; then nothing is promised of what the row reaches.
     #[inline(always)]
     pub(super) fn row(&mut self, model: &Model, row: &BoundRow<'_>, g: usize, head: usize, token: &mut TokenRows) {
+        let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
+        if row.d_out.is_none() && !(row.lse < f64::INFINITY && finite(row.out) && finite(&row.x[..row.factors.len()])) {
+            token.promise_nothing(row, head);
+            return;
+        }
         self.weights(model, row, g);
         self.gradients(model, row, g);
         self.coefficients(model, row, head, token);
@@ -113,8 +139,10 @@ impl Worker {
                     + delta_error
                     + 3.0 * model.u * difference;
                 let relative = term.relative[tier];
+                // A weight below the normal range errs absolutely instead.
+                let underflow = model.flush * (1.0 + plain + difference);
                 term.gradient_errors[tier] =
-                    term.weight * ((1.0 + relative) * plain + relative * difference) + model.flush;
+                    term.weight * ((1.0 + relative) * plain + relative * difference) + underflow;
             }
         }
     }

@@ -96,6 +96,9 @@ impl RowTask<'_> {
                 self.row_bounds(model, rows, i, token, [first + g, g], cotangent, delta);
             }
         }
+        if self.saved.absent() {
+            return;
+        }
         let dim = self.inputs.shape().dim();
         let weights: Vec<&[f64]> = (first..first + count).map(|head| token.score_gradients[0].row(head)).collect();
         let mut dq: Vec<&mut [f64]> = token.dq[0][first * dim..(first + count) * dim].chunks_exact_mut(dim).collect();
@@ -121,6 +124,11 @@ impl RowTask<'_> {
         for t in 0..terms {
             weights[t] = exp((x[t] * factors[t] * scale - center) - offset);
             score_gradients[t] = weights[t] * (probability_gradients[t] - delta) * scale;
+        }
+        if self.saved.absent() {
+            // A part that the loss does not contain has no gradient: not even `0 * NaN`.
+            score_gradients.fill(0.0);
+            return delta;
         }
         let slots = &mut token.dsel_scale[0][head / shape.sel_groups() * shape.num_sel()..];
         let mut term = 0;

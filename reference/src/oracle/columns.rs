@@ -72,8 +72,9 @@ impl Columns<'_> {
         panels.zip(visits).for_each(|((mut dk, mut dv), (_, visits))| {
             arch.dispatch(|| {
                 self.panel(visits, self.inputs.q(), |rows| &rows.score_gradients, &mut dk);
-                if let Some(d_out) = self.saved.d_out {
-                    self.panel(visits, d_out, |rows| &rows.weights, &mut dv);
+                match self.saved.d_out {
+                    Some(d_out) => self.panel(visits, d_out, |rows| &rows.weights, &mut dv),
+                    None => self.promise_nothing(visits, &mut dv),
                 }
             });
         });
@@ -90,11 +91,28 @@ impl Columns<'_> {
         sums: &mut [&mut [f64]; ARRAYS],
     ) {
         let [values, rigorous, likely, squares] = sums;
-        self.sweep(visits, rows, |token| &coefficients(token)[0], |value| value, values);
+        if !self.saved.absent() {
+            self.sweep(visits, rows, |token| &coefficients(token)[0], |value| value, values);
+        }
         if !rigorous.is_empty() {
             self.sweep(visits, rows, |token| &coefficients(token)[1], f64::abs, rigorous);
             self.sweep(visits, rows, |token| &coefficients(token)[2], f64::abs, likely);
             self.sweep(visits, rows, |token| &coefficients(token)[3], |value| value * value, squares);
+        }
+    }
+
+    /// Without a cotangent there is nothing to add to `dv`, but where a row promises nothing its keys' budgets are infinite.
+    fn promise_nothing(&self, visits: &[Visit], dv: &mut [&mut [f64]; ARRAYS]) {
+        let width = self.inputs.shape().value_dim();
+        let [_, rigorous, likely, _] = dv;
+        let bounded = !rigorous.is_empty();
+        for visit in visits.iter().filter(|_| bounded) {
+            let coefficients = &self.tokens[visit.token].weights[1].row(visit.head)[visit.term..visit.term + visit.len];
+            for (lane, _) in coefficients.iter().enumerate().filter(|(_, coefficient)| coefficient.is_infinite()) {
+                let key = (visit.lane + lane) * width;
+                rigorous[key..key + width].fill(f64::INFINITY);
+                likely[key..key + width].fill(f64::INFINITY);
+            }
         }
     }
 
