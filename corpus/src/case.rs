@@ -97,6 +97,10 @@ impl Case {
             }
         }
         self.values().try_for_each(|(tensor, values)| values.check(tensor.name()))?;
+        let padded = shape.batch() * shape.q_heads() * shape.padded_len();
+        if padded > Self::MAX_ELEMENTS {
+            return Err(Error::invalid(format!("{padded} padded rows are more than {}", Self::MAX_ELEMENTS)));
+        }
         if self.d_sliding.is_some() && self.sliding_window.is_none() {
             return Err(Error::invalid("d_sliding is given, but there is no sliding window"));
         }
