@@ -234,7 +234,7 @@ impl Case {
     /// `q`, `k`, `v` are bell-shaped, the selection is distinct past blocks, all live; `sel_scale`, a cotangent or
     /// `sliding_window` left out is absent.
     pub fn to_toml(&self) -> String {
-        toml::to_string(&CaseFile::from(self.clone())).expect("a case is plain data")
+        CaseFile::from(self.clone()).to_toml()
     }
 
     /// The first 12 hexadecimal digits of the SHA-256 of [`Case::to_toml`].
