@@ -52,6 +52,14 @@ impl Bundle {
         Self::from_file(&file).map_err(|error| error.in_file(path))
     }
 
+    /// Reads a file's contents.
+    ///
+    /// # Errors
+    /// As [`Bundle::read`].
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
+        Self::from_file(&TensorFile::parse(bytes)?)
+    }
+
     fn from_file(file: &TensorFile) -> Result<Self, Error> {
         let needed = |key: &str| {
             file.metadata(key)

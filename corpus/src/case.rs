@@ -97,6 +97,10 @@ impl Case {
             }
         }
         self.values().try_for_each(|(tensor, values)| values.check(tensor.name()))?;
+        let padded = shape.batch() * shape.q_heads() * shape.padded_len();
+        if padded > Self::MAX_ELEMENTS {
+            return Err(Error::invalid(format!("{padded} padded rows are more than {}", Self::MAX_ELEMENTS)));
+        }
         if self.d_sliding.is_some() && self.sliding_window.is_none() {
             return Err(Error::invalid("d_sliding is given, but there is no sliding window"));
         }
@@ -230,7 +234,7 @@ impl Case {
     /// `q`, `k`, `v` are bell-shaped, the selection is distinct past blocks, all live; `sel_scale`, a cotangent or
     /// `sliding_window` left out is absent.
     pub fn to_toml(&self) -> String {
-        toml::to_string(&CaseFile::from(self.clone())).expect("a case is plain data")
+        CaseFile::from(self.clone()).to_toml()
     }
 
     /// The first 12 hexadecimal digits of the SHA-256 of [`Case::to_toml`].

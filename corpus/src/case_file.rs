@@ -1,6 +1,7 @@
 //! A [`Case`] as it stands in TOML: flat and strict; what is usual may be left out.
 
 use serde::{Deserialize, Serialize};
+use toml::ser::ValueSerializer;
 
 use crate::{Case, Mask, Override, Selection, Sizes, Values};
 
@@ -117,4 +118,42 @@ impl From<Case> for CaseFile {
 
 fn unless<T: PartialEq>(value: T, default: T) -> Option<T> {
     (value != default).then_some(value)
+}
+
+impl CaseFile {
+    /// The fields as lines, each value on its own line.
+    pub(crate) fn to_toml(&self) -> String {
+        let mut text = String::new();
+        line(&mut text, "batch", self.batch.as_ref());
+        line(&mut text, "q_heads", self.q_heads.as_ref());
+        line(&mut text, "kv_heads", self.kv_heads.as_ref());
+        line(&mut text, "seq_len", Some(&self.seq_len));
+        line(&mut text, "dim", Some(&self.dim));
+        line(&mut text, "value_dim", self.value_dim.as_ref());
+        line(&mut text, "block_size", Some(&self.block_size));
+        line(&mut text, "num_sel", Some(&self.num_sel));
+        line(&mut text, "sel_heads", self.sel_heads.as_ref());
+        line(&mut text, "include_block_causal", self.include_block_causal.as_ref());
+        line(&mut text, "sliding_window", self.sliding_window.as_ref());
+        line(&mut text, "seed", self.seed.as_ref());
+        line(&mut text, "q", self.q.as_ref());
+        line(&mut text, "k", self.k.as_ref());
+        line(&mut text, "v", self.v.as_ref());
+        line(&mut text, "selection", self.selection.as_ref());
+        line(&mut text, "mask", self.mask.as_ref());
+        line(&mut text, "sel_scale", self.sel_scale.as_ref());
+        line(&mut text, "d_out", self.d_out.as_ref());
+        line(&mut text, "d_lse", self.d_lse.as_ref());
+        line(&mut text, "d_sliding", self.d_sliding.as_ref());
+        line(&mut text, "overrides", (!self.overrides.is_empty()).then_some(&self.overrides));
+        text
+    }
+}
+
+/// Adds `key = value`, where there is one, as an inline value.
+pub(crate) fn line<T: Serialize>(text: &mut String, key: &str, value: Option<&T>) {
+    let Some(value) = value else { return };
+    let mut inline = String::new();
+    value.serialize(ValueSerializer::new(&mut inline)).expect("plain data");
+    *text += &format!("{key} = {inline}\n");
 }

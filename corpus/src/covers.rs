@@ -29,7 +29,7 @@ impl Case {
             ("no_block_causal", !self.include_block_causal),
             ("sliding", window.is_some()),
             ("window_0", window == Some(0)),
-            ("window_covers_everything", window.is_some_and(|window| window + 1 >= self.sizes.seq_len)),
+            ("window_covers_everything", window.is_some_and(|window| window >= self.sizes.seq_len - 1)),
             ("forward_only", self.d_out.is_none() && self.d_lse.is_none() && self.d_sliding.is_none()),
             ("d_out", self.d_out.is_some()),
             ("d_lse", self.d_lse.is_some()),

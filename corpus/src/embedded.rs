@@ -5,7 +5,22 @@ macro_rules! files {
 }
 
 /// Files of entries, by path below the corpus.
-pub(crate) const CASES: &[(&str, &[u8])] = files!["cases/edges.toml",];
+pub(crate) const CASES: &[(&str, &[u8])] = files![
+    "cases/seed.toml",
+    "cases/edges.toml",
+    "cases/gqa.toml",
+    "cases/selection.toml",
+    "cases/masks.toml",
+    "cases/scale.toml",
+    "cases/sliding.toml",
+    "cases/dims.toml",
+    "cases/cotangents.toml",
+    "cases/numerics.toml",
+    "cases/probes.toml",
+    "cases/non_finite.toml",
+    "cases/field.toml",
+    "cases/activations.toml",
+];
 
 /// Golden answers, by path below the corpus.
 pub(crate) const GOLDEN: &[(&str, &[u8])] = files![

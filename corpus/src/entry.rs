@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::case_file::line;
 use crate::{Case, Element, Error, TensorFile, embedded};
 
 /// The longest file of entries that is read.
@@ -91,10 +92,26 @@ impl Entry {
 
 /// A file of these entries: what [`read_entries`] reads.
 pub fn to_toml(entries: &[Entry]) -> String {
-    let notes =
-        entries.iter().flat_map(|entry| &entry.flags).map(|flag| (flag.name.clone(), flag.note.clone())).collect();
-    let entry = entries.iter().map(EntryOut::from).collect();
-    toml::to_string(&FileOut { notes, entry }).expect("an entry is plain data")
+    let notes: BTreeMap<_, _> =
+        entries.iter().flat_map(|entry| &entry.flags).map(|flag| (&flag.name, &flag.note)).collect();
+    let mut text = String::new();
+    if !notes.is_empty() {
+        text += "[notes]\n";
+        notes.into_iter().for_each(|(flag, note)| line(&mut text, flag, Some(note)));
+    }
+    for entry in entries {
+        text += if text.is_empty() { "[[entry]]\n" } else { "\n[[entry]]\n" };
+        let flags: Vec<&str> = entry.flags.iter().map(|flag| flag.name.as_str()).collect();
+        line(&mut text, "name", Some(&entry.name));
+        line(&mut text, "why", Some(&entry.why));
+        line(&mut text, "source", entry.source.as_ref());
+        line(&mut text, "flags", (!flags.is_empty()).then_some(&flags));
+        line(&mut text, "elements", Some(&entry.elements));
+        line(&mut text, "expect", (entry.expect != Expect::Pass).then_some(&entry.expect));
+        text += "\n[entry.case]\n";
+        text += &entry.case.to_toml();
+    }
+    text
 }
 
 /// The embedded entries, by group and in the order of their files.
@@ -176,9 +193,9 @@ fn check(
     if entry.why.trim().is_empty() || entry.elements.is_empty() {
         return Err(Error::invalid("why and elements must not be empty"));
     }
-    let explained = |name: String| match notes.get(&name) {
+    let explained = |name: String| match notes.get(&name).filter(|_| plain(&name)) {
         Some(note) => Ok(Flag { note: note.clone(), name }),
-        None => Err(Error::invalid(format!("flag `{name}` has no line under [notes]"))),
+        None => Err(Error::invalid(format!("flag `{name}` is no word, or has no line under [notes]"))),
     };
     let flags = entry.flags.into_iter().map(explained).collect::<Result<_, _>>()?;
     let mut case = entry.case;
@@ -246,43 +263,4 @@ struct EntryIn {
 
 fn all_elements() -> Vec<Element> {
     Entry::ELEMENTS.to_vec()
-}
-
-#[derive(Serialize)]
-struct FileOut<'a> {
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    notes: BTreeMap<String, String>,
-    entry: Vec<EntryOut<'a>>,
-}
-
-#[derive(Serialize)]
-struct EntryOut<'a> {
-    name: &'a str,
-    why: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    flags: Vec<&'a str>,
-    elements: &'a [Element],
-    #[serde(skip_serializing_if = "is_pass")]
-    expect: Expect,
-    case: &'a Case,
-}
-
-impl<'a> From<&'a Entry> for EntryOut<'a> {
-    fn from(entry: &'a Entry) -> Self {
-        EntryOut {
-            name: &entry.name,
-            why: &entry.why,
-            source: entry.source.as_deref(),
-            flags: entry.flags.iter().map(|flag| flag.name.as_str()).collect(),
-            elements: &entry.elements,
-            expect: entry.expect,
-            case: &entry.case,
-        }
-    }
-}
-
-fn is_pass(expect: &Expect) -> bool {
-    *expect == Expect::Pass
 }

@@ -180,7 +180,7 @@ impl Options {
         let Some(config) = file.metadata("config") else {
             return Ok(Options {
                 block_size: plain(file, "block_size")?,
-                sliding_window: plain(file, "sliding_window")?,
+                sliding_window: plain(file, "sliding_window")?.map(|window: usize| window.min(i64::MAX as usize)),
                 include_block_causal: plain(file, "include_block_causal")?.unwrap_or(true),
                 config: Value::Null,
             });
@@ -189,7 +189,7 @@ impl Options {
             .map_err(|error| Error::invalid(format!("the header's `config` is no readable JSON: {error}")))?;
         let number = |key: &str| match &config[key] {
             Value::Null => Ok(None),
-            value => match value.as_u64().and_then(|number| usize::try_from(number).ok()) {
+            value => match value.as_u64().and_then(|number| usize::try_from(number).ok()).filter(fits) {
                 Some(number) => Ok(Some(number)),
                 None => Err(Error::invalid(format!("config `{key}` is {}, expected a whole number", brief(value)))),
             },
@@ -212,10 +212,16 @@ fn brief(value: &Value) -> String {
 }
 
 fn plain<T: std::str::FromStr>(file: &TensorFile, key: &str) -> Result<Option<T>, Error> {
+    let brief = |text: &str| text.chars().take(40).collect::<String>();
     let parse = |text: &str| {
-        text.trim().to_lowercase().parse().map_err(|_| Error::invalid(format!("metadata `{key}` is {text:?}")))
+        text.trim().to_lowercase().parse().map_err(|_| Error::invalid(format!("metadata `{key}` is {:?}", brief(text))))
     };
     file.metadata(key).map(parse).transpose()
+}
+
+/// Whether TOML, whose integers are signed, can hold the number.
+fn fits(number: &usize) -> bool {
+    i64::try_from(*number).is_ok()
 }
 
 /// The format that holds every floating-point input exactly.

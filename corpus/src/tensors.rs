@@ -1,14 +1,13 @@
 //! Tensor files (safetensors), read as if an enemy had written them: every length is held against the file's size before
 //! anything is allocated, and what is wrong comes back as one line.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
-use safetensors::tensor::TensorView;
+use safetensors::tensor::{Metadata, TensorView};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::{Element, Error};
@@ -22,7 +21,9 @@ const FILE_BYTES_MAX: u64 = 8 << 30;
 #[derive(Clone, Debug)]
 pub struct TensorFile {
     bytes: Vec<u8>,
-    metadata: HashMap<String, String>,
+    header: Metadata,
+    /// Where the data begins.
+    data: usize,
 }
 
 impl TensorFile {
@@ -43,33 +44,33 @@ impl TensorFile {
     /// disagree with the length of the data.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
         check_header(&bytes, bytes.len() as u64)?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        Ok(TensorFile { bytes, metadata })
+        let (length, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
+        Ok(TensorFile { bytes, header, data: 8 + length })
     }
 
     /// A value of the header's metadata.
     pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.metadata.get(key).map(String::as_str)
+        self.header.metadata().as_ref()?.get(key).map(String::as_str)
     }
 
     /// All of the header's metadata, sorted by key.
     pub fn metadata_all(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut pairs: Vec<_> = self.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let mut pairs: Vec<_> =
+            self.header.metadata().iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         pairs.sort_unstable();
         pairs.into_iter()
     }
 
     /// The tensors' names, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.tensors().names().into_iter().map(str::to_owned).collect();
+        let mut names = self.header.offset_keys();
         names.sort_unstable();
         names
     }
 
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.tensors().tensor(name).is_ok()
+        self.header.info(name).is_some()
     }
 
     /// The shape of a tensor.
@@ -151,12 +152,11 @@ impl TensorFile {
         }
     }
 
-    fn tensors(&self) -> SafeTensors<'_> {
-        SafeTensors::deserialize(&self.bytes).expect("checked when it was read")
-    }
-
     fn view(&self, name: &str) -> Result<TensorView<'_>, Error> {
-        self.tensors().tensor(name).map_err(|_| Error::invalid(format!("has no tensor `{name}`")))
+        let info = self.header.info(name).ok_or_else(|| Error::invalid(format!("has no tensor `{name}`")))?;
+        let (start, end) = info.data_offsets;
+        TensorView::new(info.dtype, info.shape.clone(), &self.bytes[self.data + start..self.data + end])
+            .map_err(unreadable)
     }
 }
 

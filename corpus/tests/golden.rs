@@ -1,0 +1,177 @@
+//! Golden files, plain files of inputs, and stored failures: read, written, read again.
+
+use std::path::Path;
+
+use nsa_corpus::{
+    Bundle, Case, Element, Entry, Field, GoldenCase, Outputs, TensorFile, TensorFileBuilder, entries, golden,
+};
+use sha2::{Digest, Sha256};
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+fn entry(name: &str) -> &'static Entry {
+    entries().iter().find(|entry| entry.name == name).unwrap()
+}
+
+/// Outputs of the right shapes, which nobody computed.
+fn some_outputs(case: &Case, element: Element) -> Outputs {
+    Outputs::filled(&case.materialize(element).unwrap(), 0.1)
+}
+
+#[test]
+fn the_golden_folder_is_embedded_whole_and_has_the_digests_of_its_index() {
+    let index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder().join("golden/index.json")).unwrap()).unwrap();
+    let cases = index["cases"].as_array().unwrap();
+    let embedded = golden::embedded();
+    assert_eq!(embedded.len(), cases.len());
+    let listed = std::fs::read_dir(folder().join("golden")).unwrap();
+    let ending = |file: &std::fs::DirEntry| file.path().extension().is_some_and(|ending| ending == "safetensors");
+    assert_eq!(listed.filter(|file| ending(file.as_ref().unwrap())).count(), cases.len());
+    for case in cases {
+        let file = case["file"].as_str().unwrap();
+        let bytes = std::fs::read(folder().join("golden").join(file)).unwrap();
+        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, case["sha256"].as_str().unwrap(), "{file}");
+        let golden = embedded.iter().find(|golden| golden.config == case["config"]).unwrap();
+        assert_eq!(format!("{}.safetensors", golden.name), file);
+        for field in Field::ALL {
+            let stored = case["tensors"].get(field.name()).is_some();
+            assert_eq!(golden.outputs.get(field).is_some(), stored, "{file} {field}");
+            assert!(!stored || field.asked_by(&golden.inputs), "{file} {field}: an answer to nothing asked");
+        }
+        assert_eq!(golden.inputs.element().name(), golden.config["dtype"]);
+        assert_eq!(golden.inputs.shape().num_sel() as u64, golden.config["num_sel"].as_u64().unwrap());
+    }
+}
+
+#[test]
+fn a_golden_case_reads_back_as_it_was_written_and_gives_the_same_bytes() {
+    for golden in golden::embedded() {
+        let bytes = golden.to_bytes();
+        let read = GoldenCase::from_file(&golden.name, &TensorFile::parse(bytes.clone()).unwrap()).unwrap();
+        assert_eq!((&read.inputs, &read.outputs, &read.config), (&golden.inputs, &golden.outputs, &golden.config));
+        assert_eq!(read.to_bytes(), bytes);
+    }
+}
+
+#[test]
+fn every_entry_survives_the_golden_format_in_every_element() {
+    for entry in entries().iter().filter(|entry| entry.case.sizes.seq_len < 50 && !entry.name.starts_with("non_finite"))
+    {
+        for element in Element::ALL {
+            let inputs = entry.case.materialize(element).unwrap();
+            let golden = GoldenCase::new("some", inputs, some_outputs(&entry.case, element));
+            let read = GoldenCase::from_file("some", &TensorFile::parse(golden.to_bytes()).unwrap()).unwrap();
+            assert_eq!((&read.inputs, &read.outputs), (&golden.inputs, &golden.outputs), "{}", entry.name);
+        }
+    }
+}
+
+#[test]
+fn the_plain_form_needs_a_block_size_and_no_config() {
+    let read = GoldenCase::read(folder().join("activations/minilm_layer3.safetensors")).unwrap();
+    assert_eq!((read.inputs.shape().block_size(), read.inputs.shape().groups()), (32, 4));
+    assert!(!read.inputs.cotangents().any() && read.inputs.sliding_window().is_none());
+    assert_eq!(read.outputs, Outputs::new());
+    let other = GoldenCase::read_with(folder().join("activations/minilm_layer3.safetensors"), |options| {
+        options.block_size = Some(16);
+        options.sliding_window = Some(5);
+        options.include_block_causal = false;
+    });
+    let inputs = other.unwrap().inputs;
+    assert_eq!(
+        (inputs.shape().block_size(), inputs.sliding_window(), inputs.include_block_causal()),
+        (16, Some(5), false)
+    );
+}
+
+type Change<'c> = &'c dyn for<'a> Fn(&'a mut TensorFileBuilder) -> &'a mut TensorFileBuilder;
+
+/// A small plain file, changed by `change`.
+fn plain(
+    change: impl for<'a> FnOnce(&'a mut TensorFileBuilder) -> &'a mut TensorFileBuilder,
+) -> Result<GoldenCase, nsa_corpus::Error> {
+    let four = |shape: [usize; 4]| ndarray::Array4::<f64>::from_elem(shape, 0.5);
+    let mut file = TensorFileBuilder::new();
+    file.metadata("block_size", "4").float("q", Element::F32, &four([1, 2, 6, 3])).float(
+        "k",
+        Element::F32,
+        &four([1, 1, 6, 3]),
+    );
+    file.float("v", Element::F32, &four([1, 1, 6, 3])).whole("indices", &ndarray::Array4::zeros([1, 1, 6, 2]));
+    file.truth("mask", &ndarray::Array4::from_elem([1, 1, 6, 2], true));
+    change(&mut file);
+    GoldenCase::from_file("plain", &TensorFile::parse(file.to_bytes()).unwrap())
+}
+
+#[test]
+fn what_a_file_of_inputs_lacks_or_has_wrong_is_named() {
+    assert!(plain(|file| file).is_ok());
+    let four = |shape: [usize; 4]| ndarray::Array4::<f64>::zeros(shape);
+    let refused = |change: Change<'_>| plain(|file| change(file)).unwrap_err().to_string();
+    let cases: [(&str, Change<'_>); 12] = [
+        ("metadata `block_size` is \"many\"", &|f| f.metadata("block_size", "many")),
+        ("metadata `block_size` is \"-3\"", &|f| f.metadata("block_size", "-3")),
+        ("block_size is 0; only num_sel may be", &|f| f.metadata("block_size", "0")),
+        ("`config` is no readable JSON", &|f| f.metadata("config", "{")),
+        ("`config` is no readable JSON", &|f| f.metadata("config", "[".repeat(100_000))),
+        ("neither `config` nor `block_size`", &|f| f.metadata("config", "{}")),
+        ("config `block_size` is 1.5", &|f| f.metadata("config", "{\"block_size\": 1.5}")),
+        ("config `block_size` is 18446744073709551615", &|f| {
+            f.metadata("config", "{\"block_size\": 18446744073709551615}")
+        }),
+        ("tensor `indices` is F32, expected I64 or I32", &|f| f.float("indices", Element::F32, &four([1, 1, 6, 2]))),
+        ("tensor `q` has 1 axes, expected 4", &|f| f.float("q", Element::F32, &ndarray::Array1::zeros(3))),
+        ("v has shape [1, 1, 5, 3], expected [1, 1, 6, 3]", &|f| f.float("v", Element::F32, &four([1, 1, 5, 3]))),
+        ("out has shape [1, 2, 6, 4], expected [1, 2, 6, 3]", &|f| f.float("out", Element::F32, &four([1, 2, 6, 4]))),
+    ];
+    for (message, change) in cases {
+        assert!(refused(change).contains(message), "{} instead of {message}", refused(change));
+    }
+    let outside = refused(&|f| f.whole("indices", &ndarray::Array4::from_elem([1, 1, 6, 2], 2)));
+    assert!(outside.contains("indices[0, 0, 0, 0] is 2, outside the 2 blocks"), "{outside}");
+}
+
+#[test]
+fn inputs_of_different_formats_are_taken_in_the_widest() {
+    let four = ndarray::Array4::from_elem([1, 1, 6, 3], 0.1);
+    let element = |changed: Element| plain(|file| file.float("v", changed, &four)).unwrap().inputs.element();
+    assert_eq!([element(Element::F64), element(Element::F16)], [Element::F64, Element::F32]);
+}
+
+#[test]
+fn a_stored_failure_holds_values_and_needs_nothing_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["edges/seq_ragged", "non_finite/nan_key", "cotangents/none", "selection/num_sel_0_with_sel_scale"] {
+        let entry = entry(name).clone();
+        for element in Element::ALL {
+            let mut bundle = Bundle::new(entry.clone(), element, Some(some_outputs(&entry.case, element))).unwrap();
+            bundle.notes.insert("environment".to_owned(), "{\"threads\": 2}".to_owned());
+            let path = folder.path().join("found.safetensors");
+            bundle.write(&path).unwrap();
+            let read = Bundle::read(&path).unwrap();
+            assert_eq!(nsa_corpus::digest::inputs(&read.inputs), nsa_corpus::digest::inputs(&bundle.inputs));
+            assert_eq!((&read.outputs, &read.notes, read.element), (&bundle.outputs, &bundle.notes, element));
+            assert_eq!(read.entry, bundle.entry);
+            assert_eq!((&read.entry.why, &read.entry.flags), (&entry.why, &entry.flags));
+            assert_eq!(read.to_bytes(), std::fs::read(&path).unwrap());
+            assert!(!read.entry.to_toml().contains("\"normal\""), "a seed is left: {}", read.entry.to_toml());
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file is left");
+}
+
+#[test]
+fn a_stored_failure_whose_tensors_were_changed_is_refused() {
+    let bundle = Bundle::new(entry("edges/seq_block").clone(), Element::F32, None).unwrap();
+    let mut bytes = bundle.to_bytes();
+    assert!(Bundle::parse(bytes.clone()).is_ok());
+    // The last bytes are the mask's, one a value.
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    let refused = Bundle::parse(bytes).unwrap_err().to_string();
+    assert!(refused.contains("tensor `mask` has SHA-256"), "{refused}");
+}
