@@ -6,7 +6,7 @@ use nsa_reference::regular_attend::attend;
 use super::{Backend, BackendError, Unsupported};
 
 /// Gathered copies of keys, values and their gradients, in bytes, beyond which a problem is left to other backends.
-const BYTES_MAX: usize = 2 << 30;
+const BYTES_MAX: usize = 512 << 20;
 
 pub(super) struct RegularAttend;
 
