@@ -31,7 +31,7 @@ impl Timing {
     }
 }
 
-/// What [`bench`] measured.
+/// What [`bench()`] measured.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// One forward.

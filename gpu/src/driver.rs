@@ -220,7 +220,8 @@ impl Function {
         Ok(function)
     }
 
-    /// Compares the kernel's parameters with what [`Function::launch`] passes.
+    /// Compares the kernel's parameters with what [`Function::launch`] passes. That nothing follows `Dims` is for a test
+    /// of the sources: asking the driver for a parameter that is not there is an error to a sanitizer.
     fn check_parameters(&self) -> Result<(), Error> {
         let size_of_parameter = |number: usize| {
             let (mut offset, mut size) = (0, 0);
@@ -230,7 +231,7 @@ impl Function {
         };
         let addresses = (0..self.buffers).all(|number| size_of_parameter(number) == Some(size_of::<Address>()));
         let dims = size_of_parameter(self.buffers) == Some(size_of::<Dims>());
-        if addresses && dims && size_of_parameter(self.buffers + 1).is_none() {
+        if addresses && dims {
             return Ok(());
         }
         Err(Kind::Invalid(format!("{} does not take {} buffers and Dims", self.name, self.buffers)).into())

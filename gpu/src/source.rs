@@ -103,6 +103,8 @@ mod tests {
             assert_eq!(text.matches("__global__").count(), 1, "{file}");
             assert!(text.contains(&format!("\n{name}(")), "{file}");
             assert!(text.starts_with(&format!("// {name}: ")), "{file}");
+            let parameters = text.split(&format!("\n{name}(")).nth(1).and_then(|rest| rest.split(')').next()).unwrap();
+            assert!(parameters.ends_with(" Dims dims"), "{file}: launching passes Dims last");
             for part in ["// Shapes: ", "// Launch: ", "// Accumulation: "] {
                 assert!(text.contains(part), "{file} does not say {part}");
             }

@@ -1,6 +1,6 @@
 //! The ladder: which kernel computes each pass, what it supports, and what it is specialised by.
 //!
-//! Everything about a rung stands in one row of [`LADDER`]: [`Variant::supports`], the choice for a shape, and the `-D`
+//! Everything about a rung stands in one row of `LADDER`: [`Variant::supports`], the choice for a shape, and the `-D`
 //! macros that a kernel is compiled with all read it.
 
 use std::fmt;
