@@ -1,1 +1,31 @@
-//! x
+//! CUDA kernels for native sparse attention, forward and backward, and the code that compiles and launches them.
+//!
+//! The main path: [`run()`] takes checked inputs, [`Attend`] allocates and launches, [`variant`] says which kernel
+//! computes which pass, `kernels/` holds their text. Nothing CUDA is needed to build: the driver and the compiler
+//! library are found when a [`Device`] is opened, and what is missing is an error, never a panic.
+//!
+//! Axes, everywhere: `b` batch, `h` kv head, `i` query token, `s` selection slot, `j` key, `d` feature.
+
+mod attend;
+mod bench;
+mod compile;
+mod device;
+mod dims;
+mod driver;
+mod error;
+mod memory;
+mod mutant;
+mod run;
+pub mod source;
+pub mod variant;
+
+pub use attend::{Attend, CotangentTensors, ForwardTensors, GradientTensors, Settings, Tensors};
+pub use bench::{Measured, Timing, bench};
+pub use compile::{Compiler, Cubin};
+pub use device::{Device, DeviceInfo, availability, device_count};
+pub use dims::{Layout, Strides};
+pub use error::{Error, Kind, Unavailable};
+pub use memory::{Buffer, Safety};
+pub use mutant::{Expect, Genre, Mutant, mutants};
+pub use run::{Options, arithmetic, run};
+pub use variant::{Rung, Variant};

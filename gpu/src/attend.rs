@@ -1,0 +1,530 @@
+//! The safe interface: tensors on the device in, tensors on the device out.
+
+use nsa_corpus::{Arithmetic, Element, Inputs, Shape};
+
+use crate::device::Device;
+use crate::dims::{Dims, Layout};
+use crate::driver::Address;
+use crate::error::{Error, Kind};
+use crate::memory::{Buffer, Safety, encode, encode_indices, encode_mask};
+use crate::variant::{Pass, Program, Variant, delta_program, rows};
+
+/// What is computed, besides the sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether a query attends to its own block up to itself.
+    pub include_block_causal: bool,
+    /// The sliding output's window; `None`: no sliding output.
+    pub sliding_window: Option<usize>,
+    /// How every tensor lies in memory.
+    pub layout: Layout,
+    /// The rung of each pass; `None`: [`Variant::choose`].
+    pub variant: Option<Variant>,
+    /// How buffers are allocated.
+    pub safety: Safety,
+}
+
+impl Settings {
+    /// The options of `inputs`, head-major, the fastest variant, no guard zones.
+    pub fn of(inputs: &Inputs) -> Self {
+        Settings {
+            include_block_causal: inputs.include_block_causal(),
+            sliding_window: inputs.sliding_window(),
+            layout: Layout::HeadMajor,
+            variant: None,
+            safety: Safety::NONE,
+        }
+    }
+}
+
+/// What the forward reads, on the device.
+#[derive(Debug)]
+pub struct Tensors {
+    /// `[b, q_heads, n, dim]`.
+    pub q: Buffer,
+    /// `[b, kv_heads, n, dim]`.
+    pub k: Buffer,
+    /// `[b, kv_heads, n, value_dim]`.
+    pub v: Buffer,
+    /// `[b, sel_heads, n, num_sel]`, 32-bit block numbers.
+    pub indices: Buffer,
+    /// Like `indices`, one byte each.
+    pub mask: Buffer,
+    /// Like `indices`, f32.
+    pub sel_scale: Option<Buffer>,
+}
+
+/// What the backward is given besides, on the device.
+#[derive(Debug)]
+pub struct CotangentTensors {
+    /// `[b, q_heads, n, value_dim]`.
+    pub d_out: Buffer,
+    /// `[b, q_heads, n]`, f32.
+    pub d_lse: Option<Buffer>,
+    /// `[b, q_heads, n, value_dim]`; without it the sliding part sends no gradient.
+    pub d_sliding: Option<Buffer>,
+}
+
+/// What the forward writes.
+#[derive(Debug)]
+pub struct ForwardTensors {
+    /// `[b, q_heads, n, value_dim]`.
+    pub out: Buffer,
+    /// `[b, q_heads, n]`, f32.
+    pub lse: Buffer,
+    /// The sliding part's, beside a window: `[b, q_heads, n, value_dim]`.
+    pub sliding_out: Option<Buffer>,
+    /// The sliding part's, beside a window: `[b, q_heads, n]`, f32.
+    pub sliding_lse: Option<Buffer>,
+}
+
+/// What the backward writes.
+#[derive(Debug)]
+pub struct GradientTensors {
+    /// `[b, q_heads, n, dim]`.
+    pub dq: Buffer,
+    /// `[b, kv_heads, n, dim]`.
+    pub dk: Buffer,
+    /// `[b, kv_heads, n, value_dim]`.
+    pub dv: Buffer,
+    /// `[b, sel_heads, n, num_sel]`, f32; where sel_scale is given.
+    pub dsel_scale: Option<Buffer>,
+    pub(crate) workspace: Workspace,
+}
+
+/// What the backward needs on the way.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    delta: Buffer,
+    sliding_delta: Option<Buffer>,
+    counts: Buffer,
+    starts: Buffer,
+    segment_starts: Buffer,
+    visits: Buffer,
+    partial: Buffer,
+}
+
+impl Workspace {
+    pub(crate) fn buffers(&self) -> impl Iterator<Item = &Buffer> {
+        let always = [&self.delta, &self.counts, &self.starts, &self.segment_starts, &self.visits, &self.partial];
+        always.into_iter().chain(&self.sliding_delta)
+    }
+}
+
+/// Native sparse attention of one size on one device.
+///
+/// # Examples
+/// ```
+/// use ndarray::Array4;
+/// use nsa_corpus::{Cotangents, Element, InputParts, Inputs};
+/// use nsa_gpu::{Attend, Device, Settings};
+///
+/// // One query head, four tokens in blocks of two; each token also selects block 0.
+/// let ones = Array4::from_elem((1, 1, 4, 8), 1.0);
+/// let inputs = Inputs::new(InputParts {
+///     block_size: 2,
+///     include_block_causal: true,
+///     sliding_window: None,
+///     element: Element::Bf16,
+///     q: ones.clone(),
+///     k: ones.clone(),
+///     v: ones.clone(),
+///     indices: Array4::zeros((1, 1, 4, 1)),
+///     mask: Array4::from_elem((1, 1, 4, 1), true),
+///     sel_scale: None,
+///     cotangents: Cotangents { d_out: Some(ones), ..Cotangents::default() },
+/// })?;
+///
+/// // Without a GPU this is an error that says what is missing.
+/// if let Ok(device) = Device::open(0) {
+///     let attend = Attend::new(&device, inputs.shape(), Element::Bf16, Settings::of(&inputs))?;
+///     let tensors = attend.upload(&inputs)?;
+///     let forward = attend.forward(&tensors)?;
+///     let cotangents = attend.upload_cotangents(&inputs)?;
+///     let gradients = attend.backward(&tensors, &forward, &cotangents)?;
+///     device.synchronize()?;
+///     assert_eq!(gradients.dk.bytes(), 4 * 8 * 2);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Attend<'d> {
+    device: &'d Device,
+    shape: Shape,
+    element: Element,
+    settings: Settings,
+    variant: Variant,
+    dims: Dims,
+}
+
+impl<'d> Attend<'d> {
+    /// Prepares problems of `shape` whose floating-point tensors are `element`.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] where the variant does not compute such a problem.
+    pub fn new(device: &'d Device, shape: &Shape, element: Element, settings: Settings) -> Result<Self, Error> {
+        let variant = settings.variant.unwrap_or_else(|| Variant::choose(shape, element));
+        variant.supports(shape, element)?;
+        let dims = Dims::new(shape, settings.layout, settings.include_block_causal, settings.sliding_window);
+        Ok(Attend { device, shape: *shape, element, settings, variant, dims })
+    }
+
+    /// The rung of each pass.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// The arithmetic of the results.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.variant.arithmetic(self.element)
+    }
+
+    /// Copies what the forward reads to the device.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn upload(&self, inputs: &Inputs) -> Result<Tensors, Error> {
+        let layout = self.settings.layout;
+        let upload = |name: &str, bytes| Buffer::upload(self.device, name, bytes, self.settings.safety);
+        let floats = |tensor: &ndarray::Array4<f64>, element| encode(tensor.view().into_dyn(), element, layout);
+        let sel_scale = inputs.sel_scale().map(|tensor| upload("sel_scale", floats(tensor, Element::F32)));
+        Ok(Tensors {
+            q: upload("q", floats(inputs.q(), self.element))?,
+            k: upload("k", floats(inputs.k(), self.element))?,
+            v: upload("v", floats(inputs.v(), self.element))?,
+            indices: upload("indices", encode_indices(inputs.indices().view().into_dyn(), layout))?,
+            mask: upload("mask", encode_mask(inputs.mask().view().into_dyn(), layout))?,
+            sel_scale: sel_scale.transpose()?,
+        })
+    }
+
+    /// Copies the cotangents to the device; an absent `d_out` is uploaded as zeros.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn upload_cotangents(&self, inputs: &Inputs) -> Result<CotangentTensors, Error> {
+        let layout = self.settings.layout;
+        let upload = |name: &str, bytes| Buffer::upload(self.device, name, bytes, self.settings.safety);
+        let cotangents = inputs.cotangents();
+        let rows = |tensor: &ndarray::Array4<f64>| encode(tensor.view().into_dyn(), self.element, layout);
+        let zeros = || vec![0; rows_bytes(&self.shape, self.shape.q_heads(), self.shape.value_dim(), self.element)];
+        let per_row = |tensor: &ndarray::Array3<f64>| {
+            encode(tensor.view().insert_axis(ndarray::Axis(3)).into_dyn(), Element::F32, layout)
+        };
+        let d_lse = cotangents.d_lse.as_ref().map(|tensor| upload("d_lse", per_row(tensor)));
+        let d_sliding = cotangents.d_sliding.as_ref().map(|tensor| upload("d_sliding", rows(tensor)));
+        Ok(CotangentTensors {
+            d_out: upload("d_out", cotangents.d_out.as_ref().map_or_else(zeros, rows))?,
+            d_lse: d_lse.transpose()?,
+            d_sliding: d_sliding.transpose()?,
+        })
+    }
+
+    /// Computes `out` and `lse`, and beside a window the sliding ones, in one launch.
+    ///
+    /// # Errors
+    /// Tensors of another size; too little memory, before anything is launched; the compiler's; the driver's.
+    pub fn forward(&self, tensors: &Tensors) -> Result<ForwardTensors, Error> {
+        self.check_memory(self.forward_bytes())?;
+        let outputs = self.allocate_forward()?;
+        self.launch_forward(tensors, &outputs)?;
+        Ok(outputs)
+    }
+
+    /// Computes the gradients, from `forward` as it was stored.
+    ///
+    /// # Errors
+    /// As [`Attend::forward`].
+    pub fn backward(
+        &self,
+        tensors: &Tensors,
+        forward: &ForwardTensors,
+        cotangents: &CotangentTensors,
+    ) -> Result<GradientTensors, Error> {
+        self.check_memory(self.backward_bytes())?;
+        let gradients = self.allocate_backward(tensors.sel_scale.is_some())?;
+        self.launch_backward(tensors, forward, cotangents, &gradients)?;
+        Ok(gradients)
+    }
+
+    /// # Errors
+    /// [`Kind::OutOfMemory`] where fewer than `needed` bytes are free.
+    pub(crate) fn check_memory(&self, needed: u64) -> Result<(), Error> {
+        let free = self.device.free_bytes()?;
+        if needed > free { Err(Kind::OutOfMemory { needed, free }.into()) } else { Ok(()) }
+    }
+
+    /// Bytes on the device of the forward's inputs and of the cotangents.
+    pub fn input_bytes(&self) -> u64 {
+        let Sizes { q, k, v, slots, out, .. } = self.sizes();
+        let buffers = [q, k, v, slots * 4, slots, slots * 4, out, self.sizes().lse, out];
+        buffers.into_iter().map(|bytes| self.with_guards(bytes)).sum()
+    }
+
+    /// Bytes on the device that [`Attend::forward`] allocates.
+    pub fn forward_bytes(&self) -> u64 {
+        let Sizes { out, lse, .. } = self.sizes();
+        let parts = if self.settings.sliding_window.is_some() { 2 } else { 1 };
+        parts * (self.with_guards(out) + self.with_guards(lse))
+    }
+
+    /// Bytes on the device that [`Attend::backward`] allocates, at most.
+    pub fn backward_bytes(&self) -> u64 {
+        let Sizes { q, k, v, slots, lse, counts, starts, partial, .. } = self.sizes();
+        let buffers = [q, k, v, slots * 4, lse, lse, counts, starts, starts, slots * 4, partial];
+        buffers.into_iter().map(|bytes| self.with_guards(bytes)).sum()
+    }
+
+    fn with_guards(&self, bytes: usize) -> u64 {
+        bytes as u64 + 2 * self.settings.safety.guard_bytes.next_multiple_of(256) as u64
+    }
+
+    fn sizes(&self) -> Sizes {
+        let (shape, element) = (&self.shape, self.element);
+        let lists = shape.batch() * shape.sel_heads();
+        let width = shape.dim() + shape.value_dim();
+        Sizes {
+            q: rows_bytes(shape, shape.q_heads(), shape.dim(), element),
+            k: rows_bytes(shape, shape.kv_heads(), shape.dim(), element),
+            v: rows_bytes(shape, shape.kv_heads(), shape.value_dim(), element),
+            slots: shape.batch() * shape.sel_heads() * shape.seq_len() * shape.num_sel(),
+            out: rows_bytes(shape, shape.q_heads(), shape.value_dim(), element),
+            lse: rows_bytes(shape, shape.q_heads(), 1, Element::F32),
+            counts: lists * shape.blocks() * self.dims.chunks as usize * 4,
+            starts: lists * (shape.blocks() + 1) * 4,
+            partial: self.dims.tasks() as usize * shape.block_size() * width * 4,
+        }
+    }
+
+    pub(crate) fn allocate_forward(&self) -> Result<ForwardTensors, Error> {
+        let Sizes { out, lse, .. } = self.sizes();
+        let sliding = self.settings.sliding_window.is_some();
+        Ok(ForwardTensors {
+            out: self.allocate("out", out)?,
+            lse: self.allocate("lse", lse)?,
+            sliding_out: sliding.then(|| self.allocate("sliding_out", out)).transpose()?,
+            sliding_lse: sliding.then(|| self.allocate("sliding_lse", lse)).transpose()?,
+        })
+    }
+
+    pub(crate) fn allocate_backward(&self, dsel_scale: bool) -> Result<GradientTensors, Error> {
+        let Sizes { q, k, v, slots, lse, counts, starts, partial, .. } = self.sizes();
+        let sliding = self.settings.sliding_window.is_some();
+        Ok(GradientTensors {
+            dq: self.allocate("dq", q)?,
+            dk: self.allocate("dk", k)?,
+            dv: self.allocate("dv", v)?,
+            dsel_scale: dsel_scale.then(|| self.allocate("dsel_scale", slots * 4)).transpose()?,
+            workspace: Workspace {
+                delta: self.allocate("delta", lse)?,
+                sliding_delta: sliding.then(|| self.allocate("sliding_delta", lse)).transpose()?,
+                counts: self.allocate("counts", counts)?,
+                starts: self.allocate("starts", starts)?,
+                segment_starts: self.allocate("segment_starts", starts)?,
+                visits: self.allocate("visits", slots * 4)?,
+                partial: self.allocate("partial", partial)?,
+            },
+        })
+    }
+
+    fn allocate(&self, name: &str, bytes: usize) -> Result<Buffer, Error> {
+        Buffer::new(self.device, name, bytes, self.settings.safety)
+    }
+
+    /// One launch: the selected part and, beside a window, the sliding part.
+    pub(crate) fn launch_forward(&self, tensors: &Tensors, outputs: &ForwardTensors) -> Result<(), Error> {
+        self.check_tensors(tensors)?;
+        let buffers = [
+            tensors.q.address(),
+            tensors.k.address(),
+            tensors.v.address(),
+            tensors.indices.address(),
+            tensors.mask.address(),
+            optional(tensors.sel_scale.as_ref()),
+            outputs.out.address(),
+            outputs.lse.address(),
+            optional(outputs.sliding_out.as_ref()),
+            optional(outputs.sliding_lse.as_ref()),
+        ];
+        self.launch_pass(Pass::Forward, &buffers, &self.dims)
+    }
+
+    /// Seven launches: delta; dq; the inverted index in three; dk and dv in two.
+    pub(crate) fn launch_backward(
+        &self,
+        tensors: &Tensors,
+        forward: &ForwardTensors,
+        cotangents: &CotangentTensors,
+        gradients: &GradientTensors,
+    ) -> Result<(), Error> {
+        self.check_tensors(tensors)?;
+        check_bytes("d_out", &cotangents.d_out, self.sizes().out)?;
+        let mut dims = self.dims;
+        if cotangents.d_sliding.is_none() {
+            // Nothing flows back through a sliding output that has no cotangent.
+            dims.window = -1;
+        }
+        self.launch_delta(forward, cotangents, gradients, &dims)?;
+        self.launch_query_gradients(tensors, forward, cotangents, gradients, &dims)?;
+        self.launch_inversion(tensors, &gradients.workspace, &dims)?;
+        self.launch_key_gradients(tensors, forward, cotangents, gradients, &dims)
+    }
+
+    fn launch_delta(
+        &self,
+        forward: &ForwardTensors,
+        cotangents: &CotangentTensors,
+        gradients: &GradientTensors,
+        dims: &Dims,
+    ) -> Result<(), Error> {
+        let buffers = [
+            forward.out.address(),
+            cotangents.d_out.address(),
+            optional(cotangents.d_lse.as_ref()),
+            optional(forward.sliding_out.as_ref()),
+            optional(cotangents.d_sliding.as_ref()),
+            gradients.workspace.delta.address(),
+            optional(gradients.workspace.sliding_delta.as_ref()),
+        ];
+        let ctas = rows(&self.shape, self.shape.q_heads()).div_ceil(4);
+        self.launch(&delta_program(&self.shape, self.element), (ctas, 1), 128, &buffers, dims)
+    }
+
+    fn launch_query_gradients(
+        &self,
+        tensors: &Tensors,
+        forward: &ForwardTensors,
+        cotangents: &CotangentTensors,
+        gradients: &GradientTensors,
+        dims: &Dims,
+    ) -> Result<(), Error> {
+        let buffers = [
+            tensors.q.address(),
+            tensors.k.address(),
+            tensors.v.address(),
+            tensors.indices.address(),
+            tensors.mask.address(),
+            optional(tensors.sel_scale.as_ref()),
+            forward.lse.address(),
+            cotangents.d_out.address(),
+            gradients.workspace.delta.address(),
+            optional(forward.sliding_lse.as_ref()),
+            optional(cotangents.d_sliding.as_ref()),
+            optional(gradients.workspace.sliding_delta.as_ref()),
+            gradients.dq.address(),
+            optional(gradients.dsel_scale.as_ref()),
+        ];
+        self.launch_pass(Pass::QueryGradients, &buffers, dims)
+    }
+
+    /// Who selected each block, in fixed order.
+    fn launch_inversion(&self, tensors: &Tensors, workspace: &Workspace, dims: &Dims) -> Result<(), Error> {
+        let Workspace { counts, starts, segment_starts, visits, .. } = workspace;
+        let lists = (dims.batch * dims.sel_heads) as u64;
+        let chunks = (lists * dims.chunks as u64).div_ceil(4);
+        let [count, scan, fill] =
+            ["visit_count", "visit_scan", "visit_fill"].map(|name| Program::new(name, Element::F32, Vec::new()));
+        let (indices, mask) = (tensors.indices.address(), tensors.mask.address());
+        self.launch(&count, (chunks, 1), 128, &[indices, mask, counts.address()], dims)?;
+        let tables = [counts.address(), starts.address(), segment_starts.address()];
+        self.launch(&scan, (lists, 1), 1024, &tables, dims)?;
+        self.launch(&fill, (chunks, 1), 128, &[indices, mask, counts.address(), visits.address()], dims)
+    }
+
+    fn launch_key_gradients(
+        &self,
+        tensors: &Tensors,
+        forward: &ForwardTensors,
+        cotangents: &CotangentTensors,
+        gradients: &GradientTensors,
+        dims: &Dims,
+    ) -> Result<(), Error> {
+        let workspace = &gradients.workspace;
+        let buffers = [
+            tensors.q.address(),
+            tensors.k.address(),
+            tensors.v.address(),
+            optional(tensors.sel_scale.as_ref()),
+            forward.lse.address(),
+            cotangents.d_out.address(),
+            workspace.delta.address(),
+            optional(forward.sliding_lse.as_ref()),
+            optional(cotangents.d_sliding.as_ref()),
+            optional(workspace.sliding_delta.as_ref()),
+            workspace.visits.address(),
+            workspace.starts.address(),
+            workspace.segment_starts.address(),
+            workspace.partial.address(),
+        ];
+        self.launch_pass(Pass::KeyGradients, &buffers, dims)?;
+        let merge = Program::new("dkdv_merge", self.element, Vec::new());
+        let buffers = [
+            workspace.partial.address(),
+            workspace.segment_starts.address(),
+            gradients.dk.address(),
+            gradients.dv.address(),
+        ];
+        self.launch(&merge, (rows(&self.shape, self.shape.kv_heads()), 1), 128, &buffers, dims)
+    }
+
+    fn launch_pass(&self, pass: Pass, buffers: &[Address], dims: &Dims) -> Result<(), Error> {
+        let program = self.variant.program(pass, &self.shape, self.element);
+        let geometry = self.variant.geometry(pass, &self.shape);
+        let ctas = geometry.pieces.div_ceil(u64::from(geometry.warps));
+        let grid = if pass == Pass::KeyGradients { (dims.tasks() as u64, ctas) } else { (ctas, 1) };
+        self.launch(&program, grid, 32 * geometry.warps, buffers, dims)
+    }
+
+    fn launch(
+        &self,
+        program: &Program,
+        grid: (u64, u64),
+        threads: u32,
+        buffers: &[Address],
+        dims: &Dims,
+    ) -> Result<(), Error> {
+        let function = self.device.function(program, buffers.len())?;
+        match (i32::try_from(grid.0), u16::try_from(grid.1)) {
+            (Ok(x), Ok(y)) => function.launch((x as u32, u32::from(y)), threads, buffers, dims),
+            _ => Err(Kind::Unsupported(format!("{} needs a grid of {grid:?} CTAs", program.kernel)).into()),
+        }
+    }
+
+    fn check_tensors(&self, tensors: &Tensors) -> Result<(), Error> {
+        let Sizes { q, k, v, slots, .. } = self.sizes();
+        check_bytes("q", &tensors.q, q)?;
+        check_bytes("k", &tensors.k, k)?;
+        check_bytes("v", &tensors.v, v)?;
+        check_bytes("indices", &tensors.indices, slots * 4)?;
+        check_bytes("mask", &tensors.mask, slots)?;
+        tensors.sel_scale.as_ref().map_or(Ok(()), |buffer| check_bytes("sel_scale", buffer, slots * 4))
+    }
+}
+
+/// Bytes of each buffer, without guard zones; `slots` counts elements.
+struct Sizes {
+    q: usize,
+    k: usize,
+    v: usize,
+    slots: usize,
+    out: usize,
+    lse: usize,
+    counts: usize,
+    starts: usize,
+    partial: usize,
+}
+
+fn rows_bytes(shape: &Shape, heads: usize, width: usize, element: Element) -> usize {
+    shape.batch() * heads * shape.seq_len() * width * element.bytes()
+}
+
+fn optional(buffer: Option<&Buffer>) -> Address {
+    buffer.map_or(Address::NULL, Buffer::address)
+}
+
+fn check_bytes(name: &str, buffer: &Buffer, expected: usize) -> Result<(), Error> {
+    if buffer.bytes() == expected {
+        return Ok(());
+    }
+    Err(Kind::Invalid(format!("{name} has {} bytes, the problem needs {expected}", buffer.bytes())).into())
+}

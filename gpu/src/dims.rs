@@ -1,0 +1,175 @@
+//! The sizes and strides that every kernel is launched with.
+//!
+//! The same fields in the same order as `struct Dims` in `kernels/common.cuh`; a test compares the two texts.
+
+use nsa_corpus::Shape;
+
+/// Where the last axis but one lies in memory. The last axis is always contiguous.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// `b h n d`: each head's tokens together.
+    #[default]
+    HeadMajor,
+    /// `b n h d`: each token's heads together, the view that a fused projection gives without a copy.
+    TokenMajor,
+}
+
+/// Strides in elements; the last axis has stride 1.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strides {
+    /// From one batch entry to the next.
+    pub batch: i64,
+    /// From one head to the next.
+    pub head: i64,
+    /// From one token to the next.
+    pub token: i64,
+}
+
+impl Strides {
+    /// Strides of a dense `[batch, heads, tokens, width]` tensor that lies in memory as `layout` says.
+    pub fn dense(layout: Layout, heads: usize, tokens: usize, width: usize) -> Self {
+        let [heads, tokens, width] = [heads, tokens, width].map(|size| size as i64);
+        let batch = heads * tokens * width;
+        match layout {
+            Layout::HeadMajor => Strides { batch, head: tokens * width, token: width },
+            Layout::TokenMajor => Strides { batch, head: width, token: heads * width },
+        }
+    }
+}
+
+macro_rules! dims {
+    ($($name:ident: $kind:ty,)*) => {
+        /// What a kernel knows of the problem. `window` is -1 without a sliding part.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq)]
+        pub(crate) struct Dims {
+            $(pub(crate) $name: $kind,)*
+        }
+
+        #[cfg(test)]
+        const FIELDS: &[&str] = &[$(stringify!($name),)*];
+    };
+}
+
+dims! {
+    batch: i64, q_heads: i64, kv_heads: i64, sel_heads: i64, seq_len: i64, dim: i64, value_dim: i64,
+    block_size: i64, num_sel: i64, blocks: i64,
+    window: i64, include_diagonal: i64,
+    chunk_visits: i64, chunks: i64, segment_visits: i64, segments: i64,
+    q: Strides, k: Strides, v: Strides, sel: Strides, out: Strides, lse: Strides, d_out: Strides, d_sliding: Strides,
+    d_lse: Strides, dq: Strides, dk: Strides, dv: Strides, dsel_scale: Strides,
+    scale: f32, scale_log2: f32,
+}
+
+/// Tables of the counting sort hold at most this many cells for each selection head.
+const SORT_CELLS: usize = 1 << 22;
+/// Visits that one warp sorts, where the tables allow it.
+const CHUNK_VISITS: usize = 4096;
+/// Query rows in one segment of a block's visits: long enough to amortise a partial sum, short enough that a block
+/// which every token selects is spread over the device.
+const SEGMENT_ROWS: usize = 8192;
+
+impl Dims {
+    /// The sizes of `shape`, and dense strides in `layout`.
+    pub(crate) fn new(shape: &Shape, layout: Layout, include_diagonal: bool, window: Option<usize>) -> Self {
+        let sizes = shape.sizes();
+        let (n, q_heads, kv_heads, sel_heads) = (sizes.seq_len, sizes.q_heads, sizes.kv_heads, sizes.sel_heads);
+        let dense = |heads, width| Strides::dense(layout, heads, n, width);
+        let rows = dense(q_heads, sizes.value_dim);
+        let slots = dense(sel_heads, sizes.num_sel);
+        let visits = n * sizes.num_sel;
+        let chunks = visits.div_ceil(CHUNK_VISITS).min((SORT_CELLS / shape.blocks()).max(1)).max(1);
+        let segment_visits = (SEGMENT_ROWS / shape.sel_groups()).max(1);
+        let scale = shape.scale();
+        Dims {
+            batch: sizes.batch as i64,
+            q_heads: q_heads as i64,
+            kv_heads: kv_heads as i64,
+            sel_heads: sel_heads as i64,
+            seq_len: n as i64,
+            dim: sizes.dim as i64,
+            value_dim: sizes.value_dim as i64,
+            block_size: sizes.block_size as i64,
+            num_sel: sizes.num_sel as i64,
+            blocks: shape.blocks() as i64,
+            // A window beyond the sequence sees no more than the sequence.
+            window: window.map_or(-1, |window| window.min(n) as i64),
+            include_diagonal: i64::from(include_diagonal),
+            chunk_visits: visits.div_ceil(chunks).max(1) as i64,
+            chunks: chunks as i64,
+            segment_visits: segment_visits as i64,
+            segments: (shape.blocks().min(visits) + visits / segment_visits) as i64,
+            q: dense(q_heads, sizes.dim),
+            k: dense(kv_heads, sizes.dim),
+            v: dense(kv_heads, sizes.value_dim),
+            sel: slots,
+            out: rows,
+            lse: dense(q_heads, 1),
+            d_out: rows,
+            d_sliding: rows,
+            d_lse: dense(q_heads, 1),
+            dq: dense(q_heads, sizes.dim),
+            dk: dense(kv_heads, sizes.dim),
+            dv: dense(kv_heads, sizes.value_dim),
+            dsel_scale: slots,
+            scale: scale as f32,
+            scale_log2: (scale * std::f64::consts::LOG2_E) as f32,
+        }
+    }
+
+    /// Tasks of the key-outer backward: see `kernels/tasks.cuh`.
+    pub(crate) fn tasks(&self) -> i64 {
+        self.batch * (self.kv_heads * self.blocks + self.sel_heads * self.segments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nsa_corpus::Sizes;
+
+    use super::*;
+
+    /// The names that the kernels' own `struct Dims` declares, in order.
+    fn fields_of_the_kernels() -> Vec<String> {
+        let text = include_str!("../kernels/common.cuh");
+        let body = text.split("struct Dims {").nth(1).unwrap().split("};").next().unwrap();
+        let declarations = body.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let joined = declarations.collect::<Vec<_>>().join(" ");
+        let names = joined.replace("long long", "").replace("Strides", "").replace("float", "").replace(';', ",");
+        names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_kernels_declare_the_same_fields_in_the_same_order() {
+        assert_eq!(fields_of_the_kernels(), FIELDS);
+        assert_eq!(size_of::<Dims>(), 16 * 8 + 13 * 24 + 2 * 4);
+    }
+
+    fn shape(seq_len: usize, block_size: usize, num_sel: usize) -> Shape {
+        let (batch, q_heads, kv_heads, dim, value_dim) = (1, 16, 1, 8, 8);
+        let sizes = Sizes { batch, q_heads, kv_heads, seq_len, dim, value_dim, block_size, num_sel, sel_heads: 1 };
+        Shape::new(sizes).unwrap()
+    }
+
+    #[test]
+    fn chunks_cover_every_visit_and_segments_every_list() {
+        for (n, block, sel) in [(1, 1, 0), (1, 1, 1), (507, 32, 6), (32768, 64, 16), (100_000, 1, 3)] {
+            let dims = Dims::new(&shape(n, block, sel), Layout::HeadMajor, true, None);
+            let visits = (n * sel) as i64;
+            assert!(dims.chunks >= 1 && dims.chunks * dims.chunk_visits >= visits, "{n} {block} {sel}");
+            // The worst case: every block has a visit, and all the rest fall on one of them.
+            let blocks = dims.blocks.min(visits);
+            let rest = visits - blocks;
+            let worst = blocks + rest / dims.segment_visits;
+            assert!(worst <= dims.segments, "{n} {block} {sel}");
+        }
+    }
+
+    #[test]
+    fn a_token_major_view_strides_over_its_heads() {
+        let strides = Strides::dense(Layout::TokenMajor, 4, 10, 8);
+        assert_eq!(strides, Strides { batch: 320, head: 8, token: 32 });
+        assert_eq!(Strides::dense(Layout::HeadMajor, 4, 10, 8), Strides { batch: 320, head: 80, token: 8 });
+    }
+}

@@ -1,0 +1,150 @@
+//! Mutants of the kernels: known faults, planted to see whether the corpus notices.
+//!
+//! A mutant never stands inside a kernel. It is a text replacement, made before the kernel is compiled, whose `find`
+//! must occur exactly once in its file; `mutants/*.toml` holds them, strictly parsed and embedded in the binary.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind};
+use crate::source;
+
+const FILES: &[(&str, &str)] = &[
+    ("backward.toml", include_str!("../mutants/backward.toml")),
+    ("forward.toml", include_str!("../mutants/forward.toml")),
+    ("index.toml", include_str!("../mutants/index.toml")),
+    ("tensor.toml", include_str!("../mutants/tensor.toml")),
+];
+
+/// What kind of mistake a mutant is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Genre {
+    /// A term that should, or should not, take part.
+    Mask,
+    /// The wrong row, head, block or key.
+    Index,
+    /// The partial last block, odd sizes.
+    Tail,
+    /// A sum over lanes, keys or tasks.
+    Reduction,
+    /// A factor.
+    Scale,
+    /// Fewer bits than declared.
+    Precision,
+    /// An order that the schedule decides.
+    Race,
+    /// The backward's formulas.
+    Gradient,
+    /// The sliding part.
+    Sliding,
+    /// Addresses: strides and 64-bit products.
+    Offsets,
+}
+
+/// What should become of a mutant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expect {
+    /// Some case of the corpus must tell it from the kernel.
+    Killed,
+    /// No case can: it computes the same within the declared arithmetic.
+    Equivalent,
+    /// It does not compile.
+    Unviable,
+}
+
+/// One planted fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mutant {
+    /// Unique, in words joined by underscores.
+    pub name: String,
+    /// What kind of mistake it is.
+    pub genre: Genre,
+    /// The file of `kernels/` that it changes.
+    pub file: String,
+    /// Text that occurs exactly once in the file.
+    pub find: String,
+    /// What takes its place.
+    pub replace: String,
+    /// What should become of it.
+    pub expect: Expect,
+    /// Which mistake it stands for.
+    pub why: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    mutant: Vec<Mutant>,
+}
+
+impl Mutant {
+    /// `text` with the replacement made.
+    pub(crate) fn apply(&self, text: &str) -> String {
+        text.replacen(&self.find, &self.replace, 1)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let text = source::text(&self.file).ok_or_else(|| format!("there is no kernels/{}", self.file))?;
+        match text.matches(&self.find).count() {
+            1 if self.find != self.replace => Ok(()),
+            1 => Err("`find` and `replace` are the same".to_owned()),
+            count => Err(format!("`find` occurs {count} times in {}", self.file)),
+        }
+    }
+}
+
+/// Every mutant, in the order of the files.
+///
+/// # Errors
+/// A file that is not strictly of the form above; a name that occurs twice; a `find` that does not occur exactly once.
+pub fn mutants() -> Result<Vec<Mutant>, Error> {
+    let mut mutants: Vec<Mutant> = Vec::new();
+    for (file, text) in FILES {
+        for mutant in parse(file, text)? {
+            if mutants.iter().any(|earlier| earlier.name == mutant.name) {
+                return Err(Kind::Mutant(format!("{file}: the name `{}` occurs twice", mutant.name)).into());
+            }
+            mutants.push(mutant);
+        }
+    }
+    Ok(mutants)
+}
+
+/// The mutants of one file.
+fn parse(file: &str, text: &str) -> Result<Vec<Mutant>, Error> {
+    let parsed: File = toml::from_str(text).map_err(|error| Kind::Mutant(format!("{file}: {error}")))?;
+    for mutant in &parsed.mutant {
+        mutant.check().map_err(|problem| Kind::Mutant(format!("{file}: {}: {problem}", mutant.name)))?;
+    }
+    Ok(parsed.mutant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mutant_changes_exactly_one_place() {
+        let mutants = mutants().unwrap();
+        assert!(mutants.len() >= 50, "{} mutants", mutants.len());
+        for (kernel, _) in source::FILES {
+            assert!(mutants.iter().any(|mutant| mutant.file == *kernel), "{kernel} has no mutant");
+        }
+    }
+
+    #[test]
+    fn a_mutant_that_finds_nothing_or_too_much_is_refused() {
+        let mutant = |find: &str| {
+            format!(
+                "[[mutant]]\nname = \"x\"\ngenre = \"mask\"\nfile = \"delta.cu\"\nfind = \"{find}\"\nreplace = \"y\"\n\
+                 expect = \"killed\"\nwhy = \"z\"\n"
+            )
+        };
+        assert!(parse("f", &mutant("no such text")).unwrap_err().to_string().contains("occurs 0 times"));
+        assert!(parse("f", &mutant("lane")).unwrap_err().to_string().contains("f: x: `find` occurs "));
+        assert!(parse("f", &(mutant("row % dims.seq_len") + "extra = 1\n")).is_err());
+        assert_eq!(parse("f", &mutant("row % dims.seq_len")).unwrap().len(), 1);
+    }
+}

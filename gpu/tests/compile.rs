@@ -1,0 +1,60 @@
+//! Every kernel, and every mutant of one, is compiled for every architecture that the kernels are meant for: no GPU is
+//! needed, only NVRTC (`pip install --target .cuda nvidia-cuda-nvrtc`). Without it these tests say so and pass.
+
+use nsa_gpu::variant::{Program, catalogue};
+use nsa_gpu::{Compiler, Error, Expect, Mutant, mutants, source};
+
+const ARCHITECTURES: [&str; 4] = ["sm_80", "sm_90a", "sm_100", "sm_120"];
+
+/// NVRTC, or a line that says what this test would have done.
+fn compiler(skipped: &str) -> Option<&'static Compiler> {
+    Compiler::find().inspect_err(|error| eprintln!("skipped: {skipped}: {error}")).ok()
+}
+
+/// All failures at once, each with the compiler's log.
+fn expect_no_failure(results: impl Iterator<Item = Result<(), Error>>) {
+    let failures: Vec<String> = results.filter_map(Result::err).map(|error| error.to_string()).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn every_program_compiles_for_every_architecture() {
+    let Some(compiler) = compiler("compiling every program") else { return };
+    let programs = catalogue();
+    let jobs = programs.iter().flat_map(|program| ARCHITECTURES.map(|arch| (program, arch)));
+    expect_no_failure(jobs.map(|(program, arch)| compiler.compile(program, arch, None).map(|_| ())));
+}
+
+/// The smallest program that `mutant` changes.
+fn program_with(mutant: &Mutant) -> Option<Program> {
+    let changed =
+        |program: &Program| source::flatten(program.kernel, None) != source::flatten(program.kernel, Some(mutant));
+    let size = |program: &Program| (program.kernel.ends_with("_tensor"), program.defines.clone());
+    catalogue().into_iter().filter(changed).min_by_key(size)
+}
+
+#[test]
+fn every_mutant_changes_a_kernel_and_compiles_as_declared() {
+    let Some(compiler) = compiler("compiling every mutant") else { return };
+    for mutant in mutants().unwrap() {
+        let program = program_with(&mutant).unwrap_or_else(|| panic!("{} changes no kernel", mutant.name));
+        for arch in ARCHITECTURES {
+            let failure = compiler.compile(&program, arch, Some(&mutant)).err();
+            assert_eq!(failure.is_some(), mutant.expect == Expect::Unviable, "{} {arch}: {failure:?}", mutant.name);
+        }
+    }
+}
+
+#[test]
+fn registers_spills_and_shared_memory_are_known() {
+    let Some(compiler) = compiler("the snapshot of registers") else { return };
+    if compiler.version() != (13, 0) {
+        eprintln!("skipped: the snapshot of registers is NVRTC 13.0's, this is {:?}", compiler.version());
+        return;
+    }
+    let lines = catalogue().into_iter().map(|program| {
+        let cubin = compiler.compile(&program, "sm_90a", None).unwrap();
+        format!("{}: {}", program.label(), cubin.resources())
+    });
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
+}
