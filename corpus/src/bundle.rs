@@ -33,8 +33,9 @@ impl Bundle {
     /// A bundle of `entry` in `element`, its case replaced by the tensors that follow from it.
     ///
     /// # Errors
-    /// The case cannot be materialised.
+    /// The case cannot be materialised; the name is not made of words, so that it could not be read again.
     pub fn new(mut entry: Entry, element: Element, outputs: Option<Outputs>) -> Result<Self, Error> {
+        entry::check_name(&entry.name)?;
         let inputs = entry.case.materialize(element)?;
         entry.case = Case::from_inputs(&inputs);
         entry.elements = vec![element];

@@ -186,14 +186,11 @@ fn check(
     own: Option<&TensorFile>,
 ) -> Result<Entry, Error> {
     let name = entry.name.into_inner();
-    let plain = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
-    if !name.split('/').all(plain) {
-        return Err(Error::invalid("a name is made of words like `edges/seq_1`"));
-    }
+    check_name(&name)?;
     if entry.why.trim().is_empty() || entry.elements.is_empty() {
         return Err(Error::invalid("why and elements must not be empty"));
     }
-    let explained = |name: String| match notes.get(&name).filter(|_| plain(&name)) {
+    let explained = |name: String| match notes.get(&name).filter(|_| is_word(&name)) {
         Some(note) => Ok(Flag { note: note.clone(), name }),
         None => Err(Error::invalid(format!("flag `{name}` is no word, or has no line under [notes]"))),
     };
@@ -210,6 +207,18 @@ fn check(
         expect: entry.expect,
         case,
     })
+}
+
+/// Refuses a name that is not made of words: names are patterns' subjects, and parts of file names.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    if name.split('/').all(is_word) {
+        return Ok(());
+    }
+    Err(Error::invalid("a name is made of words like `edges/seq_1`"))
+}
+
+fn is_word(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-')
 }
 
 /// An error at byte `start` of `text`: its line, and the name of the entry around it.

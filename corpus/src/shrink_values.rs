@@ -1,7 +1,9 @@
 //! Plainer values of a case whose sizes and options stay: plainer distributions first, then single elements, by overrides,
 //! to 0, ±1 and powers of two.
 
-use ndarray::ArrayD;
+use std::collections::HashSet;
+
+use ndarray::{ArrayD, Dimension};
 
 use crate::{Case, Override, Selection, Tensor, Values};
 
@@ -40,17 +42,43 @@ pub(crate) fn elements(case: Case) -> impl Iterator<Item = Case> {
     let fewer = (0..case.overrides.len()).filter_map(move |at| without(&source, at));
     let plainer = tensors.into_iter().flat_map(move |(tensor, values)| {
         let case = case.clone();
-        let changes: Vec<Override> = values
-            .indexed_iter()
-            .filter(|_| values.len() <= ELEMENTS_MAX)
-            .flat_map(|(index, &value)| {
-                let plain = plainer(tensor, value);
-                plain.into_iter().map(move |plain| Override::new(tensor, ndarray::Dimension::slice(&index), plain))
-            })
-            .collect();
-        changes.into_iter().map(move |change| with(&case, change))
+        changes(tensor, &values).into_iter().map(move |change| with(&case, change))
     });
     fewer.chain(plainer)
+}
+
+/// Sets of elements to make plainer together: the whole tensor, halves, quarters, and so on to single elements. Most
+/// elements of a failing case do not matter, and go in a few large steps.
+fn changes(tensor: Tensor, values: &ArrayD<f64>) -> Vec<Vec<Override>> {
+    let elements: Vec<(Vec<usize>, f64)> =
+        values.indexed_iter().map(|(index, &value)| (index.slice().to_vec(), value)).collect();
+    let mut found = Vec::new();
+    let mut length = elements.len();
+    while length > 1 {
+        for part in elements.chunks(length) {
+            for plain in [|_: f64| 0.0, power_below] {
+                found.push(together(tensor, part, plain));
+            }
+        }
+        length = length.div_ceil(2);
+    }
+    for (index, value) in &elements {
+        let plain = plainer(tensor, *value);
+        found.extend(plain.into_iter().map(|plain| vec![Override::new(tensor, index, plain)]));
+    }
+    found.retain(|set| !set.is_empty());
+    found
+}
+
+/// The elements of `part` that `plain` makes plainer.
+fn together(tensor: Tensor, part: &[(Vec<usize>, f64)], plain: impl Fn(f64) -> f64) -> Vec<Override> {
+    let simpler = |value: f64| complexity(tensor, plain(value)) < complexity(tensor, value);
+    // An index or a truth value has no power of two of its own to go to.
+    let whole = |value: f64| !matches!(tensor, Tensor::Indices | Tensor::Mask) || plain(value) == 0.0;
+    part.iter()
+        .filter(|(_, value)| plain(*value).is_finite() && simpler(*value) && whole(*value))
+        .map(|(index, value)| Override::new(tensor, index, plain(*value)))
+        .collect()
 }
 
 /// The tensor as numbers, `true` as 1; `None` where the case has none or it cannot be drawn.
@@ -66,10 +94,11 @@ fn numbers(case: &Case, tensor: Tensor) -> Option<ArrayD<f64>> {
     }
 }
 
-fn with(case: &Case, change: Override) -> Case {
+fn with(case: &Case, changes: Vec<Override>) -> Case {
     let mut simpler = case.clone();
-    simpler.overrides.retain(|other| (other.tensor, &other.index) != (change.tensor, &change.index));
-    simpler.overrides.push(change);
+    let replaced: HashSet<_> = changes.iter().map(|change| (change.tensor, &change.index)).collect();
+    simpler.overrides.retain(|other| !replaced.contains(&(other.tensor, &other.index)));
+    simpler.overrides.extend(changes);
     simpler
 }
 

@@ -100,6 +100,15 @@ impl Override {
         inside && (self.tensor != Tensor::Indices || (0.0..shape.blocks() as f64).contains(&self.value))
     }
 
+    /// The same at the nearest element that a problem of `shape` has; `None` where the tensor has none.
+    pub(crate) fn moved(&self, shape: &Shape) -> Option<Override> {
+        let dims = self.tensor.shape(shape);
+        let index = self.index.iter().zip(&dims).map(|(&index, &size)| Some(index.min(size.checked_sub(1)?)));
+        let last_block = (shape.blocks() - 1) as f64;
+        let value = if self.tensor == Tensor::Indices { self.value.min(last_block) } else { self.value };
+        Some(Override { index: index.collect::<Option<_>>()?, value, tensor: self.tensor })
+    }
+
     pub(crate) fn check(&self, case: &Case, shape: &Shape) -> Result<(), Error> {
         let refuse =
             |why: String| Err(Error::invalid(format!("override of {}{:?}: {why}", self.tensor.name(), self.index)));
