@@ -10,6 +10,7 @@ pub mod environment;
 pub mod judge;
 pub mod minimize;
 mod number;
+pub mod records;
 pub mod report;
 pub mod run;
 pub mod store;

@@ -24,7 +24,7 @@ pub fn run_case(case: &Case, element: Element, backend: &dyn Backend) -> Result<
     }
     match guarded(backend, &inputs) {
         Ok(outputs) => {
-            report.comparisons = judge(&inputs, &backend.arithmetic(element), &outputs);
+            report.comparisons = judge(&inputs, &backend.arithmetic(&inputs), &outputs);
             report.verdict = verdict(&report.comparisons);
             report.outputs = Some(outputs);
         }
@@ -62,6 +62,7 @@ fn unanswered(error: BackendError) -> Verdict {
         BackendError::Crash(_) | BackendError::Broken(_) => Class::Crash,
         BackendError::Timeout(_) => Class::Timeout,
         BackendError::Compile(_) => Class::Compile,
+        BackendError::Nondeterministic(_) => Class::Nondeterministic,
         BackendError::OutOfBounds(_) => Class::OutOfBounds,
     };
     Verdict::Fail(Failure { class, field: None, message: error.to_string() })

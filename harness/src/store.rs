@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nsa_corpus::{Arithmetic, Bundle, Case, Entry, Error};
 
+use crate::backend::Backend;
 use crate::report::Report;
 
 /// Writes the failure that `report` tells of into `folder`, with everything that judging it again needs: the inputs, what
@@ -17,7 +18,7 @@ pub fn store(
     why: &str,
     case: &Case,
     report: &Report,
-    arithmetic: &Arithmetic,
+    backend: &dyn Backend,
 ) -> Result<PathBuf, Error> {
     std::fs::create_dir_all(folder)
         .map_err(|error| Error::invalid(format!("cannot be made: {error}")).in_file(folder))?;
@@ -28,7 +29,7 @@ pub fn store(
     let entry = Entry::new(&format!("bugs/{words}"), why, case.clone());
     let mut bundle = Bundle::new(entry, report.element, report.outputs.clone())?;
     bundle.notes.insert("candidate".to_owned(), report.candidate.clone());
-    bundle.notes.insert("arithmetic".to_owned(), json(arithmetic));
+    bundle.notes.insert("arithmetic".to_owned(), json(&backend.arithmetic(&bundle.inputs)));
     bundle.notes.insert("report".to_owned(), json(report));
     bundle.notes.insert("environment".to_owned(), crate::environment::describe().to_string());
     let path = folder.join(format!("{name}.safetensors"));

@@ -1,13 +1,13 @@
 //! An implementation under test: what it is called, what it declares, what it cannot do, and how it is run.
 
-mod cuda;
+pub mod cuda;
 mod oracle;
 mod regular_attend;
 mod tiled;
 
 use std::time::Duration;
 
-use nsa_corpus::{Arithmetic, Element, Field, Inputs, Outputs};
+use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
 use serde::{Deserialize, Serialize};
 
 /// An implementation of the contract (docs/semantics.md), or of a part of it.
@@ -15,8 +15,8 @@ pub trait Backend: Send + Sync {
     /// The name that `--candidate` takes.
     fn name(&self) -> &str;
 
-    /// What it declares of its arithmetic with inputs of `element`; the error budgets follow from it.
-    fn arithmetic(&self, element: Element) -> Arithmetic;
+    /// What it declares of its arithmetic on `inputs`; the error budgets follow from it.
+    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic;
 
     /// What reruns of one problem give for `field`.
     fn determinism(&self, field: Field) -> Determinism {
@@ -67,6 +67,9 @@ pub enum BackendError {
     /// It wrote outside its outputs, or into its inputs.
     #[error("wrote out of bounds: {0}")]
     OutOfBounds(String),
+    /// Two runs of the same inputs gave different bits, against what it declares.
+    #[error("not deterministic: {0}")]
+    Nondeterministic(String),
     /// What it answered is no answer: a broken file, a wrong type.
     #[error("broken answer: {0}")]
     Broken(String),
@@ -100,7 +103,7 @@ impl Listed {
 }
 
 /// The backends that have a name of their own.
-pub const LISTED: [Listed; 4] = [
+pub const LISTED: [Listed; 6] = [
     Listed {
         name: "oracle",
         about: "the f64 oracle itself, judged as a candidate",
@@ -116,7 +119,17 @@ pub const LISTED: [Listed; 4] = [
         about: "CPU candidate: online softmax by tiles, f32 and 16-bit as tensor cores round",
         make: || Ok(Box::new(tiled::Tiled)),
     },
-    Listed { name: "cuda", about: "the CUDA kernels of this project", make: cuda::make },
+    Listed { name: "cuda", about: "the CUDA kernels, the fastest rung for each problem", make: || cuda::make("cuda") },
+    Listed {
+        name: "cuda:plain",
+        about: "the CUDA kernels, plain rung: f32 arithmetic, any size",
+        make: || cuda::make("cuda:plain"),
+    },
+    Listed {
+        name: "cuda:tensor",
+        about: "the CUDA kernels, tensor rung: 16-bit mma",
+        make: || cuda::make("cuda:tensor"),
+    },
 ];
 
 /// The backend of this name.

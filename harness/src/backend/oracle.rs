@@ -12,7 +12,7 @@ impl Backend for Oracle {
     }
 
     /// Separate multiplications and additions round twice where a fused one rounds once: twice the unit covers both.
-    fn arithmetic(&self, _element: Element) -> Arithmetic {
+    fn arithmetic(&self, _inputs: &Inputs) -> Arithmetic {
         let unit = 2.0 * Element::F64.unit_roundoff();
         let dot = Dot::Fma { unit };
         Arithmetic { unit, scores: dot, products: dot, ..Arithmetic::f64() }

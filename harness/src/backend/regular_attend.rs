@@ -16,8 +16,8 @@ impl Backend for RegularAttend {
     }
 
     /// f32 or f64 throughout; it differentiates its softmax, so its `delta` is `sum P dP`.
-    fn arithmetic(&self, element: Element) -> Arithmetic {
-        let plain = if element == Element::F64 { Arithmetic::f64() } else { Arithmetic::f32() };
+    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
+        let plain = if inputs.element() == Element::F64 { Arithmetic::f64() } else { Arithmetic::f32() };
         Arithmetic { delta: Delta::Probabilities, ..plain }
     }
 

@@ -1,6 +1,6 @@
 //! The tiled CPU candidate.
 
-use nsa_corpus::{Arithmetic, Element, Inputs, Outputs};
+use nsa_corpus::{Arithmetic, Inputs, Outputs};
 use nsa_reference::tiled;
 
 use super::{Backend, BackendError, Unsupported};
@@ -12,8 +12,8 @@ impl Backend for Tiled {
         "tiled"
     }
 
-    fn arithmetic(&self, element: Element) -> Arithmetic {
-        tiled::arithmetic(element)
+    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
+        tiled::arithmetic(inputs.element())
     }
 
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {

@@ -161,8 +161,7 @@ fn failed(
     let id = minimized.case.id();
     let name = format!("{}-{element}-{}-{id}", args.candidate.name().replace([':', '/'], "_"), signature.slug());
     let why = format!("found by fuzz --seed {} as case {index}, minimised in {} runs", args.seed, minimized.calls);
-    let arithmetic = backend.arithmetic(element);
-    let path = store(&args.bugs, &name, &why, &minimized.case, &minimized.report, &arithmetic)?;
+    let path = store(&args.bugs, &name, &why, &minimized.case, &minimized.report, backend)?;
     let note = if minimized.unfinished { " (the budget for minimising ran out)" } else { "" };
     args.json.text(&format!(
         "\ncase {index}, {element}: {}\n  minimised in {} runs{note}; stored: {}\n  again: nsa-diff replay {}\n",

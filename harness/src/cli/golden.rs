@@ -97,7 +97,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Refusal> {
 
 fn compare_file(case: &GoldenCase, backend: &dyn Backend) -> Vec<Line> {
     let element = case.inputs.element();
-    let arithmetic = backend.arithmetic(element);
+    let arithmetic = backend.arithmetic(&case.inputs);
     let line = |field: &str, error, detail| Line {
         file: case.name.clone(),
         field: field.to_owned(),

@@ -1,11 +1,14 @@
 //! The command line: one file for each subcommand.
 
 mod backends;
+mod bench;
+mod detect;
 mod fuzz;
 mod golden;
 mod gradcheck;
 mod oracle;
 mod output;
+mod record;
 mod replay;
 mod run;
 mod select;
@@ -17,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::backend::Unavailable;
+use crate::backend::cuda::worker;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +92,15 @@ enum Command {
     Golden(golden::Args),
     /// Computes the oracle's answers for a file of inputs
     Oracle(oracle::Args),
+    /// Plants faults and reports which are noticed
+    Detect(detect::Args),
+    /// Times a backend on named shapes, and judges what was timed
+    Bench(bench::Args),
+    /// Records what the CUDA kernels answer, to be judged again without a GPU
+    Record(record::Args),
+    /// Serves one GPU to the harness; not for use by hand
+    #[command(hide = true)]
+    CudaWorker(worker::Args),
 }
 
 /// Parses the command line, runs the command, reports a refusal in one line.
@@ -102,6 +115,10 @@ pub fn main() -> ExitCode {
         Command::Gradcheck(args) => gradcheck::main(&args),
         Command::Golden(args) => golden::main(&args),
         Command::Oracle(args) => oracle::main(&args),
+        Command::Detect(args) => detect::main(&args),
+        Command::Bench(args) => bench::main(&args),
+        Command::Record(args) => record::main(&args),
+        Command::CudaWorker(args) => worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new),
     };
     match outcome {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,

@@ -54,8 +54,7 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
             let stem = args.file.file_stem().unwrap_or_default().to_string_lossy();
             let name = format!("{stem}-{}", minimized.case.id());
             let why = format!("{}; minimised in {} runs", stored.entry.why, minimized.calls);
-            let arithmetic = backend.arithmetic(*element);
-            let path = store(&folder, &name, &why, &minimized.case, &minimized.report, &arithmetic)?;
+            let path = store(&folder, &name, &why, &minimized.case, &minimized.report, backend.as_ref())?;
             let verdict = &minimized.report.verdict;
             args.json.text(&format!("{}: {verdict}\n{}", path.display(), minimized.case.to_toml()));
             results.push(json!({ "file": path, "calls": minimized.calls, "report": minimized.report }));

@@ -1,0 +1,82 @@
+//! The CUDA kernels as a candidate, in a child process: a crash, a hang or a CUDA error that poisons its context is a
+//! verdict on one case, and the rest goes on in a fresh process.
+
+mod frame;
+mod pool;
+pub(crate) mod worker;
+
+use std::time::Duration;
+
+use nsa_corpus::{Arithmetic, Element, Inputs, Outputs};
+use nsa_gpu::{Rung, Variant};
+
+use super::{Backend, BackendError, Unavailable, Unsupported};
+use pool::Pool;
+
+/// How long one case may take, compiling its kernels included.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// The kernels, on every GPU of the machine.
+pub struct Cuda {
+    name: String,
+    rung: Option<Rung>,
+    pool: Pool,
+}
+
+impl Cuda {
+    /// The kernels of `rung` (`None`: the fastest that supports each pass), with the fault `mutant` planted in them, on
+    /// `workers` processes for each GPU.
+    ///
+    /// # Errors
+    /// There is no GPU, no driver or no compiler library here.
+    pub fn new(rung: Option<Rung>, mutant: Option<&str>, workers: usize) -> Result<Self, Unavailable> {
+        nsa_gpu::availability().map_err(|reason| Unavailable(reason.to_string()))?;
+        let mut arguments = vec!["cuda-worker".to_owned()];
+        let mut name = "cuda".to_owned();
+        if let Some(rung) = rung {
+            name = format!("cuda:{rung}");
+            arguments.extend(["--rung".to_owned(), rung.to_string()]);
+        }
+        if let Some(mutant) = mutant {
+            name = format!("{name}+{mutant}");
+            arguments.extend(["--mutant".to_owned(), mutant.to_owned()]);
+        }
+        Ok(Cuda { name, rung, pool: Pool::new(arguments, nsa_gpu::device_count(), workers, TIME_LIMIT) })
+    }
+
+    fn variant(&self, inputs: &Inputs) -> Variant {
+        let fastest = || Variant::choose(inputs.shape(), inputs.element());
+        self.rung.map_or_else(fastest, Variant::uniform)
+    }
+}
+
+/// The backend called `cuda`, `cuda:plain` or `cuda:tensor`.
+pub(super) fn make(name: &str) -> Result<Box<dyn Backend>, Unavailable> {
+    let rung = match name.split_once(':') {
+        None => None,
+        Some((_, rung)) => Some(rung.parse::<Rung>().map_err(|error| Unavailable(error.to_string()))?),
+    };
+    Ok(Box::new(Cuda::new(rung, None, 1)?))
+}
+
+impl Backend for Cuda {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
+        self.variant(inputs).arithmetic(inputs.element())
+    }
+
+    fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {
+        if inputs.element() == Element::F64 {
+            return Err(Unsupported("f64: the kernels take f32, f16 and bf16".to_owned()));
+        }
+        let variant = self.variant(inputs);
+        variant.supports(inputs.shape(), inputs.element()).map_err(|error| Unsupported(error.to_string()))
+    }
+
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+        self.pool.run(inputs)
+    }
+}

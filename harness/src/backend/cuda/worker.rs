@@ -1,0 +1,137 @@
+//! The child process: `nsa-diff cuda-worker`. It owns one CUDA context, computes what it is sent, twice, and answers.
+
+use std::io::{BufReader, BufWriter, stdin, stdout};
+
+use nsa_corpus::{Element, GoldenCase, Inputs, Outputs, TensorFile, TensorFileBuilder};
+use nsa_gpu::{Device, Kind, Layout, Options, Rung, Safety, Variant};
+use serde::{Deserialize, Serialize};
+
+use super::frame;
+use crate::backend::BackendError;
+
+/// What the process is started with.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Number of the GPU
+    #[arg(long, default_value_t = 0)]
+    device: usize,
+    /// Rung of every pass
+    #[arg(long)]
+    rung: Option<String>,
+    /// Fault to plant in the kernels
+    #[arg(long)]
+    mutant: Option<String>,
+}
+
+/// An error as it travels.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Trouble {
+    class: String,
+    message: String,
+}
+
+impl Trouble {
+    fn of(error: &nsa_gpu::Error) -> Self {
+        let class = match error.kind() {
+            Kind::Compile { .. } => "compile",
+            Kind::OutOfBounds { .. } => "out_of_bounds",
+            Kind::OutOfMemory { .. } | Kind::Unavailable(_) => "environment",
+            _ => "crash",
+        };
+        Trouble { class: class.to_owned(), message: error.to_string() }
+    }
+
+    pub(super) fn into_error(self) -> BackendError {
+        match self.class.as_str() {
+            "compile" => BackendError::Compile(self.message),
+            "out_of_bounds" => BackendError::OutOfBounds(self.message),
+            "environment" => BackendError::Environment(self.message),
+            "nondeterministic" => BackendError::Nondeterministic(self.message),
+            _ => BackendError::Crash(self.message),
+        }
+    }
+}
+
+/// Serves requests until standard input ends. The first byte of an answer is 0 before outputs and 1 before trouble.
+pub(crate) fn main(args: &Args) -> Result<(), String> {
+    let mut device = Device::open(args.device).map_err(|error| error.to_string())?;
+    if let Some(name) = &args.mutant {
+        let mutants = nsa_gpu::mutants().map_err(|error| error.to_string())?;
+        let mutant = mutants.into_iter().find(|mutant| mutant.name == *name);
+        device = device.with_mutant(Some(mutant.ok_or_else(|| format!("no mutant is called `{name}`"))?));
+    }
+    let rung = args.rung.as_deref().map(str::parse::<Rung>).transpose().map_err(|error| error.to_string())?;
+    let (mut input, mut output) = (BufReader::new(stdin().lock()), BufWriter::new(stdout().lock()));
+    while let Some(request) = frame::read(&mut input).map_err(|error| error.to_string())? {
+        let answer = match compute(&device, rung, request) {
+            Ok(outputs) => encode(&outputs),
+            Err(trouble) => {
+                let mut bytes = vec![1];
+                bytes.extend(serde_json::to_vec(&trouble).expect("plain data"));
+                bytes
+            }
+        };
+        frame::write(&mut output, &answer).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn compute(device: &Device, rung: Option<Rung>, request: Vec<u8>) -> Result<Outputs, Trouble> {
+    let inputs = decode_inputs(request).map_err(|message| Trouble { class: "crash".to_owned(), message })?;
+    let options = Options { variant: rung.map(Variant::uniform), layout: layout(&inputs), safety: Safety::CHECKED };
+    let run = || nsa_gpu::run(device, &inputs, &options).map_err(|error| Trouble::of(&error));
+    let (first, second) = (run()?, run()?);
+    for ((field, first), (_, second)) in first.iter().zip(second.iter()) {
+        let differing = first.iter().zip(second).filter(|(first, second)| first.to_bits() != second.to_bits()).count();
+        if differing > 0 {
+            let message = format!("{differing} of {} elements of {field} differ between two runs", first.len());
+            return Err(Trouble { class: "nondeterministic".to_owned(), message });
+        }
+    }
+    Ok(first)
+}
+
+/// Both layouts take their turn, by the length of the sequence.
+fn layout(inputs: &Inputs) -> Layout {
+    if inputs.shape().seq_len().is_multiple_of(2) { Layout::TokenMajor } else { Layout::HeadMajor }
+}
+
+fn decode_inputs(request: Vec<u8>) -> Result<Inputs, String> {
+    let case = TensorFile::parse(request).and_then(|file| GoldenCase::from_file("request", &file));
+    case.map(|case| case.inputs).map_err(|error| error.to_string())
+}
+
+/// A request: the inputs in the golden format, without answers.
+pub(super) fn encode_inputs(inputs: &Inputs) -> Vec<u8> {
+    GoldenCase::new("request", inputs.clone(), Outputs::new()).to_bytes()
+}
+
+fn encode(outputs: &Outputs) -> Vec<u8> {
+    let mut file = TensorFileBuilder::new();
+    for (field, tensor) in outputs.iter() {
+        file.float(field.name(), Element::F64, tensor);
+    }
+    let mut bytes = vec![0];
+    bytes.extend(file.to_bytes());
+    bytes
+}
+
+/// What [`encode`] wrote, or the trouble instead.
+pub(super) fn decode(answer: Vec<u8>) -> Result<Outputs, BackendError> {
+    let broken = |message: String| BackendError::Broken(message);
+    match answer.split_first() {
+        Some((0, bytes)) => {
+            let file = TensorFile::parse(bytes.to_vec()).map_err(|error| broken(error.to_string()))?;
+            let mut outputs = Outputs::new();
+            for field in nsa_corpus::Field::ALL.into_iter().filter(|field| file.has(field.name())) {
+                outputs.set(field, file.get_f64(field.name()).map_err(|error| broken(error.to_string()))?);
+            }
+            Ok(outputs)
+        }
+        Some((1, bytes)) => {
+            let trouble: Trouble = serde_json::from_slice(bytes).map_err(|error| broken(error.to_string()))?;
+            Err(trouble.into_error())
+        }
+        _ => Err(broken("an answer of an unknown kind".to_owned())),
+    }
+}

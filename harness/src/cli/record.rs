@@ -1,0 +1,96 @@
+//! `nsa-diff record`.
+
+use std::path::PathBuf;
+
+use nsa_corpus::{Element, entries};
+use nsa_gpu::Rung;
+use rayon::prelude::*;
+use serde_json::json;
+
+use super::output::{Json, progress};
+use super::{Outcome, Refusal};
+use crate::backend::Backend;
+use crate::backend::cuda::Cuda;
+use crate::records::Recorder;
+use crate::run::run_entry;
+
+/// Arguments of `record`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Runs the corpus on every rung of the CUDA kernels and writes what they answered. Tests judge it again without a GPU, and
+fail once a kernel has changed.
+
+Example, on a machine with a GPU:
+  nsa-diff record --out corpus/records"
+)]
+pub(super) struct Args {
+    /// Folder to write to
+    #[arg(long, value_name = "DIR", default_value = "corpus/records")]
+    out: PathBuf,
+    /// Worker processes for each GPU
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    workers: usize,
+    #[command(flatten)]
+    json: Json,
+}
+
+pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+    let info = nsa_gpu::availability().map_err(|reason| Refusal::new(reason.to_string()))?;
+    let device = json!({ "name": info.name, "arch": info.arch(), "driver": info.driver, "nvrtc": info.compiler });
+    let mut summary = Vec::new();
+    let mut failed = false;
+    for rung in Rung::ALL {
+        let backend = Cuda::new(Some(rung), None, args.workers)?;
+        for element in [Element::F32, Element::F16, Element::Bf16] {
+            let counts = record(args, &backend, rung, element, device.clone())?;
+            failed |= counts.1 > 0;
+            args.json
+                .text(&format!("{rung} {element}: {} cases, {} failed, {} skipped\n", counts.0, counts.1, counts.2));
+            summary.push(
+                json!({ "rung": rung, "element": element, "cases": counts.0, "failed": counts.1, "skipped": counts.2 }),
+            );
+        }
+    }
+    args.json.write("record", json!({ "device": device, "records": summary }))?;
+    Ok(if failed { Outcome::Failed } else { Outcome::Passed })
+}
+
+/// Cases recorded, failed and skipped.
+fn record(
+    args: &Args,
+    backend: &dyn Backend,
+    rung: Rung,
+    element: Element,
+    device: serde_json::Value,
+) -> Result<(usize, usize, usize), Refusal> {
+    let chosen: Vec<_> = entries().iter().filter(|entry| entry.elements.contains(&element)).collect();
+    let bar = progress(Some(chosen.len() as u64));
+    let reports = chosen
+        .par_iter()
+        .map(|entry| {
+            let report = run_entry(entry, element, backend)?;
+            bar.inc(1);
+            Ok((entry.case.materialize(element)?, report))
+        })
+        .collect::<Result<Vec<_>, nsa_corpus::Error>>()?;
+    bar.finish_and_clear();
+    let mut recorder = Recorder::new(rung, element, device);
+    let (mut cases, mut failed, mut skipped) = (0, 0, 0);
+    for (entry, (inputs, report)) in chosen.iter().zip(&reports) {
+        match report.verdict.word() {
+            "skip" => skipped += 1,
+            word => {
+                cases += 1;
+                failed += usize::from(word == "fail");
+                if word == "fail" {
+                    args.json.text(&format!("{} {element} {rung}: {}\n", entry.name, report.verdict));
+                }
+                recorder.add(entry, inputs, report);
+            }
+        }
+    }
+    if cases > 0 {
+        recorder.write(&args.out)?;
+    }
+    Ok((cases, failed, skipped))
+}

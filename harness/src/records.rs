@@ -1,0 +1,183 @@
+//! What a GPU answered, kept so that a machine without one can judge it again: docs/reproducing.md.
+//!
+//! A record is one file of JSON and one of tensors for each rung and element. It goes stale with the kernels: every case
+//! names the hash of the flattened sources and flags that answered it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nsa_corpus::{Element, Entry, Error, Field, Inputs, Outputs, TensorFile, TensorFileBuilder, digest, entries};
+use nsa_gpu::{Rung, Variant};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::judge::{judge, verdict};
+use crate::report::Report;
+
+/// Cases with at most this many output elements keep their outputs.
+const RAW_ELEMENTS: usize = 700;
+
+/// The answers of one rung in one element.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The rung of every pass.
+    pub rung: Rung,
+    /// The format of the inputs.
+    pub element: Element,
+    /// Device, driver, compiler.
+    pub device: Value,
+    /// By entry.
+    pub cases: BTreeMap<String, RecordedCase>,
+}
+
+/// One case's answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedCase {
+    /// The case's id: another one is another case.
+    pub id: String,
+    /// Hash of the kernels' flattened sources and flags.
+    pub kernels: String,
+    /// `pass`, `suspect` or `fail`.
+    pub verdict: String,
+    /// For each field: the first 16 digits of the SHA-256 of its bits, and the largest error / budget rounded up to a power
+    /// of two (its exponent; `null` where every element is exact).
+    pub fields: BTreeMap<Field, (String, Option<i32>)>,
+    /// Whether the outputs themselves are kept.
+    pub raw: bool,
+}
+
+/// The hash of the kernels that compute `inputs` on `rung`.
+pub fn kernels(rung: Rung, inputs: &Inputs) -> String {
+    nsa_gpu::source::hash(&Variant::uniform(rung).programs(inputs.shape(), inputs.element()), None)
+}
+
+/// A record under way.
+pub struct Recorder {
+    record: Record,
+    raw: TensorFileBuilder,
+}
+
+impl Recorder {
+    /// An empty record.
+    pub fn new(rung: Rung, element: Element, device: Value) -> Self {
+        Recorder { record: Record { rung, element, device, cases: BTreeMap::new() }, raw: TensorFileBuilder::new() }
+    }
+
+    /// Adds what `report` says of `entry`.
+    pub fn add(&mut self, entry: &Entry, inputs: &Inputs, report: &Report) {
+        let Some(outputs) = &report.outputs else { return };
+        let raw = report.elements() <= RAW_ELEMENTS;
+        let mut fields = BTreeMap::new();
+        for comparison in &report.comparisons {
+            let Some(tensor) = outputs.get(comparison.field) else { continue };
+            let ratio = comparison.worst.as_ref().map(|worst| worst.ratio.log2().ceil() as i32);
+            fields.insert(comparison.field, (short_digest(tensor), ratio));
+            if raw {
+                let stored = stored(self.record.element, comparison.field);
+                self.raw.float(&format!("{}|{}", entry.name, comparison.field), stored, tensor);
+            }
+        }
+        let case = RecordedCase {
+            id: report.id.clone(),
+            kernels: kernels(self.record.rung, inputs),
+            verdict: report.verdict.word().to_owned(),
+            fields,
+            raw,
+        };
+        self.record.cases.insert(entry.name.clone(), case);
+    }
+
+    /// Writes `RUNG-ELEMENT.json` and `RUNG-ELEMENT.safetensors` into `folder`.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), Error> {
+        let unwritable = |error: std::io::Error| Error::invalid(format!("cannot be written: {error}")).in_file(folder);
+        std::fs::create_dir_all(folder).map_err(unwritable)?;
+        let name = format!("{}-{}", self.record.rung, self.record.element);
+        let tensors = self.raw.to_bytes();
+        let mut document = serde_json::to_value(&self.record).expect("plain data");
+        document["sha256"] = seal(&self.record, &tensors).into();
+        let mut text = serde_json::to_string_pretty(&document).expect("plain data");
+        text.push('\n');
+        std::fs::write(folder.join(format!("{name}.json")), text).map_err(unwritable)?;
+        std::fs::write(folder.join(format!("{name}.safetensors")), tensors).map_err(unwritable)
+    }
+}
+
+/// The format that the kernels store `field` in.
+fn stored(element: Element, field: Field) -> Element {
+    match field {
+        Field::Lse | Field::SlidingLse | Field::DselScale => Element::F32,
+        _ => element,
+    }
+}
+
+fn short_digest(tensor: &ndarray::ArrayD<f64>) -> String {
+    digest::tensor(tensor)[..16].to_owned()
+}
+
+/// The digest over everything in both files.
+fn seal(record: &Record, tensors: &[u8]) -> String {
+    let text = serde_json::to_string(record).expect("plain data");
+    let bytes = text.bytes().chain(tensors.iter().copied()).map(f64::from);
+    digest::tensor(&ndarray::Array1::from_iter(bytes).into_dyn())
+}
+
+/// Judges a stored record again, without a GPU. Returns the number of cases whose outputs were judged, and everything that
+/// is wrong: a broken seal, stale kernels or cases, a digest or a verdict that does not follow from the outputs.
+///
+/// # Errors
+/// A file of the record cannot be read.
+pub fn check(path: &Path) -> Result<(usize, Vec<String>), Error> {
+    let invalid = |message: String| Error::invalid(message).in_file(path);
+    let text = std::fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
+    let mut document: Value = serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+    let sealed = document.as_object_mut().and_then(|object| object.remove("sha256"));
+    let record: Record = serde_json::from_value(document).map_err(|error| invalid(error.to_string()))?;
+    let tensors = path.with_extension("safetensors");
+    let bytes = std::fs::read(&tensors).map_err(|error| Error::invalid(error.to_string()).in_file(&tensors))?;
+    let mut wrong = Vec::new();
+    if sealed != Some(Value::String(seal(&record, &bytes))) {
+        wrong.push(format!("{}: the seal does not fit: a byte was changed", path.display()));
+    }
+    let file = TensorFile::parse(bytes).map_err(|error| error.in_file(&tensors))?;
+    let mut judged = 0;
+    for (name, case) in &record.cases {
+        match check_case(&record, name, case, &file) {
+            Ok(again) => judged += usize::from(again),
+            Err(message) => wrong.push(format!("{} {name}: {message}", path.display())),
+        }
+    }
+    Ok((judged, wrong))
+}
+
+fn check_case(record: &Record, name: &str, case: &RecordedCase, file: &TensorFile) -> Result<bool, String> {
+    let entry = entries().iter().find(|entry| entry.name == name).ok_or("no such entry any more: record again")?;
+    if entry.case.id() != case.id {
+        return Err("the entry has changed since: record again on a GPU".to_owned());
+    }
+    let inputs = entry.case.materialize(record.element).map_err(|error| error.to_string())?;
+    if kernels(record.rung, &inputs) != case.kernels {
+        return Err("stale evidence: the kernels have changed since; run `nsa-diff record` on a GPU".to_owned());
+    }
+    if !case.raw {
+        return Ok(false);
+    }
+    let mut outputs = Outputs::new();
+    for (field, (digest, _)) in &case.fields {
+        let tensor = file.get_f64(&format!("{name}|{field}")).map_err(|error| error.to_string())?;
+        if short_digest(&tensor) != *digest {
+            return Err(format!("{field} is not what was recorded"));
+        }
+        outputs.set(*field, tensor);
+    }
+    let arithmetic = Variant::uniform(record.rung).arithmetic(record.element);
+    let again = verdict(&judge(&inputs, &arithmetic, &outputs));
+    if again.word() != case.verdict && !(case.verdict == "inconclusive" && again.word() == "fail") {
+        return Err(format!("recorded as {}, judged again: {again}", case.verdict));
+    }
+    Ok(true)
+}
