@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
-use nsa_corpus::{Element, Field, GoldenCase};
+use nsa_corpus::{Element, Field, GoldenCase, InputParts, Inputs};
 use serde_json::{Value, json};
 
 use super::output::{Json, table};
@@ -16,7 +16,7 @@ use crate::judge::{judge, verdict};
 #[command(
     after_help = "Every .safetensors file of DIR holds inputs and the answers that PyTorch gave (docs/corpus-format.md). Errors are
 relative to the largest magnitude of each tensor. Limits: 1e-11 for files computed in f64, 3e-6 in f32. A backend that
-casts to 16 bits is judged by its error budgets instead.
+casts to 16 bits, or that gets its inputs by --element, is judged by its error budgets instead.
 
 Examples:
   nsa-diff golden corpus/golden
@@ -29,6 +29,9 @@ pub(super) struct Args {
     /// The backend to compare
     #[arg(long, alias = "candidate", value_name = "NAME", default_value = "oracle")]
     backend: String,
+    /// Give the inputs in this format; files whose inputs it cannot hold exactly are skipped
+    #[arg(long, value_name = "f32|f16|bf16")]
+    element: Option<Element>,
     #[command(flatten)]
     json: Json,
 }
@@ -48,8 +51,11 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     let (mut lines, mut broken, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     for path in &files {
         match GoldenCase::read(path) {
-            Ok(case) => match backend.supports(&case.inputs) {
-                Ok(()) => lines.extend(compare_file(&case, backend.as_ref())),
+            Ok(case) => match convert(case, args.element).and_then(|case| {
+                backend.supports(&case.inputs).map_err(|reason| reason.to_string())?;
+                Ok(case)
+            }) {
+                Ok(case) => lines.extend(compare_file(&case, backend.as_ref(), args.element)),
                 Err(reason) => skipped.push(format!("{}: {reason}", path.display())),
             },
             Err(error) => broken.push(error.to_string()),
@@ -78,6 +84,20 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     Ok(if failed > 0 { Outcome::Failed } else { Outcome::Passed })
 }
 
+/// The case with its inputs in `element`.
+fn convert(mut case: GoldenCase, element: Option<Element>) -> Result<GoldenCase, String> {
+    let Some(element) = element else { return Ok(case) };
+    let given = case.inputs.element();
+    let rounded = InputParts { element, ..case.inputs.clone().into_parts() };
+    let rounded = Inputs::new(rounded).map_err(|error| error.to_string())?;
+    let back = InputParts { element: given, ..rounded.clone().into_parts() };
+    if Inputs::new(back).map_err(|error| error.to_string())? != case.inputs {
+        return Err(format!("its inputs are not exact in {element}"));
+    }
+    case.inputs = rounded;
+    Ok(case)
+}
+
 /// The .safetensors files of `folder`, by name.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Refusal> {
     let unreadable = |error: std::io::Error| Refusal::new(format!("{}: cannot be read: {error}", folder.display()));
@@ -95,7 +115,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Refusal> {
     Ok(files)
 }
 
-fn compare_file(case: &GoldenCase, backend: &dyn Backend) -> Vec<Line> {
+fn compare_file(case: &GoldenCase, backend: &dyn Backend, converted_to: Option<Element>) -> Vec<Line> {
     let element = case.inputs.element();
     let arithmetic = backend.arithmetic(&case.inputs);
     let line = |field: &str, error, detail| Line {
@@ -109,7 +129,8 @@ fn compare_file(case: &GoldenCase, backend: &dyn Backend) -> Vec<Line> {
         Ok(found) => found,
         Err(error) => return vec![line("-", f64::INFINITY, Some(error.to_string()))],
     };
-    if arithmetic.probability_roundoff() > 0.0 || arithmetic.unit > 4.0 * element.unit_roundoff() {
+    let coarser = arithmetic.unit > 4.0 * element.unit_roundoff();
+    if converted_to.is_some() || arithmetic.probability_roundoff() > 0.0 || coarser {
         let comparisons = judge(&case.inputs, &arithmetic, &found);
         let mut lines: Vec<Line> = Vec::new();
         for comparison in &comparisons {

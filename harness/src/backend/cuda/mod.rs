@@ -16,6 +16,9 @@ use pool::Pool;
 /// How long one case may take, compiling its kernels included.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
+/// Processes for each GPU: most of a small case's time is compiling, which several do at once.
+const WORKERS: usize = 8;
+
 /// The kernels, on every GPU of the machine.
 pub struct Cuda {
     name: String,
@@ -56,7 +59,7 @@ pub(super) fn make(name: &str) -> Result<Box<dyn Backend>, Unavailable> {
         None => None,
         Some((_, rung)) => Some(rung.parse::<Rung>().map_err(|error| Unavailable(error.to_string()))?),
     };
-    Ok(Box::new(Cuda::new(rung, None, 1)?))
+    Ok(Box::new(Cuda::new(rung, None, WORKERS)?))
 }
 
 impl Backend for Cuda {
