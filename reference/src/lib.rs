@@ -2,6 +2,8 @@
 //! transcription ([`regular_attend`]), the streaming f64 [`oracle`] with its error budgets, a checker of gradients
 //! ([`gradcheck`]), and a CPU candidate ([`tiled`]).
 
+#![forbid(unsafe_code)]
+
 pub mod gradcheck;
 pub mod oracle;
 pub mod regular_attend;
