@@ -148,3 +148,116 @@ fn a_tensor_behind_a_symbolic_link_is_refused() {
     let file = written(folder.path(), "entries.toml", entry.as_bytes());
     refused(&["replay", &file, "--candidate", "tiled"], &["link.safetensors"]);
 }
+
+#[test]
+fn the_oracle_gives_the_same_bytes_and_never_overwrites_its_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = written(folder.path(), "in.safetensors", &small().to_bytes());
+    let outputs = ["a.safetensors", "b.safetensors"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
+    for output in &outputs {
+        assert_eq!(code(&nsa_diff(&["oracle", &input, output])), 0);
+    }
+    let [first, second] = outputs.map(|output| std::fs::read(output).unwrap());
+    assert!(first == second, "the same input gave other bytes");
+    refused(&["oracle", &input, &input], &["in.safetensors", "not overwritten"]);
+    assert_eq!(std::fs::read(&input).unwrap(), small().to_bytes());
+}
+
+#[test]
+fn the_plain_form_takes_masks_of_bytes_and_short_indices() {
+    let folder = tempfile::tempdir().unwrap();
+    let inputs = small().inputs;
+    let plain = |short: bool| {
+        let mut file = TensorFileBuilder::new();
+        file.metadata("block_size", "4".to_owned());
+        file.float("q", Element::F32, inputs.q()).float("k", Element::F32, inputs.k());
+        file.float("v", Element::F32, inputs.v());
+        file.whole("indices", &inputs.indices().mapv(i64::from)).truth("mask", inputs.mask());
+        if short { shortened(&file.to_bytes()) } else { file.to_bytes() }
+    };
+    let answers = [false, true].map(|short| {
+        let input = written(folder.path(), "plain.safetensors", &plain(short));
+        let output = folder.path().join("out.safetensors").to_str().unwrap().to_owned();
+        let run = nsa_diff(&["oracle", &input, &output]);
+        assert_eq!(code(&run), 0, "{}", text(&run.stderr));
+        GoldenCase::read(&output).unwrap()
+    });
+    assert_eq!(answers[0].inputs, answers[1].inputs);
+    assert_eq!(answers[0].outputs, answers[1].outputs);
+    let fields: Vec<&str> = answers[0].outputs.iter().map(|(field, _)| field.name()).collect();
+    assert_eq!(fields, ["out", "lse"], "no cotangent, no gradient");
+}
+
+/// The same file with `indices` as I32 and `mask` as U8.
+fn shortened(bytes: &[u8]) -> Vec<u8> {
+    let length = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let (mut short, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, tensor) in header.as_object().unwrap() {
+        let mut tensor = tensor.clone();
+        if name != "__metadata__" {
+            let place = |end: usize| 8 + length + usize::try_from(tensor["data_offsets"][end].as_u64().unwrap()).unwrap();
+            let old = &bytes[place(0)..place(1)];
+            let start = data.len();
+            match name.as_str() {
+                "indices" => old.chunks(8).for_each(|number| data.extend_from_slice(&number[..4])),
+                _ => data.extend_from_slice(old),
+            }
+            let dtype = match name.as_str() {
+                "indices" => "I32".into(),
+                "mask" => "U8".into(),
+                _ => tensor["dtype"].clone(),
+            };
+            tensor["dtype"] = dtype;
+            tensor["data_offsets"] = serde_json::json!([start, data.len()]);
+        }
+        short.insert(name.clone(), tensor);
+    }
+    let header = serde_json::to_vec(&short).unwrap();
+    [(header.len() as u64).to_le_bytes().to_vec(), header, data].concat()
+}
+
+#[test]
+fn golden_answers_pass_and_a_tampered_one_fails() {
+    let golden = corpus().join("golden");
+    for backend in ["oracle", "regular_attend", "tiled"] {
+        let output = nsa_diff(&["golden", golden.to_str().unwrap(), "--backend", backend]);
+        assert_eq!(code(&output), 0, "{backend}: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut case = GoldenCase::read(golden.join("seed_small.safetensors")).unwrap();
+    let out = case.outputs.get_mut(nsa_corpus::Field::Dk).unwrap();
+    *out.iter_mut().next_back().unwrap() += 1e-6;
+    case.write(folder.path().join("tampered.safetensors")).unwrap();
+    let output = nsa_diff(&["golden", folder.path().to_str().unwrap()]);
+    assert_eq!(code(&output), 1, "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("FAIL"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_cases() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |seed: &str, name: &str| {
+        let file = folder.path().join(name).to_str().unwrap().to_owned();
+        let bugs = folder.path().join("bugs").to_str().unwrap().to_owned();
+        let output = nsa_diff(&["fuzz", "--seed", seed, "--cases", "60", "--bugs", &bugs, "--json", &file]);
+        assert_eq!(code(&output), 0, "{}{}", text(&output.stdout), text(&output.stderr));
+        let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        assert_eq!(report["schema"], "nsa-diff/fuzz/1");
+        assert_eq!(report["cases"], 60);
+        ["elements", "verdicts", "covered", "skips"].map(|key| report[key].to_string())
+    };
+    let first = run("5", "a.json");
+    assert_eq!(first, run("5", "b.json"));
+    assert_ne!(first, run("6", "c.json"), "another seed gives other cases");
+}
+
+#[test]
+fn a_report_as_json_holds_every_case() {
+    let output = nsa_diff(&["run", "edges/*", "--element", "f32", "--json", "-"]);
+    assert_eq!(code(&output), 0);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let edges = nsa_corpus::entries().iter().filter(|entry| entry.name.starts_with("edges/")).count();
+    assert_eq!(report["reports"].as_array().unwrap().len(), edges);
+    assert_eq!(report["schema"], "nsa-diff/run/1");
+}
