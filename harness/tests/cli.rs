@@ -114,7 +114,8 @@ fn a_broken_tensor_file_is_one_line_that_names_it() {
 #[test]
 fn a_broken_entry_file_is_one_line_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
-    let entry = "[[entry]]\nname = \"a/b\"\nwhy = \"w\"\n[entry.case]\nseq_len = 4\ndim = 2\nblock_size = 2\nnum_sel = 1\n";
+    let entry =
+        "[[entry]]\nname = \"a/b\"\nwhy = \"w\"\n[entry.case]\nseq_len = 4\ndim = 2\nblock_size = 2\nnum_sel = 1\n";
     let good = written(folder.path(), "good.toml", entry.as_bytes());
     let output = nsa_diff(&["replay", &good, "--candidate", "tiled"]);
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
@@ -196,7 +197,8 @@ fn shortened(bytes: &[u8]) -> Vec<u8> {
     for (name, tensor) in header.as_object().unwrap() {
         let mut tensor = tensor.clone();
         if name != "__metadata__" {
-            let place = |end: usize| 8 + length + usize::try_from(tensor["data_offsets"][end].as_u64().unwrap()).unwrap();
+            let place =
+                |end: usize| 8 + length + usize::try_from(tensor["data_offsets"][end].as_u64().unwrap()).unwrap();
             let old = &bytes[place(0)..place(1)];
             let start = data.len();
             match name.as_str() {
@@ -227,7 +229,7 @@ fn golden_answers_pass_and_a_tampered_one_fails() {
     let folder = tempfile::tempdir().unwrap();
     let mut case = GoldenCase::read(golden.join("seed_small.safetensors")).unwrap();
     let out = case.outputs.get_mut(nsa_corpus::Field::Dk).unwrap();
-    *out.iter_mut().next_back().unwrap() += 1e-6;
+    *out.iter_mut().last().unwrap() += 1e-6;
     case.write(folder.path().join("tampered.safetensors")).unwrap();
     let output = nsa_diff(&["golden", folder.path().to_str().unwrap()]);
     assert_eq!(code(&output), 1, "{}", text(&output.stderr));

@@ -93,7 +93,8 @@ fn goes_round(backend: &Faulty, class: Class, elements_max: usize) {
     if let Some(outputs) = &bundle.outputs {
         let judged = verdict(&judge(&bundle.inputs, &arithmetic(&bundle).unwrap(), outputs));
         assert_eq!(judged.failure().map(Signature::of), Some(signature), "the stored answer, without the backend");
-        let replay = std::process::Command::new(env!("CARGO_BIN_EXE_nsa-diff")).arg("replay").arg(&path).output().unwrap();
+        let replay =
+            std::process::Command::new(env!("CARGO_BIN_EXE_nsa-diff")).arg("replay").arg(&path).output().unwrap();
         assert_eq!(replay.status.code(), Some(1), "{}", String::from_utf8_lossy(&replay.stderr));
     }
     let sound = Faulty { name: "sound", fault: tiled::attend };

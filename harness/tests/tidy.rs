@@ -44,7 +44,8 @@ fn metadata() -> Value {
 fn arrows(metadata: &Value, name: &str) -> Vec<String> {
     let packages = metadata["packages"].as_array().unwrap();
     let package = packages.iter().find(|package| package["name"] == name).unwrap();
-    let names = package["dependencies"].as_array().unwrap().iter().map(|dependency| dependency["name"].as_str().unwrap());
+    let names =
+        package["dependencies"].as_array().unwrap().iter().map(|dependency| dependency["name"].as_str().unwrap());
     let ours: BTreeSet<&str> = names.filter(|name| name.starts_with("nsa-")).collect();
     ours.into_iter().map(str::to_owned).collect()
 }
@@ -99,7 +100,9 @@ fn unsafe_code_stands_in_one_file_and_is_forbidden_elsewhere() {
     let word = concat!("un", "safe");
     let uses = |text: &str| {
         text.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| {
-            [" {", " fn", " impl", " extern", "(no_mangle)"].iter().any(|after| line.contains(&format!("{word}{after}")))
+            [" {", " fn", " impl", " extern", "(no_mangle)"]
+                .iter()
+                .any(|after| line.contains(&format!("{word}{after}")))
         })
     };
     assert!(uses(&format!("let x = {word} {{ y() }};")), "the check can fail");
@@ -137,7 +140,9 @@ fn functions(text: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     for (number, line) in lines.iter().enumerate().filter(|(_, line)| starts(line)) {
         let closing = format!("{}}}", " ".repeat(indent(line)));
-        let rest = lines[number..].iter().position(|line| *line == closing || line.ends_with(';') && indent(line) == closing.len() - 1);
+        let rest = lines[number..]
+            .iter()
+            .position(|line| *line == closing || line.ends_with(';') && indent(line) == closing.len() - 1);
         found.push((number + 1, rest.map_or(1, |rest| rest + 1)));
     }
     found
@@ -218,7 +223,8 @@ fn every_data_file_is_embedded() {
     for (folder, ending) in [("cases", "toml"), ("golden", "safetensors"), ("activations", "safetensors")] {
         for path in files(&root().join("corpus").join(folder), &[ending]) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            let listed = embedded.contains(&name) || embedded.contains(name.strip_suffix(&format!(".{ending}")).unwrap());
+            let listed =
+                embedded.contains(&name) || embedded.contains(name.strip_suffix(&format!(".{ending}")).unwrap());
             assert!(listed, "corpus/{folder}/{name} is not in corpus/src/embedded.rs");
         }
     }
