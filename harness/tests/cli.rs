@@ -119,7 +119,7 @@ fn a_broken_entry_file_is_one_line_that_names_it() {
     let good = written(folder.path(), "good.toml", entry.as_bytes());
     let output = nsa_diff(&["replay", &good, "--candidate", "tiled"]);
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
-    let file_value = |path: &str| format!("{entry}q = {{ file = \"{path}\", tensor = \"q\" }}\n");
+    let file_value = |path: &str| format!("{entry}q = {{ kind = \"given\", file = \"{path}\", tensor = \"q\" }}\n");
     let broken = [
         ("garbage", "{{{{".to_owned()),
         ("unknown", entry.replace("dim = 2", "dim = 2\ndimension = 3")),
@@ -145,7 +145,7 @@ fn a_tensor_behind_a_symbolic_link_is_refused() {
     let target = written(elsewhere.path(), "target.safetensors", &small().to_bytes());
     std::os::unix::fs::symlink(target, folder.path().join("link.safetensors")).unwrap();
     let entry = "[[entry]]\nname = \"a/b\"\nwhy = \"w\"\n[entry.case]\nq_heads = 2\nseq_len = 9\ndim = 4\nblock_size = 4\n\
-                 num_sel = 2\nq = { file = \"link.safetensors\", tensor = \"q\" }\n";
+                 num_sel = 2\nq = { kind = \"given\", file = \"link.safetensors\", tensor = \"q\" }\n";
     let file = written(folder.path(), "entries.toml", entry.as_bytes());
     refused(&["replay", &file, "--candidate", "tiled"], &["link.safetensors"]);
 }

@@ -89,13 +89,17 @@ fn reversed_parts(inputs: &Inputs, axis: usize) -> InputParts {
 }
 
 #[test]
-fn reversing_batches_or_heads_reverses_the_answer_bit_by_bit() {
+fn reversing_batches_or_heads_reverses_the_answer() {
     for inputs in cases() {
         let expected = oracle::attend(&inputs);
         for axis in [0, 1] {
             let found = attend(reversed_parts(&inputs, axis));
             for (field, tensor) in expected.iter() {
-                assert_eq!(reversed(tensor, axis), *found.get(field).unwrap(), "{field}, axis {axis}");
+                // Where the heads of a group are added up, their order is another; everywhere else the bits are the same.
+                let summed = axis == 1 && matches!(field, Field::Dk | Field::Dv | Field::DselScale);
+                let allowed = if summed { bound(&inputs) } else { 0.0 };
+                let error = difference(&reversed(tensor, axis), found.get(field).unwrap());
+                assert!(error <= allowed, "{field}, axis {axis}: {error:e}");
             }
         }
     }
