@@ -8,6 +8,8 @@
 //! Axes, everywhere: `b` batch, `h` kv head, `g` query head within its group (query head = `h * groups + g`),
 //! `i` query token, `s` selection slot, `j` key within a block, `d` feature.
 
+#![forbid(unsafe_code)]
+
 mod arithmetic;
 mod bundle;
 mod case;

@@ -3,6 +3,8 @@
 //!
 //! [`run::run_case`] is the whole method in one function.
 
+#![forbid(unsafe_code)]
+
 pub mod backend;
 pub mod cli;
 pub mod compare;

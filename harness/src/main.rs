@@ -1,5 +1,7 @@
 //! `nsa-diff`: the harness on the command line.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

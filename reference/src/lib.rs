@@ -2,6 +2,9 @@
 //! transcription ([`regular_attend`]), the streaming f64 [`oracle`] with its error budgets, a checker of gradients
 //! ([`gradcheck`]), and a CPU candidate ([`tiled`]).
 
+// Not `forbid`: ndarray's `s!` allows it within itself.
+#![deny(unsafe_code)]
+
 pub mod gradcheck;
 pub mod oracle;
 pub mod regular_attend;

@@ -1,0 +1,147 @@
+//! Style that matters is a test: dependency arrows, licences, where `unsafe` stands, lengths, documented paths, snapshots.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--offline"])
+        .current_dir(root())
+        .output();
+    serde_json::from_slice(&output.unwrap().stdout).unwrap()
+}
+
+/// Files below `folder` whose names end in `ending`, generated folders left out.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !["target", ".git", ".cuda", ".python", ".scratch", "shared"].contains(&name.as_str()) {
+            found.extend(files(&path, ending));
+        } else if name.ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn crates_depend_on_each_other_in_one_direction() {
+    let metadata = metadata();
+    let of = |name: &str| -> BTreeSet<String> {
+        let packages = metadata["packages"].as_array().unwrap();
+        let package = packages.iter().find(|package| package["name"] == name).unwrap();
+        let dependencies = package["dependencies"].as_array().unwrap().iter();
+        let names = dependencies.map(|dependency| dependency["name"].as_str().unwrap().to_owned());
+        names.filter(|name| name.starts_with("nsa-")).collect()
+    };
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(of("nsa-corpus"), set(&[]));
+    assert_eq!(of("nsa-reference"), set(&["nsa-corpus"]));
+    assert_eq!(of("nsa-gpu"), set(&["nsa-corpus"]));
+    assert_eq!(of("nsa-harness"), set(&["nsa-corpus", "nsa-gpu", "nsa-reference"]));
+}
+
+#[test]
+fn every_dependency_has_an_allowed_licence() {
+    let deny = read(&root().join("deny.toml"));
+    let allowed: BTreeSet<&str> =
+        deny.lines().filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix("\",")).collect();
+    assert!(allowed.contains("MIT"));
+    let metadata = metadata();
+    for package in metadata["packages"].as_array().unwrap() {
+        let licence = package["license"].as_str().unwrap_or("none");
+        // `A OR B` needs one of them, `A AND B` all; an old spelling separates by `/`.
+        let plain = licence.replace('/', " OR ").replace(['(', ')'], "");
+        let fits = plain.split(" AND ").all(|all| all.split(" OR ").any(|one| allowed.contains(one.trim())));
+        assert!(fits || plain.split(" OR ").any(|one| allowed.contains(one.trim())), "{}: {licence}", package["name"]);
+    }
+}
+
+#[test]
+fn unsafe_stands_in_one_thin_file() {
+    let word = ["un", "safe"].concat();
+    for path in files(&root(), ".rs") {
+        let text = read(&path);
+        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let uses =
+            code.filter(|line| line.split(|letter: char| !letter.is_alphanumeric()).any(|part| part == word)).count();
+        let driver = path.ends_with("gpu/src/driver.rs") || path.ends_with("gpu/src/plugin.rs");
+        assert!(uses == 0 || driver, "{}: {uses} uses", path.display());
+    }
+    for name in ["corpus", "reference", "harness"] {
+        let text = read(&root().join(name).join("src/lib.rs"));
+        assert!(text.contains("#![forbid(unsafe_code)]") || text.contains("#![deny(unsafe_code)]"), "{name}");
+    }
+}
+
+#[test]
+fn files_and_functions_stay_short() {
+    for path in files(&root(), ".rs") {
+        let text = read(&path);
+        assert!(text.lines().count() <= 500, "{} has {} lines", path.display(), text.lines().count());
+        assert!(text.starts_with("//!"), "{} does not say what it is for", path.display());
+        let mut start = None;
+        for (number, line) in text.lines().enumerate() {
+            let code = line.trim_start();
+            let indent = line.len() - code.len();
+            let opens =
+                ["fn ", "pub fn ", "pub(super) fn ", "pub(crate) fn "].iter().any(|word| code.starts_with(word));
+            if opens && start.is_none() {
+                start = Some((number, indent));
+            }
+            if let Some((first, depth)) = start.filter(|(_, depth)| code.starts_with('}') && indent == *depth) {
+                let _ = depth;
+                assert!(number - first <= 70, "{}:{} has {} lines", path.display(), first + 1, number - first);
+                start = None;
+            }
+            if start.is_some_and(|(first, _)| first == number) && (code.ends_with('}') || code.ends_with(';')) {
+                start = None;
+            }
+        }
+    }
+}
+
+#[test]
+fn every_documented_path_exists() {
+    let folders = ["corpus/", "reference/", "gpu/", "harness/", "docs/", ".ci/", ".config/"];
+    let mut checked = 0;
+    for document in files(&root(), ".md") {
+        let text = read(&document);
+        for word in text.split(['`', '(', ')', ' ', ',', '\n']) {
+            let path = word.trim_end_matches(['.', ':', ';']);
+            let made_later = path.starts_with("corpus/bugs/");
+            if folders.iter().any(|folder| path.starts_with(folder)) && !path.contains(['*', '{', '<']) && !made_later {
+                assert!(root().join(path).exists(), "{} speaks of {path}", document.display());
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 30, "{checked}");
+}
+
+#[test]
+fn no_file_speaks_of_one_machine() {
+    let words =
+        [["/wo", "rk/"].concat(), ["/ro", "ot/"].concat(), ["../sha", "red"].concat(), [".lib", "rary/"].concat()];
+    for ending in [".rs", ".md", ".toml", ".cu", ".cuh", ".py"] {
+        for path in files(&root(), ending) {
+            let text = read(&path);
+            let found = words.iter().find(|word| text.contains(word.as_str()));
+            assert_eq!(found, None, "{}", path.display());
+        }
+    }
+}
