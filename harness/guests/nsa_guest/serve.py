@@ -9,29 +9,33 @@ from . import case as cases
 
 PROTOCOL = 1
 GRADIENTS = (("q", "dq"), ("k", "dk"), ("v", "dv"), ("sel_scale", "dsel_scale"))
+GUESTS = []
 COTANGENTS = (("out", "d_out"), ("lse", "d_lse"), ("sliding_out", "d_sliding"))
 
 
 def guest(*, name, arithmetic, supports=None, fields=None, determinism="bitwise", framework="numpy", device="cpu"):
-    """Declares the function below it as a guest, and serves it if its file is the one that was run."""
+    """Declares the function below it as the guest of its file, which `python -m nsa_guest FILE.py` serves."""
 
     def decorate(function):
         declaration = {"type": "hello", "protocol": PROTOCOL, "name": name, "arithmetic": arithmetic}
         declaration.update(determinism=determinism, supports=supports or {})
         if fields is not None:
             declaration["fields"] = list(fields)
-        if function.__module__ == "__main__":
-            serve(function, declaration, framework, device)
+        GUESTS.append((function, declaration, framework, device))
         return function
 
     return decorate
 
 
-def serve(function, declaration, framework, device):
-    # What libraries print goes to stderr: stdout is for replies alone.
+def take_stdout():
+    """A stream for replies alone: what libraries print goes to stderr from here on."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
+    return replies
+
+
+def serve(function, declaration, framework, device, replies):
     folder = None
     for line in sys.stdin:
         request = json.loads(line)

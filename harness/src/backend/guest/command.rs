@@ -30,7 +30,7 @@ impl Program {
             Some("py") => {
                 exists(&file)?;
                 let python = std::env::var_os("NSA_PYTHON").unwrap_or_else(|| "python3".into());
-                words.splice(..1, [python, file.into_os_string()]);
+                words.splice(..1, [python, "-m".into(), "nsa_guest".into(), file.into_os_string()]);
                 Ok(Program { words, environment: python_environment() })
             }
             Some("so" | "dylib") => {
