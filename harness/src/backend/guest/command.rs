@@ -27,16 +27,12 @@ impl Program {
             file = bundled;
         }
         match file.extension().and_then(|extension| extension.to_str()) {
-            Some("py") => {
+            // A shared object has a process of its own too: the Python side of the C interface loads it there.
+            Some("py" | "so" | "dylib") => {
                 exists(&file)?;
                 let python = std::env::var_os("NSA_PYTHON").unwrap_or_else(|| "python3".into());
                 words.splice(..1, [python, "-m".into(), "nsa_guest".into(), file.into_os_string()]);
                 Ok(Program { words, environment: python_environment() })
-            }
-            Some("so" | "dylib") => {
-                exists(&file)?;
-                words.splice(..1, plugin_host(&file)?);
-                Ok(Program { words, environment: Vec::new() })
             }
             _ => Ok(Program { words, environment: python_environment() }),
         }
@@ -78,11 +74,4 @@ fn python_environment() -> Vec<(OsString, OsString)> {
         Ok(joined) => vec![("PYTHONPATH".into(), joined)],
         Err(_) => Vec::new(),
     }
-}
-
-/// A shared object runs in a process of its own as well: the Python side of the C interface loads it.
-fn plugin_host(library: &Path) -> Result<Vec<OsString>, Unavailable> {
-    let host = std::env::current_exe().map_err(|error| Unavailable(format!("no program to host it: {error}")))?;
-    let host = std::env::var_os("NSA_PLUGIN_HOST").unwrap_or_else(|| host.into_os_string());
-    Ok(vec![host, "plugin-host".into(), library.as_os_str().to_owned()])
 }
