@@ -7,7 +7,7 @@ from nsa_guest import guest
 UNIT = {"unit": 2.0**-52, "scores": {"fma": {"unit": 2.0**-52}}, "products": {"fma": {"unit": 2.0**-52}}}
 
 
-@guest(name="numpy_plain", arithmetic={"preset": "f64", "exponential": 2.0**-50, **UNIT})
+@guest(name="numpy_plain", arithmetic={"preset": "f64", "exponential": 2.0**-50, **UNIT}, reads_only_what_it_attends_to=True)
 def attend(case):
     with np.errstate(all="ignore"):
         return Problem(case).solve()

@@ -29,6 +29,8 @@ pub struct Comparison {
     pub failed: usize,
     /// Elements above the likely budget and within the rigorous one.
     pub suspect: usize,
+    /// Of the failed ones, those that are NaN where the oracle is finite.
+    pub leaked: usize,
     /// Elements for which the declared arithmetic promises nothing.
     pub unbounded: usize,
     /// The element with the largest error / budget, if any element differs.
@@ -73,7 +75,7 @@ enum Judged {
 /// Compares `found` with what was expected of `field`. A missing field, or one of another shape, fails.
 pub fn compare(field: Field, found: Option<&ArrayD<f64>>, expected: &Expected<'_>) -> Comparison {
     let mut comparison =
-        Comparison { field, elements: 0, failed: 0, suspect: 0, unbounded: 0, worst: None, failure: None };
+        Comparison { field, elements: 0, failed: 0, suspect: 0, leaked: 0, unbounded: 0, worst: None, failure: None };
     let shape = expected.values.shape();
     let wrong = match found {
         None => Some(format!("{field} is missing; expected shape {shape:?}")),
@@ -112,7 +114,10 @@ impl Comparison {
             Judged::Suspect => self.suspect += 1,
             Judged::Unbounded => self.unbounded += 1,
             Judged::Over => self.fail(Class::OverBudget, &worst),
-            Judged::NonFinite => self.fail(Class::NonFinite, &worst),
+            Judged::NonFinite => {
+                self.leaked += usize::from(value.is_finite() && found.is_nan());
+                self.fail(Class::NonFinite, &worst);
+            }
         }
         if ratio > self.worst.as_ref().map_or(0.0, |worst| worst.ratio) {
             self.worst = Some(worst);

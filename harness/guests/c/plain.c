@@ -12,7 +12,7 @@ typedef struct {
 
 const char *nsa_guest_declaration(void) {
     return "{\"name\": \"plain C\", \"arithmetic\": {\"f32\": \"f32\", \"f16\": \"f32\", \"bf16\": \"f32\"},"
-           " \"fields\": [\"out\", \"lse\"]}";
+           " \"reads_only_what_it_attends_to\": true, \"fields\": [\"out\", \"lse\"]}";
 }
 
 /* One more key: `key` beyond the sequence is padding, whose score and value are 0. */
@@ -21,7 +21,8 @@ static void take(row *r, const nsa_guest_case *p, const float *q, const float *k
     double score = 0;
     for (int64_t d = 0; !padded && d < p->dim; d++) score += (double)q[d] * k[key * p->dim + d];
     score *= factor / sqrt((double)p->dim);
-    double top = fmax(r->top, score), weight = exp(score - top), kept = exp(r->top - top);
+    /* Not fmax, which would drop a NaN. */
+    double top = r->top >= score ? r->top : score, weight = exp(score - top), kept = exp(r->top - top);
     r->total = r->total * kept + weight;
     for (int64_t d = 0; d < p->value_dim; d++)
         r->sum[d] = r->sum[d] * kept + (padded ? 0 : weight * v[key * p->value_dim + d]);
@@ -57,7 +58,7 @@ int nsa_guest_run(const nsa_guest_case *p, const nsa_guest_outputs *answer, char
         memset(sum, 0, p->value_dim * sizeof *sum);
         attend(&r, p, b, h, i);
         for (int64_t d = 0; d < p->value_dim; d++)
-            ((float *)answer->out)[at * p->value_dim + d] = r.total > 0 ? sum[d] / r.total : 0;
+            ((float *)answer->out)[at * p->value_dim + d] = r.total == 0 ? 0 : sum[d] / r.total;
         ((float *)answer->lse)[at] = r.top + log(r.total);
     }
     free(sum);

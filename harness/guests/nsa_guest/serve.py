@@ -13,12 +13,22 @@ GUESTS = []
 COTANGENTS = (("out", "d_out"), ("lse", "d_lse"), ("sliding_out", "d_sliding"))
 
 
-def guest(*, name, arithmetic, supports=None, fields=None, determinism="bitwise", framework="numpy", device="cpu"):
+def guest(
+    *,
+    name,
+    arithmetic,
+    supports=None,
+    fields=None,
+    determinism="bitwise",
+    reads_only_what_it_attends_to=False,
+    framework="numpy",
+    device="cpu",
+):
     """Declares the function below it as the guest of its file, which `python -m nsa_guest FILE.py` serves."""
 
     def decorate(function):
         declaration = {"type": "hello", "protocol": PROTOCOL, "name": name, "arithmetic": arithmetic}
-        declaration.update(determinism=determinism, supports=supports or {})
+        declaration.update(determinism=determinism, supports=supports or {}, reads_only_what_it_attends_to=reads_only_what_it_attends_to)
         if fields is not None:
             declaration["fields"] = list(fields)
         GUESTS.append((function, declaration, framework, device))

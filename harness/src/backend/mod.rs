@@ -31,6 +31,14 @@ pub trait Backend: Send + Sync {
         true
     }
 
+    /// Whether a row never reads what it does not attend to. A backend that multiplies such values by weights of 0 instead
+    /// (a tensor core's tile, the PyTorch function) lets NaN through `0 * NaN`: with inputs that are not finite, that alone
+    /// is no failure of it.
+    fn reads_only_what_it_attends_to(&self, inputs: &Inputs) -> bool {
+        let _ = inputs;
+        false
+    }
+
     /// Whether it computes this problem.
     ///
     /// # Errors

@@ -18,6 +18,10 @@ impl Backend for Oracle {
         Arithmetic { unit, scores: dot, products: dot, ..Arithmetic::f64() }
     }
 
+    fn reads_only_what_it_attends_to(&self, _inputs: &Inputs) -> bool {
+        true
+    }
+
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
         Ok(())
     }

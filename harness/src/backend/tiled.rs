@@ -16,6 +16,10 @@ impl Backend for Tiled {
         tiled::arithmetic(inputs.element())
     }
 
+    fn reads_only_what_it_attends_to(&self, _inputs: &Inputs) -> bool {
+        true
+    }
+
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
         Ok(())
     }

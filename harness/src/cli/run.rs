@@ -10,7 +10,7 @@ use super::output::{Json, catch_interrupt, interrupted, progress, table};
 use super::select::{Candidate, Elements, select};
 use super::{Outcome, Refusal};
 use crate::report::Report;
-use crate::run::run_entry;
+use crate::run::{rerun, run_entry};
 use crate::verdict::Verdict;
 
 /// Arguments of `run`.
@@ -29,6 +29,9 @@ pub(super) struct Args {
     candidate: Candidate,
     #[command(flatten)]
     elements: Elements,
+    /// Run each case N times more and compare every bit with the first answer
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    reruns: usize,
     #[command(flatten)]
     json: Json,
 }
@@ -48,9 +51,13 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
             if interrupted() {
                 return Ok(None);
             }
-            let report = run_entry(entry, *element, backend.as_ref());
+            let mut report = run_entry(entry, *element, backend.as_ref())?;
+            if let (Some(outputs), 1..) = (&report.outputs, args.reruns) {
+                let failure = rerun(&entry.case, *element, backend.as_ref(), outputs, args.reruns)?;
+                report.verdict = failure.map_or(report.verdict, Verdict::Fail);
+            }
             bar.inc(1);
-            report.map(Some)
+            Ok(Some(report))
         })
         .collect::<Result<_, Error>>()?;
     bar.finish_and_clear();

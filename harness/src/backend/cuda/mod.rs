@@ -16,6 +16,9 @@ use pool::Pool;
 /// How long one case may take, compiling its kernels included.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
+/// The same with a fault planted, which may make a kernel loop for ever.
+const MUTANT_TIME_LIMIT: Duration = Duration::from_secs(30);
+
 /// Processes for each GPU: most of a small case's time is compiling, which several do at once.
 const WORKERS: usize = 8;
 
@@ -44,7 +47,8 @@ impl Cuda {
             name = format!("{name}+{mutant}");
             arguments.extend(["--mutant".to_owned(), mutant.to_owned()]);
         }
-        Ok(Cuda { name, rung, pool: Pool::new(arguments, nsa_gpu::device_count(), workers, TIME_LIMIT) })
+        let time_limit = if mutant.is_some() { MUTANT_TIME_LIMIT } else { TIME_LIMIT };
+        Ok(Cuda { name, rung, pool: Pool::new(arguments, nsa_gpu::device_count(), workers, time_limit) })
     }
 
     fn variant(&self, inputs: &Inputs) -> Variant {
@@ -69,6 +73,10 @@ impl Backend for Cuda {
 
     fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
         self.variant(inputs).arithmetic(inputs.element())
+    }
+
+    fn reads_only_what_it_attends_to(&self, inputs: &Inputs) -> bool {
+        self.variant(inputs) == Variant::uniform(Rung::Plain)
     }
 
     fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {

@@ -25,6 +25,8 @@ pub(super) struct Hello {
     #[serde(default)]
     fields: Option<Vec<Field>>,
     #[serde(default)]
+    reads_only_what_it_attends_to: bool,
+    #[serde(default)]
     supports: Supports,
 }
 
@@ -42,6 +44,7 @@ pub(super) struct Declaration {
     arithmetic: BTreeMap<Element, Arithmetic>,
     determinism: BTreeMap<Field, Determinism>,
     fields: Vec<Field>,
+    pub(super) reads_only_what_it_attends_to: bool,
     supports: Supports,
 }
 
@@ -140,7 +143,15 @@ impl Declaration {
         };
         let name = hello.name.chars().filter(|c| !c.is_control()).take(80).collect();
         let fields = hello.fields.unwrap_or_else(|| Field::ALL.to_vec());
-        Ok(Declaration { name, arithmetic, determinism, fields, supports: hello.supports })
+        let reads_only_what_it_attends_to = hello.reads_only_what_it_attends_to;
+        Ok(Declaration {
+            name,
+            arithmetic,
+            determinism,
+            fields,
+            reads_only_what_it_attends_to,
+            supports: hello.supports,
+        })
     }
 
     /// Its arithmetic with inputs of `element`; of a format that it does not take, as a plain f32 program would have.

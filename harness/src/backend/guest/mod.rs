@@ -146,6 +146,10 @@ impl Backend for GuestBackend {
         self.declaration.computes(field)
     }
 
+    fn reads_only_what_it_attends_to(&self, _inputs: &Inputs) -> bool {
+        self.declaration.reads_only_what_it_attends_to
+    }
+
     fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {
         self.declaration.refuses(inputs).map_or(Ok(()), |reason| Err(Unsupported(reason)))
     }
