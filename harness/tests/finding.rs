@@ -72,7 +72,8 @@ fn a_negated_gradient_is_found_minimised_stored_and_replayed() {
 
 #[test]
 fn each_way_to_be_wrong_has_its_class() {
-    let cases: [(fn(&Inputs, &mut Outputs), Class); 4] = [
+    type Fault = fn(&Inputs, &mut Outputs);
+    let cases: [(Fault, Class); 4] = [
         (|_, outputs| drop(outputs.take(Field::Lse)), Class::Shape),
         (|_, outputs| outputs.get_mut(Field::Out).unwrap().fill(f64::NAN), Class::NonFinite),
         (|_, outputs| outputs.get_mut(Field::Out).unwrap().fill(0.0), Class::OverBudget),

@@ -63,7 +63,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 #[derive(clap::Args)]
 pub(super) struct Json {
     /// Write the result as JSON to FILE too; "-" writes JSON alone to standard output (docs/reports.md)
-    #[arg(long = "json", value_name = "FILE")]
+    #[arg(id = "json", long = "json", value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
