@@ -17,9 +17,10 @@ mod memory;
 mod mutant;
 mod run;
 pub mod source;
+mod tensors;
 pub mod variant;
 
-pub use attend::{Attend, CotangentTensors, ForwardTensors, GradientTensors, Settings, Tensors};
+pub use attend::{Attend, Settings};
 pub use bench::{Measured, Timing, bench};
 pub use compile::{Compiler, Cubin};
 pub use device::{Device, DeviceInfo, availability, device_count};
@@ -28,4 +29,5 @@ pub use error::{Error, Kind, Unavailable};
 pub use memory::{Buffer, Safety};
 pub use mutant::{Expect, Genre, Mutant, mutants};
 pub use run::{Options, arithmetic, run};
+pub use tensors::{CotangentTensors, ForwardTensors, GradientTensors, Tensors};
 pub use variant::{Rung, Variant};

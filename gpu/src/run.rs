@@ -2,11 +2,12 @@
 
 use nsa_corpus::{Arithmetic, Element, Field, Inputs, Outputs};
 
-use crate::attend::{Attend, CotangentTensors, ForwardTensors, GradientTensors, Settings, Tensors};
+use crate::attend::{Attend, Settings};
 use crate::device::Device;
 use crate::dims::Layout;
 use crate::error::Error;
 use crate::memory::{Buffer, Safety, decode};
+use crate::tensors::{CotangentTensors, ForwardTensors, GradientTensors, Tensors};
 use crate::variant::Variant;
 
 /// How [`run`] computes.

@@ -25,6 +25,7 @@ pub fn run_case(case: &Case, element: Element, backend: &dyn Backend) -> Result<
     match guarded(backend, &inputs) {
         Ok(outputs) => {
             report.comparisons = judge(&inputs, &backend.arithmetic(&inputs), &outputs);
+            report.comparisons.retain(|comparison| backend.computes(comparison.field));
             report.verdict = verdict(&report.comparisons);
             if !backend.reads_only_what_it_attends_to(&inputs) {
                 excuse_leaks(&inputs, &mut report);
@@ -107,6 +108,7 @@ fn guarded(backend: &dyn Backend, inputs: &Inputs) -> Result<Outputs, BackendErr
 fn unanswered(error: BackendError) -> Verdict {
     let class = match &error {
         BackendError::Environment(reason) => return Verdict::Inconclusive(reason.clone()),
+        BackendError::Unsupported(reason) => return Verdict::Skip(reason.clone()),
         BackendError::Crash(_) | BackendError::Broken(_) => Class::Crash,
         BackendError::Timeout(_) => Class::Timeout,
         BackendError::Compile(_) => Class::Compile,

@@ -2,7 +2,7 @@
 //! transcription ([`regular_attend`]), the streaming f64 [`oracle`] with its error budgets, a checker of gradients
 //! ([`gradcheck`]), and a CPU candidate ([`tiled`]).
 
-// `forbid` would refuse ndarray's macro `s!`, which allows it for itself.
+// Not `forbid`: ndarray's `s!` allows it within itself.
 #![deny(unsafe_code)]
 
 pub mod gradcheck;

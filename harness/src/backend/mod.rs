@@ -1,6 +1,7 @@
 //! An implementation under test: what it is called, what it declares, what it cannot do, and how it is run.
 
 pub mod cuda;
+pub mod guest;
 mod oracle;
 mod regular_attend;
 mod tiled;
@@ -22,6 +23,12 @@ pub trait Backend: Send + Sync {
     fn determinism(&self, field: Field) -> Determinism {
         let _ = field;
         Determinism::Bitwise
+    }
+
+    /// Whether it computes `field` at all; one that it does not is not judged.
+    fn computes(&self, field: Field) -> bool {
+        let _ = field;
+        true
     }
 
     /// Whether a row never reads what it does not attend to. A backend that multiplies such values by weights of 0 instead
@@ -81,6 +88,9 @@ pub enum BackendError {
     /// What it answered is no answer: a broken file, a wrong type.
     #[error("broken answer: {0}")]
     Broken(String),
+    /// It does not do this problem after all: the case is skipped.
+    #[error("{0}")]
+    Unsupported(String),
     /// The machine cannot run it: not its fault.
     #[error("{0}")]
     Environment(String),
@@ -145,13 +155,18 @@ pub const LISTED: [Listed; 6] = [
 /// # Errors
 /// No backend has the name (the names are listed), or it does not exist here (the reason is given).
 pub fn by_name(name: &str) -> Result<Box<dyn Backend>, Unavailable> {
+    if name.starts_with("guest:") {
+        let guest = guest::GuestBackend::start(name, guest::Limits::from_environment());
+        let guest = guest.map_err(|reason| Unavailable(format!("backend `{name}` is not available: {reason}")))?;
+        return Ok(Box::new(guest));
+    }
     match LISTED.iter().find(|listed| listed.name == name) {
         Some(listed) => {
             listed.make().map_err(|reason| Unavailable(format!("backend `{name}` is not available: {reason}")))
         }
         None => {
             let names: Vec<&str> = LISTED.iter().map(|listed| listed.name).collect();
-            Err(Unavailable(format!("no backend is called `{name}`; there are {}", names.join(", "))))
+            Err(Unavailable(format!("no backend is called `{name}`; there are {} and guest:PROGRAM", names.join(", "))))
         }
     }
 }

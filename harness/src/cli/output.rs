@@ -63,7 +63,6 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 #[derive(clap::Args)]
 pub(super) struct Json {
     /// Write the result as JSON to FILE too; "-" writes JSON alone to standard output (docs/reports.md)
-    // Its own id: `file` is a positional of some commands, and one id would make them one argument.
     #[arg(id = "json", long = "json", value_name = "FILE")]
     file: Option<PathBuf>,
 }

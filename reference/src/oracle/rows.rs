@@ -12,6 +12,7 @@ pub(super) struct Scratch {
     pub(super) spans: Vec<Span>,
     pub(super) factors: Vec<f64>,
     pub(super) terms: usize,
+    seq_len: usize,
     lanes: Vec<f64>,
 }
 
@@ -19,6 +20,7 @@ impl Scratch {
     /// Lists the spans of the rows of query heads `q_head..q_head + heads` at token `i`.
     pub(super) fn list(&mut self, inputs: &Inputs, part: Part, position: [usize; 3]) {
         part.spans(inputs, position, &mut self.spans);
+        self.seq_len = inputs.shape().seq_len();
         self.terms = self.spans.iter().map(|span| span.len).sum();
         self.factors.clear();
         for span in &self.spans {
@@ -26,7 +28,8 @@ impl Scratch {
         }
     }
 
-    /// `out[h][t] = sum_d map(rows[h][d] * packed[t][d])` for every term `t` of the listed spans.
+    /// `out[h][t] = sum_d map(rows[h][d] * packed[t][d])` for every term `t` of the listed spans. A padded key's is 0
+    /// whatever the row holds: padding is no `inf * 0`.
     #[inline(always)]
     pub(super) fn dots(&mut self, rows: &[&[f64]], packed: &Packed, map: impl Fn(f64) -> f64 + Copy, out: &mut Terms) {
         let mut term = 0;
@@ -43,7 +46,9 @@ impl Scratch {
             });
             for h in 0..heads {
                 let dots = &self.lanes[h * lanes + lane..][..span.len];
-                out.row_mut(h)[term..term + span.len].copy_from_slice(dots);
+                let real = span.len.min(self.seq_len.saturating_sub(span.start));
+                out.row_mut(h)[term..term + real].copy_from_slice(&dots[..real]);
+                out.row_mut(h)[term + real..term + span.len].fill(0.0);
             }
             term += span.len;
         }

@@ -1,0 +1,120 @@
+"""The loop of a guest: one JSON line in, one out."""
+
+import json
+import os
+import sys
+import traceback
+
+from . import case as cases
+
+PROTOCOL = 1
+GRADIENTS = (("q", "dq"), ("k", "dk"), ("v", "dv"), ("sel_scale", "dsel_scale"))
+GUESTS = []
+COTANGENTS = (("out", "d_out"), ("lse", "d_lse"), ("sliding_out", "d_sliding"))
+
+
+def guest(
+    *,
+    name,
+    arithmetic,
+    supports=None,
+    fields=None,
+    determinism="bitwise",
+    reads_only_what_it_attends_to=False,
+    framework="numpy",
+    device="cpu",
+):
+    """Declares the function below it as the guest of its file, which `python -m nsa_guest FILE.py` serves."""
+
+    def decorate(function):
+        declaration = {"type": "hello", "protocol": PROTOCOL, "name": name, "arithmetic": arithmetic}
+        declaration.update(determinism=determinism, supports=supports or {}, reads_only_what_it_attends_to=reads_only_what_it_attends_to)
+        if fields is not None:
+            declaration["fields"] = list(fields)
+        GUESTS.append((function, declaration, framework, device))
+        return function
+
+    return decorate
+
+
+def take_stdout():
+    """A stream for replies alone: what libraries print goes to stderr from here on."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return replies
+
+
+def serve(function, declaration, framework, device, replies):
+    folder = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["type"] == "hello":
+            folder, reply = request["folder"], declaration
+        else:
+            reply = answer(function, request, folder, framework, device)
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+        if reply.get("fatal"):
+            os._exit(1)
+
+
+def answer(function, request, folder, framework, device):
+    number = request["id"]
+    try:
+        path = os.path.join(folder, request["inputs"])
+        case = cases.read(path, request["fields"], framework, device)
+        outputs = differentiated(function, case) if framework == "torch" else function(case)
+        save(outputs, case.fields, os.path.join(folder, f"answer-{number}.safetensors"), framework)
+        return {"type": "result", "id": number, "outputs": f"answer-{number}.safetensors"}
+    except cases.Skip as skip:
+        return {"type": "skip", "id": number, "reason": str(skip)}
+    except Exception as error:
+        traceback.print_exc()
+        return {"type": "error", "id": number, "message": f"{type(error).__name__}: {error}"[:2000], **judged(error)}
+
+
+def judged(error):
+    """The class of an error; one that leaves the device unusable ends this process, and the next case gets a new one."""
+    text = f"{type(error).__name__}: {error}"
+    if "OutOfMemory" in text or isinstance(error, (ImportError, MemoryError)):
+        return {"class": "environment"}
+    if "CompilationError" in text or "OutOfResources" in text or "InductorError" in text:
+        return {"class": "compile"}
+    sticky = ("CUDA error", "AcceleratorError", "illegal memory access", "misaligned address", "device-side assert")
+    return {"class": "crash", "fatal": any(part in text for part in sticky)}
+
+
+def differentiated(function, case):
+    """The function's outputs, and the gradients that it did not give, by autograd."""
+    import torch
+
+    wanted = [(source, field) for source, field in GRADIENTS if field in case.fields]
+    for source, _ in wanted:
+        setattr(case, source, getattr(case, source).detach().requires_grad_())
+    outputs = function(case)
+    missing = [(source, field) for source, field in wanted if field not in outputs]
+    pairs = [(outputs[field], getattr(case, given)) for field, given in COTANGENTS if field in outputs]
+    pairs = [(output, given.to(output.dtype)) for output, given in pairs if given is not None and output.requires_grad]
+    if missing and pairs:
+        sources = [getattr(case, source) for source, _ in missing]
+        outs, cotangents = zip(*pairs)
+        grads = torch.autograd.grad(outs, sources, cotangents, allow_unused=True)
+    else:
+        grads = [None] * len(missing)
+    for (source, field), grad in zip(missing, grads):
+        outputs[field] = torch.zeros_like(getattr(case, source)) if grad is None else grad
+    return outputs
+
+
+def save(outputs, fields, path, framework):
+    kept = {name: tensor for name, tensor in outputs.items() if name in fields and tensor is not None}
+    if framework == "torch":
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in kept.items()}, path)
+    else:
+        import numpy
+        from safetensors.numpy import save_file
+
+        save_file({name: numpy.ascontiguousarray(tensor) for name, tensor in kept.items()}, path)

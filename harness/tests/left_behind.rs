@@ -1,0 +1,56 @@
+//! What of the corpus and the one thin file can be left behind unnoticed: snapshots of groups that are gone, data that no binary
+//! carries, a block without its reason.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+/// Files in `folder` of this ending.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|found| found == ending)).collect();
+    found.sort();
+    assert!(!found.is_empty(), "{} holds no .{ending}", folder.display());
+    found
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_unsafe_block_says_why_it_is_sound() {
+    let text = read(&root().join("gpu/src/driver.rs"));
+    let lines: Vec<&str> = text.lines().collect();
+    let block = concat!("un", "safe {");
+    for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.contains(block)) {
+        let above = &lines[number.saturating_sub(8)..number];
+        assert!(above.iter().any(|line| line.contains("SAFETY:")), "gpu/src/driver.rs:{}: {line}", number + 1);
+    }
+}
+
+#[test]
+fn every_snapshot_is_of_a_group_of_the_corpus() {
+    let snapshots = files(&root().join("corpus/snapshots"), "snap");
+    let names: BTreeSet<String> =
+        snapshots.iter().map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    let groups: BTreeSet<String> =
+        nsa_corpus::entries().iter().map(|entry| entry.name.split('/').next().unwrap().to_owned()).collect();
+    assert_eq!(names, groups, "left: files, right: groups of entries");
+}
+
+#[test]
+fn every_data_file_is_embedded() {
+    let embedded = read(&root().join("corpus/src/embedded.rs"));
+    for (folder, ending) in [("cases", "toml"), ("golden", "safetensors"), ("activations", "safetensors")] {
+        for path in files(&root().join("corpus").join(folder), ending) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let listed =
+                embedded.contains(&name) || embedded.contains(name.strip_suffix(&format!(".{ending}")).unwrap());
+            assert!(listed, "corpus/{folder}/{name} is not in corpus/src/embedded.rs");
+        }
+    }
+}
