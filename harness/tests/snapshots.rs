@@ -15,7 +15,7 @@ const DIGITS: usize = 16;
 
 /// The next power of two, its exponent alone: enough to see a change of kind, too coarse for a change of compiler.
 fn bucket(ratio: f64) -> String {
-    if ratio == 0.0 { "exact".to_owned() } else { format!("2^{}", ratio.log2().ceil()) }
+    if ratio == 0.0 { "exact".to_owned() } else { format!("2^{}", ratio.log2().ceil() as i64) }
 }
 
 fn describe(entry: &Entry) -> String {
