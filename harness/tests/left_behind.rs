@@ -1,7 +1,6 @@
-//! What of the corpus and the one thin file can be left behind unnoticed: snapshots of groups that are gone, data that no binary
-//! carries, a block without its reason.
+//! What of the corpus and the one thin file can be left behind unnoticed: data that no binary carries, a block
+//! without its reason.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
@@ -30,16 +29,6 @@ fn every_unsafe_block_says_why_it_is_sound() {
         let above = &lines[number.saturating_sub(8)..number];
         assert!(above.iter().any(|line| line.contains("SAFETY:")), "gpu/src/driver.rs:{}: {line}", number + 1);
     }
-}
-
-#[test]
-fn every_snapshot_is_of_a_group_of_the_corpus() {
-    let snapshots = files(&root().join("corpus/snapshots"), "snap");
-    let names: BTreeSet<String> =
-        snapshots.iter().map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
-    let groups: BTreeSet<String> =
-        nsa_corpus::entries().iter().map(|entry| entry.name.split('/').next().unwrap().to_owned()).collect();
-    assert_eq!(names, groups, "left: files, right: groups of entries");
 }
 
 #[test]
