@@ -168,3 +168,36 @@ fn a_selection_for_each_query_head_is_k_and_v_repeated() {
         }
     }
 }
+
+/// `tensor` with zeros (or false) behind its tokens, up to `tokens` of them.
+fn padded<A: Clone + Default, D: Dimension>(tensor: &Array<A, D>, tokens: usize) -> Array<A, D> {
+    let mut dim = tensor.raw_dim();
+    dim[2] = tokens;
+    let mut wide = Array::from_elem(dim, A::default());
+    wide.slice_axis_mut(Axis(2), Slice::from(..tensor.shape()[2])).assign(tensor);
+    wide
+}
+
+#[test]
+fn zeros_up_to_a_whole_block_and_slicing_back_change_nothing() {
+    for inputs in problems(60, |inputs| !inputs.shape().seq_len().is_multiple_of(inputs.shape().block_size())) {
+        let (seq_len, tokens) = (inputs.shape().seq_len(), inputs.shape().padded_len());
+        let wide = changed(&inputs, |parts| {
+            for tensor in [&mut parts.q, &mut parts.k, &mut parts.v] {
+                *tensor = padded(tensor, tokens);
+            }
+            parts.indices = padded(&parts.indices, tokens);
+            parts.mask = padded(&parts.mask, tokens);
+            parts.sel_scale = parts.sel_scale.as_ref().map(|tensor| padded(tensor, tokens));
+            let Cotangents { d_out, d_lse, d_sliding } = &mut parts.cotangents;
+            *d_out = d_out.as_ref().map(|tensor| padded(tensor, tokens));
+            *d_lse = d_lse.as_ref().map(|tensor| padded(tensor, tokens));
+            *d_sliding = d_sliding.as_ref().map(|tensor| padded(tensor, tokens));
+        });
+        let mut found = Outputs::new();
+        for (field, tensor) in oracle::attend(&wide).iter() {
+            found.set(field, tensor.slice_axis(Axis(2), Slice::from(..seq_len)).to_owned());
+        }
+        assert_same(&oracle::attend(&inputs), &found, "padded");
+    }
+}
