@@ -21,10 +21,10 @@ pub fn judge(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> Vec<C
 fn compare_fields(answer: &Answer, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
     let bounds = answer.bounds.as_ref().expect("asked for with an arithmetic");
     let compare_field = |(field, values): (Field, &ArrayD<f64>)| {
-        let bound = |tier: &'_ Outputs| tier.get(field).cloned().expect("every output has its bounds");
-        let (rigorous, likely) = (bound(&bounds.rigorous), bound(&bounds.likely));
+        let rigorous = bounds.rigorous.get(field).expect("every output has its bounds");
+        let likely = bounds.likely.get(field).expect("every output has its bounds");
         let stored = arithmetic.stored(field);
-        compare(field, found.get(field), &Expected { values, rigorous: &rigorous, likely: &likely, stored })
+        compare(field, found.get(field), &Expected { values, rigorous, likely, stored })
     };
     answer.outputs.iter().map(compare_field).collect()
 }
