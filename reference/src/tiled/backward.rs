@@ -4,7 +4,7 @@ use nsa_corpus::Inputs;
 
 use super::forward::{Saved, TilesOf};
 use super::head::{Head, Scratch, Tile};
-use super::real::{Real, add_scaled};
+use crate::real::{Real, add_scaled};
 
 /// Sums in the accumulator's precision, without the factor `dim^(-1/2)` on all but `values`.
 struct Sums<R> {

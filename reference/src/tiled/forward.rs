@@ -1,7 +1,7 @@
 //! The forward: for each row, tiles are added one by one to a running maximum, sum and output.
 
 use super::head::{Head, Scratch, Tile};
-use super::real::{Real, add_scaled};
+use crate::real::{Real, add_scaled};
 
 /// What the forward stored for one kv head's query heads, rounded to the formats it is stored in.
 pub(super) struct Saved<R> {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use ndarray::{Array4, ArrayView2, s};
 use nsa_corpus::{Arithmetic, Inputs, Shape};
 
-use super::real::{Real, add_scaled};
+use crate::real::{Real, add_scaled};
 
 /// The keys of one block that a row attends to.
 #[derive(Clone, Debug)]

@@ -18,14 +18,13 @@
 mod backward;
 mod forward;
 mod head;
-mod real;
 
 use ndarray::{ArrayD, IxDyn};
 use nsa_corpus::{Arithmetic, Dot, Element, Field, Inputs, Outputs, Shape};
 use rayon::prelude::*;
 
+use crate::real::Real;
 use head::{Head, Scratch};
-use real::Real;
 
 /// Every field that `inputs` ask for, in the arithmetic of their element: f64, f32, or 16-bit with f32 accumulation.
 /// Formulas and the meaning of each field are those of [`regular_attend`](crate::regular_attend::attend).

@@ -1,4 +1,4 @@
-//! The number that a candidate computes with, and the casts that it makes.
+//! The number that a CPU candidate computes with, and the casts that it makes.
 
 use std::ops::{Add, AddAssign, Mul, MulAssign, Sub};
 
@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use nsa_corpus::Element;
 
 /// `f32` or `f64`: the accumulator.
-pub(super) trait Real:
+pub(crate) trait Real:
     Copy
     + Default
     + PartialOrd
@@ -85,7 +85,7 @@ impl Real for f64 {
 }
 
 /// `sum += factor * row`, elementwise: independent sums, so it vectorises without reordering any of them.
-pub(super) fn add_scaled<R: Real>(sum: &mut [R], factor: R, row: &[R]) {
+pub(crate) fn add_scaled<R: Real>(sum: &mut [R], factor: R, row: &[R]) {
     for (sum, value) in sum.iter_mut().zip(row) {
         *sum += factor * *value;
     }
