@@ -8,8 +8,11 @@
 pub mod backend;
 pub mod cli;
 pub mod compare;
+pub mod defect;
+pub mod detect;
 pub mod environment;
 pub mod judge;
+pub mod localize;
 pub mod minimize;
 mod number;
 pub mod records;

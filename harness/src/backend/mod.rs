@@ -121,7 +121,7 @@ impl Listed {
 }
 
 /// The backends that have a name of their own.
-pub const LISTED: [Listed; 6] = [
+pub const LISTED: [Listed; 7] = [
     Listed {
         name: "oracle",
         about: "the f64 oracle itself, judged as a candidate",
@@ -136,6 +136,11 @@ pub const LISTED: [Listed; 6] = [
         name: "tiled",
         about: "CPU candidate: online softmax by tiles, f32 and 16-bit as tensor cores round",
         make: || Ok(Box::new(tiled::Tiled)),
+    },
+    Listed {
+        name: "plain",
+        about: "CPU candidate, row by row: the implementation that known mistakes are planted in",
+        make: || Ok(Box::new(crate::defect::Plain::new(None))),
     },
     Listed { name: "cuda", about: "the CUDA kernels, the fastest rung for each problem", make: || cuda::make("cuda") },
     Listed {
