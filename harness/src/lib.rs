@@ -17,4 +17,5 @@ pub mod report;
 pub mod run;
 pub mod store;
 pub mod tightness;
+pub mod vacuity;
 pub mod verdict;
