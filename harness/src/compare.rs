@@ -202,14 +202,18 @@ fn judge(field: Field, expected: f64, found: f64, [budget, likely]: [f64; 2], st
     }
 }
 
+/// `batch 0, q_head 1, token 2`: a position in words.
+pub(crate) fn place(field: Field, index: &[usize]) -> String {
+    let places: Vec<String> = field.axes().iter().zip(index).map(|(axis, index)| format!("{axis} {index}")).collect();
+    places.join(", ")
+}
+
 impl Worst {
     /// The element in words, with both values.
     pub fn describe(&self, field: Field) -> String {
-        let place: Vec<String> =
-            field.axes().iter().zip(&self.index).map(|(axis, index)| format!("{axis} {index}")).collect();
         format!(
             "{field} at {}: expected {:e}, found {:e}, error {:.3e}, budget {:.3e} (error / budget {:.3})",
-            place.join(", "),
+            place(field, &self.index),
             self.expected,
             self.found,
             self.error,

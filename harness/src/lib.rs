@@ -8,6 +8,7 @@
 pub mod backend;
 pub mod cli;
 pub mod compare;
+pub mod determinism;
 pub mod environment;
 pub mod judge;
 pub mod minimize;

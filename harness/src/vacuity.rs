@@ -152,8 +152,8 @@ impl<'a> Check<'a> {
             Injected::Gain => 1.01 * self.values[at],
             Injected::SwappedRows => {
                 let row = at / self.width % self.rows;
-                let other = if row % 2 == 1 { at - self.width } else { at + self.width };
-                if row % 2 == 0 && row + 1 == self.rows { self.values[at] } else { self.values[other] }
+                let other = if row.is_multiple_of(2) { at + self.width } else { at - self.width };
+                if row.is_multiple_of(2) && row + 1 == self.rows { self.values[at] } else { self.values[other] }
             }
         }
     }

@@ -79,8 +79,8 @@ fn every_injected_fault_is_rejected_in_every_field_by_many_entries() {
 /// entry's others would have rejected the fault.
 #[test]
 fn the_vacuous_checks_of_the_corpus_are_what_was_reviewed() {
-    type Checks<'a> = BTreeMap<(&'a str, Field), BTreeMap<(Reason, Injected), Vec<Element>>>;
-    let mut checks: Checks<'_> = BTreeMap::new();
+    type Faults = BTreeMap<(Reason, Injected), Vec<Element>>;
+    let mut checks: BTreeMap<(&str, Field), Faults> = BTreeMap::new();
     for report in tiled() {
         for comparison in &report.comparisons {
             for (fault, reason) in &comparison.sensitivity.vacuous {
@@ -89,7 +89,7 @@ fn the_vacuous_checks_of_the_corpus_are_what_was_reviewed() {
             }
         }
     }
-    let line = |((name, field), faults): (&(&str, Field), &BTreeMap<(Reason, Injected), Vec<Element>>)| {
+    let line = |((name, field), faults): (&(&str, Field), &Faults)| {
         let all = entries().iter().find(|entry| entry.name == *name).unwrap().elements.len();
         let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for ((reason, fault), elements) in faults {

@@ -32,7 +32,7 @@ pub(super) struct Args {
     candidate: Candidate,
     #[command(flatten)]
     elements: Elements,
-    /// Run each case N times more and compare every bit with the first answer
+    /// Run each case N times more; each field must repeat as the backend declares: every bit, or but for the order of additions
     #[arg(long, value_name = "N", default_value_t = 0)]
     reruns: usize,
     /// List every check that an injected fault (zeros, sign flip, swapped rows, 1 % gain) would have passed, with the reason

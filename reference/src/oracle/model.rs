@@ -39,6 +39,8 @@ pub(super) struct Model {
     pub(super) value_dot: f64,
     /// What `<d_out, v>` can lose to underflow.
     pub(super) value_underflow: f64,
+    /// Compute, instead of the rigorous tier, what the order of additions can make of one answer before it is stored.
+    pub(super) order_only: bool,
     dim: f64,
 }
 
@@ -62,8 +64,14 @@ impl Model {
             value_dot: arithmetic.scores.constant(shape.value_dim()),
             dim: shape.dim() as f64,
             value_underflow: shape.value_dim() as f64 * flush,
+            order_only: false,
             arithmetic: arithmetic.clone(),
         }
+    }
+
+    /// The model of [`Model::order_only`].
+    pub(super) fn order_only(arithmetic: &Arithmetic, shape: &Shape) -> Self {
+        Model { order_only: true, ..Self::new(arithmetic, shape) }
     }
 
     /// The absolute error of `x = <q, k>` in both tiers. `magnitude = sum |q k|`, `square = sum (q k)^2`.
