@@ -146,29 +146,34 @@ impl<'a> Budgets<'a> {
         live.term.token.map_or(0.0, |token| self.inputs.k()[[row.batch, row.kv_head, token, d]])
     }
 
-    /// Budgets of `out` and `lse`, and of `sliding_out` and `sliding_lse` beside a window.
-    pub(crate) fn forward(&self) -> Outputs {
+    /// `out` and `lse`, and `sliding_out` and `sliding_lse` beside a window; then their budgets.
+    pub(crate) fn forward(&self) -> [Outputs; 2] {
         let shape = self.inputs.shape();
-        let mut budgets = Outputs::new();
+        let mut answer = [Outputs::new(), Outputs::new()];
         let mut parts = vec![(false, Field::Out, Field::Lse)];
         parts.extend(self.inputs.sliding_window().map(|_| (true, Field::SlidingOut, Field::SlidingLse)));
         for (sliding, out, lse) in parts {
-            let mut tensors = [out, lse].map(|field| ArrayD::zeros(IxDyn(&field.shape(shape))));
+            let zeros = || [out, lse].map(|field| ArrayD::zeros(IxDyn(&field.shape(shape))));
+            let mut tensors = [zeros(), zeros()];
             for row in self.rows() {
                 let (outs, lse) = self.forward_row(&row, &self.terms(&row, sliding));
-                for (d, budget) in outs.into_iter().enumerate() {
-                    tensors[0][[row.batch, row.head, row.token, d].as_slice()] = budget;
+                for (index, tensors) in tensors.iter_mut().enumerate() {
+                    for (d, out) in outs.iter().enumerate() {
+                        tensors[0][[row.batch, row.head, row.token, d].as_slice()] = out[index];
+                    }
+                    tensors[1][[row.batch, row.head, row.token].as_slice()] = lse[index];
                 }
-                tensors[1][[row.batch, row.head, row.token].as_slice()] = lse;
             }
-            let [outs, lses] = tensors;
-            budgets.set(out, outs);
-            budgets.set(lse, lses);
+            for (answer, [outs, lses]) in answer.iter_mut().zip(tensors) {
+                answer.set(out, outs);
+                answer.set(lse, lses);
+            }
         }
-        budgets
+        answer
     }
 
-    fn forward_row(&self, row: &Row, terms: &[Live]) -> (Vec<f64>, f64) {
+    /// Value and budget of each feature of `out`, and of `lse`.
+    fn forward_row(&self, row: &Row, terms: &[Live]) -> (Vec<[f64; 2]>, [f64; 2]) {
         let Budgets { u, u_p, scale, arithmetic, .. } = *self;
         let n = terms.len();
         let n_b = self.rescalings(terms);
@@ -194,13 +199,13 @@ impl<'a> Budgets<'a> {
             let products = (cast + (self.products(n) + n_b * u) * weighted) * (1.0 + s);
             let lost = self.least * sum(&|t| v[t].abs());
             let core = (centred + products + lost + (carried + 3.0 * u) * out.abs()) / (1.0 - s);
-            self.stored(arithmetic.output, out, if s < 1.0 { core } else { f64::INFINITY })
+            [out, self.stored(arithmetic.output, out, if s < 1.0 { core } else { f64::INFINITY })]
         });
         let ln_l = l.ln();
         let weights = if s < 1.0 { -(-s).ln_1p() } else { f64::INFINITY };
         let rounding = 4.0 * u * (m.abs() + ln_l.abs() + (m + ln_l).abs()) + 2.0 * u;
         let lse = weights + carried + rounding + arithmetic.exponential * ln_l.abs();
         let lse = if n == 0 { 0.0 } else { self.stored(arithmetic.lse, m + ln_l, lse) };
-        (out.collect(), lse)
+        (out.collect(), [m + ln_l, lse])
     }
 }
