@@ -280,14 +280,17 @@ impl Budgets<'_> {
         let Some(token) = live.term.token else { return };
         let m = counts.keys[[row.batch, row.kv_head, token].as_slice()];
         let p = gradient.weight;
-        let cast = if self.likely { 0.0 } else { self.u_p * p * (1.0 + eps) };
-        let each = p * eps + cast + self.least + (self.products(m) + 2.0 * self.u) * p * (1.0 + eps);
+        let each = |eps: f64, likely: bool| {
+            let cast = if likely { 0.0 } else { self.u_p * p * (1.0 + eps) };
+            p * eps + cast + self.least + (self.products(m) + 2.0 * self.u) * p * (1.0 + eps)
+        };
+        let [each, most] = [each(eps, self.likely), each(rigorous, false)];
         let square = (p * (1.0 + rigorous)).powi(2);
         for d in 0..self.inputs.shape().value_dim() {
             // Without a cotangent nothing is added, unless P may have overflowed and meets a zero.
             let added = match saved.d_out.as_ref().map(|d_out| d_out[d]) {
                 Some(d_out) => [p * d_out, each * d_out.abs(), square * (d_out * d_out)],
-                None => [0.0, if each == f64::INFINITY { each } else { 0.0 }, 0.0],
+                None => [0.0, if most.is_finite() { 0.0 } else { f64::INFINITY }, 0.0],
             };
             sums.add([row.batch, row.kv_head, token, d], added);
         }
