@@ -4,6 +4,7 @@ use ndarray::{ArrayD, Dimension, IxDyn};
 use nsa_corpus::{Element, Field};
 use serde::{Deserialize, Serialize};
 
+use crate::tightness::Tightness;
 use crate::verdict::{Class, Failure};
 
 /// What a field is compared with.
@@ -37,6 +38,9 @@ pub struct Comparison {
     pub worst: Option<Worst>,
     /// The first reason to fail.
     pub failure: Option<Failure>,
+    /// How much of the budgets the errors take; reports hold the sums over all cases instead.
+    #[serde(skip)]
+    pub tightness: Tightness,
 }
 
 /// The worst element of a field.
@@ -74,8 +78,17 @@ enum Judged {
 
 /// Compares `found` with what was expected of `field`. A missing field, or one of another shape, fails.
 pub fn compare(field: Field, found: Option<&ArrayD<f64>>, expected: &Expected<'_>) -> Comparison {
-    let mut comparison =
-        Comparison { field, elements: 0, failed: 0, suspect: 0, leaked: 0, unbounded: 0, worst: None, failure: None };
+    let mut comparison = Comparison {
+        field,
+        elements: 0,
+        failed: 0,
+        suspect: 0,
+        leaked: 0,
+        unbounded: 0,
+        worst: None,
+        failure: None,
+        tightness: Tightness::default(),
+    };
     let shape = expected.values.shape();
     let wrong = match found {
         None => Some(format!("{field} is missing; expected shape {shape:?}")),
@@ -109,11 +122,20 @@ impl Comparison {
             judge(value, found, [budget, likely], expected.stored)
         };
         let error = (found - value).abs();
-        let ratio = match judged {
+        let ratio_to = |budget: f64| match judged {
             Judged::NonFinite => f64::INFINITY,
             _ if found == value || !error.is_finite() || budget == f64::INFINITY => 0.0,
             _ => error / budget,
         };
+        let ratio = ratio_to(budget);
+        if value.is_finite() && budget < f64::INFINITY && !(error == f64::INFINITY && matches!(judged, Judged::Fine)) {
+            self.tightness.add(ratio, ratio_to(likely));
+        } else {
+            self.tightness.apart += 1;
+        }
+        if matches!(judged, Judged::Fine) && !(ratio > self.worst.as_ref().map_or(0.0, |worst| worst.ratio)) {
+            return;
+        }
         let worst = Worst { index: index.as_array_view().to_vec(), expected: value, found, error, budget, ratio };
         match judged {
             Judged::Fine => {}

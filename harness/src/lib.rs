@@ -16,4 +16,5 @@ pub mod records;
 pub mod report;
 pub mod run;
 pub mod store;
+pub mod tightness;
 pub mod verdict;

@@ -6,11 +6,12 @@ use nsa_corpus::{Element, Entry, Error};
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::output::{Json, catch_interrupt, interrupted, progress, table};
+use super::output::{Json, catch_interrupt, interrupted, progress, table, tightness_table};
 use super::select::{Candidate, Elements, select};
 use super::{Outcome, Refusal};
 use crate::report::Report;
 use crate::run::{rerun, run_entry};
+use crate::tightness::Summary;
 use crate::verdict::Verdict;
 
 /// Arguments of `run`.
@@ -67,7 +68,8 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     if left_out > 0 {
         args.json.text(&format!("interrupted: {left_out} of {} cases were not run\n", jobs.len()));
     }
-    let content = json!({ "candidate": args.candidate.name(), "left_out": left_out, "reports": reports });
+    let mut content = json!({ "candidate": args.candidate.name(), "left_out": left_out, "reports": reports });
+    Summary::of(&reports).add_to(&mut content);
     args.json.write("run", content)?;
     Ok(outcome(&reports, left_out))
 }
@@ -107,6 +109,7 @@ fn render(reports: &[Report], args: &Args) -> String {
             other => text.push_str(&format!("  {other}\n")),
         }
     }
+    text.push_str(&tightness_table(&Summary::of(reports)));
     text.push_str(&summary(reports));
     if let Some(report) = reports.iter().find(|report| report.verdict.failure().is_some()) {
         let (name, element) = (&report.name, report.element);

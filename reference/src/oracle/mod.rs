@@ -50,7 +50,7 @@ use rayon::prelude::*;
 
 use backward::{Region, Saved, Sums, backward as backward_regions};
 use forward::{Forward, forward as forward_part};
-use model::{LIKELY, Model, RIGOROUS, TIERS};
+use model::{LIKELY, Model, RIGOROUS, TIERS, cap};
 use packed::Head;
 use spans::Part;
 
@@ -224,4 +224,7 @@ fn finish(model: &Model, field: Field, sums: &Sums, kept: usize, bounds: &mut [V
             if error == 0.0 { 0.0 } else { model.stored(stored, sums.values[index], error) }
         }));
     }
+    let [rigorous, likely] = bounds;
+    let first = rigorous.len() - kept;
+    cap(&mut likely[first..], &rigorous[first..]);
 }

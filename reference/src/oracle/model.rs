@@ -11,6 +11,11 @@ pub(super) const LIKELY: usize = 1;
 /// Standard deviations that the likely tier allows a sum of independent roundings (Hoeffding's inequality).
 const DEVIATIONS: f64 = 6.0;
 
+/// Holds the likely tier to the rigorous one: over a few terms, six standard deviations are more than the worst case.
+pub(super) fn cap(likely: &mut [f64], rigorous: &[f64]) {
+    likely.iter_mut().zip(rigorous).for_each(|(likely, rigorous)| *likely = likely.min(*rigorous));
+}
+
 /// The constants that every row of a problem shares.
 pub(super) struct Model {
     pub(super) arithmetic: Arithmetic,
