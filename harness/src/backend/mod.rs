@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// An implementation of the contract (docs/semantics.md), or of a part of it.
 pub trait Backend: Send + Sync {
@@ -37,6 +38,11 @@ pub trait Backend: Send + Sync {
     fn reads_only_what_it_attends_to(&self, inputs: &Inputs) -> bool {
         let _ = inputs;
         false
+    }
+
+    /// What it says of where it runs: versions, the device. Null where there is nothing to say.
+    fn environment(&self) -> Value {
+        Value::Null
     }
 
     /// Whether it computes this problem.
