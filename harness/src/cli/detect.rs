@@ -15,7 +15,9 @@ use super::{Outcome, Refusal};
 use crate::backend::by_name;
 use crate::backend::cuda::Cuda;
 use crate::defect::defects;
-use crate::detect::{Failed, Fate, Job, Plant, Rejections, Row, Rule, baseline, fates, jobs, markdown, plants};
+use crate::detect::{
+    Failed, Fate, Job, Plant, Rejections, Row, Rule, baseline, explain, explained, fates, jobs, markdown, plants,
+};
 
 /// The inputs of the seed's own test, at its size.
 const MOCK_INPUTS: &str = "seed/mock_inputs";
@@ -49,6 +51,9 @@ pub(super) struct Args {
     /// Only mistakes whose name contains TEXT
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// Also place and name each mistake from its answers, and minimise its counterexample
+    #[arg(long)]
+    explain: bool,
     /// Write the kill matrix as a page to FILE too
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -116,6 +121,9 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
             let mut row = fates(plant, &jobs, &rules, &rejections)?;
             if !mock.is_empty() {
                 row.on_mock_inputs = fates(plant, &mock, &rules, &rejections)?.fates;
+            }
+            if args.explain {
+                explain(plant, &jobs, &mut row)?;
             }
             bar.inc(1);
             Ok(row)
@@ -213,6 +221,7 @@ fn render(found: &Found) -> String {
             found.cases
         ));
     }
+    text.push_str(&explained(&found.rows));
     if found.rows.len() < found.plants {
         text.push_str(&format!("interrupted: {} mistakes were not planted\n", found.plants - found.rows.len()));
     }

@@ -1,6 +1,7 @@
 //! Whether planted mistakes are noticed: each is planted in a backend that passes without it, and run through cases until
 //! every rule has rejected it or no case is left.
 
+mod explain;
 mod markdown;
 mod rule;
 
@@ -18,6 +19,7 @@ use crate::defect::{Defect, Expected, planted};
 use crate::run::{rerun, run_entry};
 use crate::verdict::{Class, Verdict};
 
+pub use explain::{Minimal, Placed, explain, explained};
 pub use markdown::{digest, markdown};
 pub use rule::{Reference, Rule};
 
@@ -98,6 +100,8 @@ impl Plant<'_> {
             equivalent,
             fates: BTreeMap::new(),
             on_mock_inputs: BTreeMap::new(),
+            placed: None,
+            minimal: None,
             seconds: 0.0,
         }
     }
@@ -184,6 +188,12 @@ pub struct Row {
     /// By rule, on the seed's mock inputs alone, where that was asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub on_mock_inputs: BTreeMap<Rule, Fate>,
+    /// How it was placed and named, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Placed>,
+    /// How small its counterexample gets, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimal: Option<Minimal>,
     /// Wall-clock time.
     pub seconds: f64,
 }

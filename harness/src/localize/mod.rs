@@ -95,6 +95,17 @@ pub fn terms(inputs: &Inputs, defect: &Defect, field: Field, place: &[usize]) ->
     found
 }
 
+/// The elements that `defect` puts off their right values by more than their budgets in the answer of `evidence`, if it is planted
+/// there; nothing for one whose answer depends on the run.
+pub fn changed(defect: &Defect, evidence: &Evidence) -> Vec<(Field, Vec<usize>)> {
+    let Evidence { inputs, arithmetic, outputs } = evidence;
+    let Some(answer) = likely::predict(defect, inputs, outputs) else { return Vec::new() };
+    residual::residuals(inputs, arithmetic, outputs)
+        .iter()
+        .flat_map(|residual| residual.against(answer.get(residual.field)))
+        .collect()
+}
+
 impl Localization {
     /// A short word that stays the same while a case shrinks, to tell failures of one field apart: the likeliest mistake, where
     /// one stands out.

@@ -21,6 +21,13 @@ impl Residual {
         let worst = self.wrong.iter().max_by(|(_, left), (_, right)| left.total_cmp(right));
         worst.map_or(&[], |(index, _)| index)
     }
+
+    /// The elements in which `answer` would be wrong.
+    pub(super) fn against(&self, answer: Option<&ArrayD<f64>>) -> Vec<(Field, Vec<usize>)> {
+        let Some(answer) = answer else { return Vec::new() };
+        let other = residual(self.field, &self.expected, &self.budget, answer);
+        other.wrong.into_iter().map(|(index, _)| (self.field, index)).collect()
+    }
 }
 
 /// Every field that is present in the right shape; the others are wrong in a way that has no place.
