@@ -42,6 +42,8 @@ pub struct Compiler {
     // The library compiles one program at a time: it guards its state by one lock of its own anyway.
     library: Mutex<CompilerLibrary>,
     version: (u32, u32),
+    /// Version and, of a library found as a file, its bytes: two releases of one version differ there.
+    identity: String,
     path: PathBuf,
     cache: Option<PathBuf>,
 }
@@ -71,7 +73,8 @@ impl Compiler {
         for (path, builtins) in candidates.chain(by_name) {
             if let Ok(library) = CompilerLibrary::open(&path, builtins.as_deref()) {
                 let version = library.version();
-                return Ok(Compiler { library: Mutex::new(library), version, path, cache });
+                let identity = identity(version, &path);
+                return Ok(Compiler { library: Mutex::new(library), version, identity, path, cache });
             }
         }
         Err(Unavailable::NoCompiler { searched: folders })
@@ -125,9 +128,17 @@ impl Compiler {
     /// Name of the cache's entry: a digest of everything that decides the result.
     fn key(&self, text: &str, flags: &[String]) -> String {
         let mut hasher = Sha256::new();
-        hasher.update(format!("nvrtc {} {}\n{}\n{text}", self.version.0, self.version.1, flags.join("\n")).as_bytes());
+        hasher.update(format!("{}\n{}\n{text}", self.identity, flags.join("\n")).as_bytes());
         source::hex(&hasher.finalize()) + ".cubin"
     }
+}
+
+/// Which compiler this is, as the cache tells compilers apart.
+fn identity((major, minor): (u32, u32), path: &Path) -> String {
+    let file = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let bytes = fs::metadata(&file).map_or(0, |metadata| metadata.len());
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    format!("nvrtc {major}.{minor} {name} {bytes}")
 }
 
 /// Kept between runs, in the user's cache folder.
@@ -243,6 +254,25 @@ mod tests {
         }
         fs::write(&path, &bytes[..20]).unwrap();
         assert_eq!(read_entry(&path), None);
+    }
+
+    #[test]
+    fn the_cache_tells_sources_headers_flags_architectures_and_compilers_apart() {
+        let Ok(mut compiler) = Compiler::with_cache(None) else {
+            eprintln!("skipped: no NVRTC");
+            return;
+        };
+        let flags = |arch: &str| vec!["-DELEMENT=1".to_owned(), format!("--gpu-architecture={arch}")];
+        let text = source::flatten("delta", None);
+        let key = compiler.key(&text, &flags("sm_90a"));
+        assert_eq!(compiler.key(&text, &flags("sm_90a")), key);
+        assert_ne!(compiler.key(&text, &flags("sm_80")), key);
+        assert_ne!(compiler.key(&text, &flags("sm_90a")[1..]), key);
+        // The text is flattened: a header's change is a change of it.
+        assert!(text.contains("struct Dims {"));
+        assert_ne!(compiler.key(&text.replacen("long long batch", "long batch", 1), &flags("sm_90a")), key);
+        compiler.identity = identity((13, 1), &compiler.path);
+        assert_ne!(compiler.key(&text, &flags("sm_90a")), key);
     }
 
     #[test]

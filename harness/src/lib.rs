@@ -9,6 +9,7 @@ pub mod backend;
 pub mod cli;
 pub mod compare;
 pub mod environment;
+pub mod excerpt;
 pub mod judge;
 pub mod minimize;
 mod number;

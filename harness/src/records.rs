@@ -174,7 +174,7 @@ fn check_case(record: &Record, name: &str, case: &RecordedCase, file: &TensorFil
         }
         outputs.set(*field, tensor);
     }
-    let arithmetic = Variant::uniform(record.rung).arithmetic(record.element);
+    let arithmetic = Variant::uniform(record.rung).arithmetic(inputs.shape(), record.element);
     let again = verdict(&judge(&inputs, &arithmetic, &outputs));
     if again.word() != case.verdict && !(case.verdict == "inconclusive" && again.word() == "fail") {
         return Err(format!("recorded as {}, judged again: {again}", case.verdict));
