@@ -70,14 +70,20 @@ impl Compiler {
         let folders = folders();
         let candidates = folders.iter().flat_map(|folder| libraries(folder));
         let by_name = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"].map(|name| (PathBuf::from(name), None));
-        for (path, builtins) in candidates.chain(by_name) {
-            if let Ok(library) = CompilerLibrary::open(&path, builtins.as_deref()) {
-                let version = library.version();
-                let identity = identity(version, &path);
-                return Ok(Compiler { library: Mutex::new(library), version, identity, path, cache });
-            }
-        }
-        Err(Unavailable::NoCompiler { searched: folders })
+        Self::open_first(candidates.chain(by_name), cache).ok_or(Unavailable::NoCompiler { searched: folders })
+    }
+
+    /// The first library, each with its builtins, that opens and is NVRTC.
+    fn open_first(
+        mut candidates: impl Iterator<Item = (PathBuf, Option<PathBuf>)>,
+        cache: Option<PathBuf>,
+    ) -> Option<Compiler> {
+        candidates.find_map(|(path, builtins)| {
+            let library = CompilerLibrary::open(&path, builtins.as_deref()).ok()?;
+            let version = library.version();
+            let identity = identity(version, &path);
+            Some(Compiler { library: Mutex::new(library), version, identity, path, cache: cache.clone() })
+        })
     }
 
     /// Major and minor version of NVRTC.
@@ -254,6 +260,23 @@ mod tests {
         }
         fs::write(&path, &bytes[..20]).unwrap();
         assert_eq!(read_entry(&path), None);
+    }
+
+    #[test]
+    fn what_is_no_nvrtc_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["libnvrtc.so.13", "libnvrtc-builtins.so.13.0"] {
+            fs::write(folder.path().join(name), "no library").unwrap();
+        }
+        assert_eq!(libraries(folder.path()).len(), 1);
+        assert!(Compiler::open_first(libraries(folder.path()).into_iter(), None).is_none());
+        assert!(libraries(&folder.path().join("absent")).is_empty());
+        // A library that is another one lacks the symbols.
+        let other = [("libm.so.6".into(), None), ("libc.so.6".into(), Some("libm.so.6".into()))];
+        assert!(Compiler::open_first(other.into_iter(), None).is_none());
+        let searched = vec![folder.path().to_owned()];
+        let message = Unavailable::NoCompiler { searched }.to_string();
+        assert!(message.contains("libnvrtc") && message.contains(&*folder.path().to_string_lossy()), "{message}");
     }
 
     #[test]

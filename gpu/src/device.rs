@@ -137,3 +137,30 @@ impl Device {
         Ok(function)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn what_is_missing_is_an_error_that_says_so() {
+        match availability() {
+            Ok(info) => assert!(device_count() > 0 && info.arch().starts_with("sm_"), "{info:?}"),
+            Err(reason) => assert!(reason.to_string().len() > 10, "{reason}"),
+        }
+        let error = Device::open(1 << 20).unwrap_err();
+        let Kind::Unavailable(reason) = error.kind() else { panic!("{error}") };
+        let expected = matches!(reason, Unavailable::NoDriver | Unavailable::Driver(_) | Unavailable::NoDevice { .. });
+        assert!(expected, "{reason:?}");
+    }
+
+    #[test]
+    fn only_hopper_has_instructions_of_its_own() {
+        let arch = |capability| {
+            let (name, driver, compiler) = (String::new(), (13, 0), (13, 0));
+            DeviceInfo { ordinal: 0, name, capability, multiprocessors: 1, cache_bytes: 1, driver, compiler }.arch()
+        };
+        assert_eq!([(8, 0), (9, 0), (10, 0), (12, 0)].map(arch), ["sm_80", "sm_90a", "sm_100", "sm_120"]);
+    }
+}
