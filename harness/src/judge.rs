@@ -12,10 +12,16 @@ use crate::verdict::Verdict;
 /// The gradients are judged given the `out` and `lse` that the implementation itself saved, so that a forward error is not
 /// charged again. Where those are unusable (missing, of another shape, not finite where the oracle is) the oracle's serve.
 pub fn judge(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
+    let answers = expected(inputs, arithmetic, found);
+    answers.iter().flat_map(|answer| compare_fields(answer, arithmetic, found)).collect()
+}
+
+/// What `found` is judged by: the forward fields and the gradients, with their budgets.
+pub(crate) fn expected(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> [Answer; 2] {
     let forward = oracle::forward(inputs, Some(arithmetic));
     let saved = saved(&forward.outputs, found);
     let backward = oracle::backward(inputs, &saved, Some(arithmetic));
-    [&forward, &backward].into_iter().flat_map(|answer| compare_fields(answer, arithmetic, found)).collect()
+    [forward, backward]
 }
 
 /// As [`judge`], for `tokens` alone and for the fields that `found` holds, whose rows belong to all tokens.
@@ -64,7 +70,7 @@ fn compare_fields(answer: &Answer, arithmetic: &Arithmetic, found: &Outputs) -> 
 }
 
 /// The forward fields that the gradients are judged by: the candidate's own, element by element, where they can be used.
-fn saved(oracle: &Outputs, found: &Outputs) -> Outputs {
+pub(crate) fn saved(oracle: &Outputs, found: &Outputs) -> Outputs {
     let mut saved = oracle.clone();
     for (field, values) in oracle.iter() {
         let Some(found) = found.get(field).filter(|found| found.shape() == values.shape()) else { continue };

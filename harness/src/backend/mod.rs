@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// An implementation of the contract (docs/semantics.md), or of a part of it.
 pub trait Backend: Send + Sync {
@@ -37,6 +38,11 @@ pub trait Backend: Send + Sync {
     fn reads_only_what_it_attends_to(&self, inputs: &Inputs) -> bool {
         let _ = inputs;
         false
+    }
+
+    /// What it says of where it runs: versions, the device. Null where there is nothing to say.
+    fn environment(&self) -> Value {
+        Value::Null
     }
 
     /// Whether it computes this problem.
@@ -121,7 +127,7 @@ impl Listed {
 }
 
 /// The backends that have a name of their own.
-pub const LISTED: [Listed; 7] = [
+pub const LISTED: [Listed; 8] = [
     Listed {
         name: "oracle",
         about: "the f64 oracle itself, judged as a candidate",
@@ -136,6 +142,11 @@ pub const LISTED: [Listed; 7] = [
         name: "tiled",
         about: "CPU candidate: online softmax by tiles, f32 and 16-bit as tensor cores round",
         make: || Ok(Box::new(tiled::Tiled)),
+    },
+    Listed {
+        name: "plain",
+        about: "CPU candidate, row by row: the implementation that known mistakes are planted in",
+        make: || Ok(Box::new(crate::defect::Plain::new(None))),
     },
     Listed { name: "cuda", about: "the CUDA kernels, the fastest rung for each problem", make: || cuda::make("cuda") },
     Listed {

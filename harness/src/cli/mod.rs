@@ -4,7 +4,6 @@ mod backends;
 mod bench;
 mod compute;
 mod detect;
-mod detect_cuda;
 mod fuzz;
 mod golden;
 mod gradcheck;
