@@ -12,6 +12,7 @@ pub mod defect;
 pub mod detect;
 pub mod determinism;
 pub mod environment;
+pub mod excerpt;
 pub mod judge;
 pub mod localize;
 pub mod minimize;

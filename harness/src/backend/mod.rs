@@ -127,7 +127,7 @@ impl Listed {
 }
 
 /// The backends that have a name of their own.
-pub const LISTED: [Listed; 7] = [
+pub const LISTED: [Listed; 8] = [
     Listed {
         name: "oracle",
         about: "the f64 oracle itself, judged as a candidate",
@@ -159,6 +159,11 @@ pub const LISTED: [Listed; 7] = [
         about: "the CUDA kernels, tensor rung: 16-bit mma",
         make: || cuda::make("cuda:tensor"),
     },
+    Listed {
+        name: "cuda:apart",
+        about: "the same, each tensor in turn spread over 2^32 elements; cuda:plain:apart and cuda:tensor:apart too",
+        make: || cuda::make("cuda:apart"),
+    },
 ];
 
 /// The backend of this name.
@@ -170,6 +175,9 @@ pub fn by_name(name: &str) -> Result<Box<dyn Backend>, Unavailable> {
         let guest = guest::GuestBackend::start(name, guest::Limits::from_environment());
         let guest = guest.map_err(|reason| Unavailable(format!("backend `{name}` is not available: {reason}")))?;
         return Ok(Box::new(guest));
+    }
+    if name.starts_with("cuda:") {
+        return cuda::make(name).map_err(|reason| Unavailable(format!("backend `{name}` is not available: {reason}")));
     }
     match LISTED.iter().find(|listed| listed.name == name) {
         Some(listed) => {

@@ -16,7 +16,7 @@ use crate::backend::by_name;
 use crate::backend::cuda::Cuda;
 use crate::defect::defects;
 use crate::detect::{
-    Failed, Fate, Job, Plant, Rejections, Row, Rule, baseline, explain, explained, fates, jobs, markdown, plants,
+    Failed, Fate, Job, Means, Plant, Rejections, Row, Rule, baseline, explain, explained, fates, jobs, markdown, plants,
 };
 
 /// The inputs of the seed's own test, at its size.
@@ -28,7 +28,8 @@ const MOCK_INPUTS: &str = "seed/mock_inputs";
     after_help = "Plants known mistakes one by one and runs the corpus, cheapest cases first, until a case shows each. Without any mistake
 the candidate must pass first. What is planted depends on the candidate:
   plain          every mistake of harness/defects: in the plain implementation, or round it
-  cuda           the faults of gpu/mutants, in the CUDA kernels
+  cuda           the faults of gpu/mutants, in the CUDA kernels; those of offsets with tensors set 2^32 elements apart too,
+                 and races that did not happen under compute-sanitizer's racecheck, where it is named
   any other      the mistakes that change what a backend is given or answers
 
 Examples:
@@ -36,7 +37,7 @@ Examples:
   nsa-diff detect --rule all 'seed/mock_inputs' --element f16
   nsa-diff detect --rule all --markdown docs/detection.md --json detection.json
   nsa-diff detect --candidate guest:yours.py --only gain
-  nsa-diff detect --candidate cuda --json mutants.json"
+  nsa-diff detect --candidate cuda --json mutants.json --sanitizer compute-sanitizer"
 )]
 pub(super) struct Args {
     /// Entries to run [default: all]
@@ -57,6 +58,9 @@ pub(super) struct Args {
     /// Write the kill matrix as a page to FILE too
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// The program compute-sanitizer, for races in CUDA kernels
+    #[arg(long, value_name = "PROGRAM")]
+    sanitizer: Option<String>,
     #[command(flatten)]
     elements: Elements,
     #[command(flatten)]
@@ -109,16 +113,25 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     bar.set_message("without any mistake");
     let rejections = match &inner {
         Some(inner) => baselines(&jobs, &rules, inner.as_ref(), &bar)?,
-        None => Rung::ALL.into_iter().try_fold(Rejections::default(), |_, rung| {
-            baselines(&jobs, &rules, &Cuda::new(Some(rung), None, 8)?, &bar)
+        None => Rung::ALL.into_iter().try_fold(Rejections::default(), |mut all, rung| {
+            all.extend(baselines(&jobs, &rules, &Cuda::new(Some(rung), None, 8)?, &bar)?);
+            Ok::<_, Refusal>(all)
         })?,
     };
+    let means = Means { sanitizer: args.sanitizer.as_deref() };
+    let kernels: Vec<_> = plants.iter().filter_map(Plant::kernel).collect();
+    if !kernels.is_empty() && !interrupted() {
+        means.baseline(&kernels)?;
+    }
     bar.set_message("planting");
     let rows: Vec<Row> = plants
         .par_iter()
         .filter(|_| !interrupted())
         .map(|plant| {
-            let mut row = fates(plant, &jobs, &rules, &rejections)?;
+            let mut row = match plant.kernel() {
+                Some(mutant) => means.fates(plant, mutant, &jobs, &rules, &rejections)?,
+                None => fates(plant, &jobs, &rules, &rejections)?,
+            };
             if !mock.is_empty() {
                 row.on_mock_inputs = fates(plant, &mock, &rules, &rejections)?.fates;
             }

@@ -2,6 +2,7 @@
 //! every rule has rejected it or no case is left.
 
 mod explain;
+mod kernel;
 mod markdown;
 mod rule;
 
@@ -20,6 +21,7 @@ use crate::run::{rerun, run_entry};
 use crate::verdict::{Class, Verdict};
 
 pub use explain::{Minimal, Placed, explain, explained};
+pub use kernel::Means;
 pub use markdown::{digest, markdown};
 pub use rule::{Reference, Rule};
 
@@ -78,6 +80,14 @@ impl Plant<'_> {
         match self {
             Plant::Defect(defect, _) => &defect.name,
             Plant::Kernel(mutant) => &mutant.name,
+        }
+    }
+
+    /// The fault, where it is one of a kernel.
+    pub fn kernel(&self) -> Option<&Mutant> {
+        match self {
+            Plant::Defect(..) => None,
+            Plant::Kernel(mutant) => Some(mutant),
         }
     }
 
@@ -241,6 +251,14 @@ pub enum Failed {
     /// The backend is not to be had.
     #[error("{0}")]
     Backend(#[from] Unavailable),
+    /// The sanitizer does not run.
+    #[error("{program}: {message}")]
+    Sanitizer {
+        /// The program.
+        program: String,
+        /// How it ended, and its last lines.
+        message: String,
+    },
     /// Without any mistake planted it fails.
     #[error("{candidate} fails {entry} {element} without any mistake planted: {message}")]
     Baseline {
