@@ -41,12 +41,17 @@ mod kernels;
 mod model;
 mod packed;
 mod rows;
+mod sampled;
 mod spans;
 mod tiles;
+
+use std::borrow::Cow;
 
 use ndarray::{ArrayD, IxDyn};
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
 use rayon::prelude::*;
+
+pub use sampled::{Sample, SampledField, sampled_backward, sampled_forward, sampled_order_bounds};
 
 use backward::{Region, Saved, Sums, backward as backward_regions};
 use forward::{Forward, forward as forward_part};
@@ -125,11 +130,9 @@ fn backward_with(inputs: &Inputs, saved: &Outputs, model: Option<&Model>) -> Ans
     }
     let heads = heads(inputs);
     let parts = parts(inputs);
-    let fields: Vec<[Vec<f64>; 2]> =
-        parts.iter().map(|part| fields_of(*part).map(|field| saved_field(inputs, saved, field))).collect();
+    let fields = saved_fields(inputs, &parts, saved);
     let zeros = vec![0.0; fields[0][1].len()];
-    let saved: Vec<Saved<'_>> =
-        parts.iter().zip(&fields).map(|(part, [out, lse])| saved_part(inputs, *part, out, lse, &zeros)).collect();
+    let saved = saved_parts(inputs, &parts, &fields, &zeros);
     let regions = backward_regions(inputs, &heads, &saved, model);
     gradients(inputs, regions, model)
 }
@@ -172,11 +175,25 @@ fn fields_of(part: Part) -> [Field; 2] {
     }
 }
 
-fn saved_field(inputs: &Inputs, saved: &Outputs, field: Field) -> Vec<f64> {
+fn saved_fields<'a>(inputs: &Inputs, parts: &[Part], saved: &'a Outputs) -> Vec<[Cow<'a, [f64]>; 2]> {
+    parts.iter().map(|part| fields_of(*part).map(|field| saved_field(inputs, saved, field))).collect()
+}
+
+fn saved_field<'a>(inputs: &Inputs, saved: &'a Outputs, field: Field) -> Cow<'a, [f64]> {
     let expected = field.shape(inputs.shape());
     let tensor = saved.get(field).unwrap_or_else(|| panic!("saved outputs lack {field}"));
     assert_eq!(tensor.shape(), expected, "shape of the saved {field}");
-    tensor.iter().copied().collect()
+    tensor.as_slice().map_or_else(|| tensor.iter().copied().collect(), Cow::Borrowed)
+}
+
+/// The parts with what was saved of them; `zeros` are as many as rows.
+fn saved_parts<'a>(
+    inputs: &'a Inputs,
+    parts: &[Part],
+    fields: &'a [[Cow<'a, [f64]>; 2]],
+    zeros: &'a [f64],
+) -> Vec<Saved<'a>> {
+    parts.iter().zip(fields).map(|(part, [out, lse])| saved_part(inputs, *part, out, lse, zeros)).collect()
 }
 
 fn saved_part<'a>(inputs: &'a Inputs, part: Part, out: &'a [f64], center: &'a [f64], offset: &'a [f64]) -> Saved<'a> {
