@@ -30,7 +30,7 @@ fn compare_fields(answer: &Answer, arithmetic: &Arithmetic, found: &Outputs) -> 
 }
 
 /// The forward fields that the gradients are judged by: the candidate's own, element by element, where they can be used.
-fn saved(oracle: &Outputs, found: &Outputs) -> Outputs {
+pub(crate) fn saved(oracle: &Outputs, found: &Outputs) -> Outputs {
     let mut saved = oracle.clone();
     for (field, values) in oracle.iter() {
         let Some(found) = found.get(field).filter(|found| found.shape() == values.shape()) else { continue };

@@ -8,6 +8,7 @@
 pub mod backend;
 pub mod cli;
 pub mod compare;
+pub mod determinism;
 pub mod environment;
 pub mod judge;
 pub mod minimize;
@@ -16,4 +17,6 @@ pub mod records;
 pub mod report;
 pub mod run;
 pub mod store;
+pub mod tightness;
+pub mod vacuity;
 pub mod verdict;

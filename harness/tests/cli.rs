@@ -247,7 +247,7 @@ fn the_same_seed_gives_the_same_cases() {
         let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
         assert_eq!(report["schema"], "nsa-diff/fuzz/1");
         assert_eq!(report["cases"], 60);
-        ["elements", "verdicts", "covered", "skips"].map(|key| report[key].to_string())
+        ["elements", "verdicts", "covered", "skips", "judged", "tightness"].map(|key| report[key].to_string())
     };
     let first = run("5", "a.json");
     assert_eq!(first, run("5", "b.json"));

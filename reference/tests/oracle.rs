@@ -1,7 +1,7 @@
 //! The oracle against the transcription, and against itself on other thread counts.
 
 use ndarray::{Array3, Array4};
-use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs, Outputs};
+use nsa_corpus::{Arithmetic, Cotangents, Element, Field, InputParts, Inputs, Outputs};
 use nsa_reference::{oracle, regular_attend};
 
 struct Draw(u64);
@@ -96,7 +96,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let inputs = problem(11);
-            let arithmetic = nsa_corpus::Arithmetic::f32();
+            let arithmetic = Arithmetic::f32();
             let forward = oracle::forward(&inputs, Some(&arithmetic));
             let backward = oracle::backward(&inputs, &forward.outputs, Some(&arithmetic));
             let (forward_bounds, backward_bounds) = (forward.bounds.unwrap(), backward.bounds.unwrap());
@@ -116,4 +116,25 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
     assert!(one.len() > 8);
     assert_eq!(one, bits(2));
     assert_eq!(one, bits(7));
+}
+
+#[test]
+fn the_likely_budget_is_never_above_the_rigorous_one() {
+    let mut tighter = 0;
+    for seed in 0..100 {
+        let inputs = problem(seed);
+        for arithmetic in [Arithmetic::f32(), Arithmetic::tensor_core(Element::Bf16)] {
+            let forward = oracle::forward(&inputs, Some(&arithmetic));
+            let backward = oracle::backward(&inputs, &forward.outputs, Some(&arithmetic));
+            for bounds in [forward.bounds.unwrap(), backward.bounds.unwrap()] {
+                for (field, rigorous) in bounds.rigorous.iter() {
+                    for (likely, rigorous) in bounds.likely.get(field).unwrap().iter().zip(rigorous) {
+                        assert!(likely <= rigorous, "seed {seed} {field}: {likely:e} above {rigorous:e}");
+                        tighter += usize::from(likely < rigorous);
+                    }
+                }
+            }
+        }
+    }
+    assert!(tighter > 1000, "{tighter}");
 }

@@ -10,7 +10,7 @@ use quickcheck::{Arbitrary, Gen};
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::output::{Json, catch_interrupt, interrupted, progress};
+use super::output::{Json, catch_interrupt, interrupted, progress, tightness_table};
 use super::select::{Candidate, Elements};
 use super::{Outcome, Refusal};
 use crate::backend::Backend;
@@ -18,6 +18,7 @@ use crate::minimize::{Effort, Signature, minimize};
 use crate::report::Report;
 use crate::run::run_case;
 use crate::store::store;
+use crate::tightness::Summary;
 use crate::verdict::Verdict;
 
 /// Cases drawn, run and reported together.
@@ -82,7 +83,7 @@ struct Progress {
     skips: BTreeMap<String, usize>,
     signatures: BTreeSet<(Element, Signature)>,
     found: Vec<serde_json::Value>,
-    ratio_max: f64,
+    tightness: Summary,
 }
 
 pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
@@ -137,7 +138,7 @@ impl Progress {
             return;
         }
         report.covers.iter().for_each(|tag| *self.covered.entry(tag.clone()).or_default() += 1);
-        self.ratio_max = self.ratio_max.max(report.worst_ratio());
+        self.tightness.add(report);
     }
 }
 
@@ -184,30 +185,17 @@ fn finish(args: &Args, done: &Progress, time: Duration) -> Result<Outcome, Refus
     let rate = done.cases as f64 / time.as_secs_f64().max(1e-9);
     let verdicts: Vec<String> = done.verdicts.iter().map(|(word, count)| format!("{count} {word}")).collect();
     args.json.text(&format!(
-        "\n{} cases in {:.1} s ({rate:.0} a second): {}\n{} elements judged, largest error / budget {:.3}\nexercised:",
+        "\n{} cases in {:.1} s ({rate:.0} a second): {}\n{} elements judged\nexercised:",
         done.cases,
         time.as_secs_f64(),
         verdicts.join(", "),
         done.elements,
-        done.ratio_max
     ));
     done.covered.iter().for_each(|(tag, count)| args.json.text(&format!(" {tag} {count},")));
     args.json.text("\n");
     done.skips.iter().for_each(|(reason, count)| args.json.text(&format!("skipped {count}: {reason}\n")));
-    args.json.write(
-        "fuzz",
-        json!({
-            "seed": args.seed,
-            "candidate": args.candidate.name(),
-            "cases": done.cases,
-            "seconds": time.as_secs_f64(),
-            "elements": done.elements,
-            "verdicts": done.verdicts,
-            "covered": done.covered,
-            "skips": done.skips,
-            "failures": done.found,
-        }),
-    )?;
+    args.json.text(&tightness_table(&done.tightness));
+    write_json(args, done, time)?;
     let skipped = done.verdicts.get("skip").copied().unwrap_or(0);
     if done.cases > 0 && skipped == done.cases {
         return Err(Refusal::new(format!("all {skipped} cases were skipped: nothing was tested")));
@@ -219,4 +207,20 @@ fn finish(args: &Args, done: &Progress, time: Duration) -> Result<Outcome, Refus
     } else {
         Outcome::Passed
     })
+}
+
+fn write_json(args: &Args, done: &Progress, time: Duration) -> Result<(), Refusal> {
+    let mut content = json!({
+        "seed": args.seed,
+        "candidate": args.candidate.name(),
+        "cases": done.cases,
+        "seconds": time.as_secs_f64(),
+        "elements": done.elements,
+        "verdicts": done.verdicts,
+        "covered": done.covered,
+        "skips": done.skips,
+        "failures": done.found,
+    });
+    done.tightness.add_to(&mut content);
+    args.json.write("fuzz", content)
 }

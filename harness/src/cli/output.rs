@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::Refusal;
+use crate::tightness::Summary;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -57,6 +58,12 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// How tight the budgets are; empty where nothing was judged.
+pub(super) fn tightness_table(summary: &Summary) -> String {
+    let rows = summary.table();
+    if rows.len() < 2 { String::new() } else { format!("\nerror / budget, tiers B and H\n{}", table(&rows)) }
 }
 
 /// Where machine-readable output goes.

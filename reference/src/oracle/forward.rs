@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::exp::exp;
 use super::forward_bounds::{self, Row};
 use super::kernels::sum;
-use super::model::{Model, TIERS};
+use super::model::{LIKELY, Model, RIGOROUS, TIERS, cap};
 use super::packed::Head;
 use super::rows::{Scratch, Terms, gather};
 use super::spans::Part;
@@ -182,6 +182,11 @@ impl Task<'_> {
             let bounds = &mut tile.rows[OUT_BOUNDS + tier][row][token * width..][..width];
             sums.out(model, &forward_row, tier, bounds);
             tile.rows[LSE_BOUNDS + tier][row][token] = sums.lse(model, &forward_row, tier);
+        }
+        for (first, width) in [(OUT_BOUNDS, width), (LSE_BOUNDS, 1)] {
+            let (rigorous, likely) = tile.rows.split_at_mut(first + LIKELY);
+            let at = token * width..(token + 1) * width;
+            cap(&mut likely[0][row][at.clone()], &rigorous[first + RIGOROUS][row][at]);
         }
     }
 }

@@ -50,7 +50,7 @@ use rayon::prelude::*;
 
 use backward::{Region, Saved, Sums, backward as backward_regions};
 use forward::{Forward, forward as forward_part};
-use model::{LIKELY, Model, RIGOROUS, TIERS};
+use model::{LIKELY, Model, RIGOROUS, TIERS, cap};
 use packed::Head;
 use spans::Part;
 
@@ -94,11 +94,14 @@ pub fn attend(inputs: &Inputs) -> Outputs {
 
 /// `out` and `lse`, and `sliding_out` and `sliding_lse` beside a sliding window; budgets under `arithmetic` if given.
 pub fn forward(inputs: &Inputs, arithmetic: Option<&Arithmetic>) -> Answer {
-    let model = arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape()));
+    forward_with(inputs, arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape())).as_ref())
+}
+
+fn forward_with(inputs: &Inputs, model: Option<&Model>) -> Answer {
     let heads = heads(inputs);
-    let mut answer = Answer { outputs: Outputs::new(), bounds: arithmetic.map(|_| Bounds::default()) };
+    let mut answer = Answer { outputs: Outputs::new(), bounds: model.map(|_| Bounds::default()) };
     for part in parts(inputs) {
-        let forward = forward_part(inputs, &heads, part, model.as_ref());
+        let forward = forward_part(inputs, &heads, part, model);
         store_forward(inputs, part, forward, &mut answer.outputs, answer.bounds.as_mut());
     }
     answer
@@ -112,7 +115,11 @@ pub fn forward(inputs: &Inputs, arithmetic: Option<&Arithmetic>) -> Answer {
 /// # Panics
 /// `saved` lacks a forward field that `inputs` ask for, or has it in another shape.
 pub fn backward(inputs: &Inputs, saved: &Outputs, arithmetic: Option<&Arithmetic>) -> Answer {
-    let bounds = arithmetic.map(|_| Bounds::default());
+    backward_with(inputs, saved, arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape())).as_ref())
+}
+
+fn backward_with(inputs: &Inputs, saved: &Outputs, model: Option<&Model>) -> Answer {
+    let bounds = model.map(|_| Bounds::default());
     if !inputs.cotangents().any() {
         return Answer { outputs: Outputs::new(), bounds };
     }
@@ -123,9 +130,28 @@ pub fn backward(inputs: &Inputs, saved: &Outputs, arithmetic: Option<&Arithmetic
     let zeros = vec![0.0; fields[0][1].len()];
     let saved: Vec<Saved<'_>> =
         parts.iter().zip(&fields).map(|(part, [out, lse])| saved_part(inputs, *part, out, lse, &zeros)).collect();
-    let model = arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape()));
-    let regions = backward_regions(inputs, &heads, &saved, model.as_ref());
-    gradients(inputs, regions, model.as_ref())
+    let regions = backward_regions(inputs, &heads, &saved, model);
+    gradients(inputs, regions, model)
+}
+
+/// How far the order of its additions alone can take an answer, before it is stored, from what exact sums over the same
+/// rounded terms give: two runs of one problem differ by twice this at most, and by the rounding of each to its stored format.
+///
+/// The gradients' terms are those that follow from `saved`, which must be the same in both runs.
+///
+/// # Panics
+/// As [`backward`].
+pub fn order_bounds(inputs: &Inputs, saved: &Outputs, arithmetic: &Arithmetic) -> Outputs {
+    let model = Model::order_only(arithmetic, inputs.shape());
+    let forward = forward_with(inputs, Some(&model));
+    let backward = backward_with(inputs, saved, Some(&model));
+    let mut bounds = Outputs::new();
+    for answer in [forward, backward] {
+        for (field, tensor) in answer.bounds.expect("there is a model").rigorous.iter() {
+            bounds.set(field, tensor.clone());
+        }
+    }
+    bounds
 }
 
 fn heads(inputs: &Inputs) -> Vec<Head> {
@@ -216,6 +242,13 @@ fn gradients(inputs: &Inputs, regions: Vec<Region>, model: Option<&Model>) -> An
 /// Adds the casts of the likely tier and the rounding to the stored format. An element that no term reaches is exactly
 /// zero in any arithmetic and has no budget.
 fn finish(model: &Model, field: Field, sums: &Sums, kept: usize, bounds: &mut [Vec<f64>; TIERS]) {
+    if model.order_only {
+        let order =
+            sums.errors[RIGOROUS][..kept].iter().map(|error| if error.is_nan() { f64::INFINITY } else { *error });
+        bounds[RIGOROUS].extend(order.clone());
+        bounds[LIKELY].extend(order);
+        return;
+    }
     let stored = model.arithmetic.stored(field);
     for tier in [RIGOROUS, LIKELY] {
         bounds[tier].extend((0..kept).map(|index| {
@@ -224,4 +257,7 @@ fn finish(model: &Model, field: Field, sums: &Sums, kept: usize, bounds: &mut [V
             if error == 0.0 { 0.0 } else { model.stored(stored, sums.values[index], error) }
         }));
     }
+    let [rigorous, likely] = bounds;
+    let first = rigorous.len() - kept;
+    cap(&mut likely[first..], &rigorous[first..]);
 }

@@ -11,6 +11,11 @@ pub(super) const LIKELY: usize = 1;
 /// Standard deviations that the likely tier allows a sum of independent roundings (Hoeffding's inequality).
 const DEVIATIONS: f64 = 6.0;
 
+/// Holds the likely tier to the rigorous one: over a few terms, six standard deviations are more than the worst case.
+pub(super) fn cap(likely: &mut [f64], rigorous: &[f64]) {
+    likely.iter_mut().zip(rigorous).for_each(|(likely, rigorous)| *likely = likely.min(*rigorous));
+}
+
 /// The constants that every row of a problem shares.
 pub(super) struct Model {
     pub(super) arithmetic: Arithmetic,
@@ -34,6 +39,8 @@ pub(super) struct Model {
     pub(super) value_dot: f64,
     /// What `<d_out, v>` can lose to underflow.
     pub(super) value_underflow: f64,
+    /// Compute, instead of the rigorous tier, what the order of additions can make of one answer before it is stored.
+    pub(super) order_only: bool,
     dim: f64,
 }
 
@@ -57,8 +64,14 @@ impl Model {
             value_dot: arithmetic.scores.constant(shape.value_dim()),
             dim: shape.dim() as f64,
             value_underflow: shape.value_dim() as f64 * flush,
+            order_only: false,
             arithmetic: arithmetic.clone(),
         }
+    }
+
+    /// The model of [`Model::order_only`].
+    pub(super) fn order_only(arithmetic: &Arithmetic, shape: &Shape) -> Self {
+        Model { order_only: true, ..Self::new(arithmetic, shape) }
     }
 
     /// The absolute error of `x = <q, k>` in both tiers. `magnitude = sum |q k|`, `square = sum (q k)^2`.
