@@ -4,7 +4,7 @@
 mod common;
 
 use common::Draw;
-use common::budgets::Budgets;
+use common::budgets::{Budgets, Tier};
 use ndarray::Array4;
 use nsa_corpus::{Arithmetic, Cotangents, Delta, Dot, Element, Field, InputParts, Inputs, Outputs};
 use nsa_reference::oracle::{self, Answer};
@@ -117,21 +117,43 @@ fn assert_values(found: &Outputs, expected: &Outputs, budgets: &Outputs, what: &
     }
 }
 
-/// Holds every budget of both tiers, and the values themselves, to the second program's.
+/// Holds every budget of both tiers, what the order of additions can do, and the values themselves to the second program's.
 fn assert_budgets(inputs: &Inputs, saved: &Outputs, arithmetic: &Arithmetic, what: &str) {
-    let answers = [oracle::forward(inputs, Some(arithmetic)), oracle::backward(inputs, saved, Some(arithmetic))];
-    for likely in [false, true] {
-        let what = format!("{what}, {}, {arithmetic:?}", if likely { "likely" } else { "rigorous" });
-        let budgets = Budgets::new(inputs, arithmetic, likely);
+    let expected = [Tier::Rigorous, Tier::Likely, Tier::Order].map(|tier| {
+        let budgets = Budgets::new(inputs, arithmetic, tier);
         let backward = if inputs.cotangents().any() { budgets.backward(saved) } else { Default::default() };
-        for (Answer { outputs, bounds }, [values, expected]) in answers.iter().zip([budgets.forward(), backward]) {
-            let bounds = bounds.as_ref().unwrap();
-            assert_same(if likely { &bounds.likely } else { &bounds.rigorous }, &expected, &what);
-            if !likely && arithmetic.unit >= 2f64.powi(-24) {
-                assert_values(outputs, &values, &expected, &what);
-            }
+        [budgets.forward(), backward]
+    });
+    let order = oracle::order_bounds(inputs, saved, arithmetic);
+    let answers = [oracle::forward(inputs, Some(arithmetic)), oracle::backward(inputs, saved, Some(arithmetic))];
+    for (part, Answer { outputs, bounds }) in answers.iter().enumerate() {
+        let what = |tier| format!("{what}, {tier:?}, {arithmetic:?}");
+        let [rigorous, likely, spread] = [0, 1, 2].map(|tier| &expected[tier][part][1]);
+        let bounds = bounds.as_ref().unwrap();
+        assert_same(&bounds.rigorous, rigorous, &what(Tier::Rigorous));
+        assert_same(&bounds.likely, &least(likely, rigorous), &what(Tier::Likely));
+        if arithmetic.unit >= 2f64.powi(-24) {
+            // In f64, what both programs add up here are differences as small as their own rounding.
+            assert_same(&of_part(&order, rigorous), spread, &what(Tier::Order));
+            assert_values(outputs, &expected[0][part][0], rigorous, &what(Tier::Rigorous));
         }
     }
+}
+
+/// The smaller of two budgets, element by element.
+fn least(likely: &Outputs, rigorous: &Outputs) -> Outputs {
+    let mut least = likely.clone();
+    for (field, rigorous) in rigorous.iter() {
+        least.get_mut(field).unwrap().zip_mut_with(rigorous, |least, rigorous| *least = least.min(*rigorous));
+    }
+    least
+}
+
+/// Of `outputs` the fields that `part` has.
+fn of_part(outputs: &Outputs, part: &Outputs) -> Outputs {
+    let mut found = Outputs::new();
+    part.iter().for_each(|(field, _)| found.set(field, outputs.get(field).unwrap().clone()));
+    found
 }
 
 /// Values of which some are spoiled.

@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 use nsa_corpus::{Delta, Field, Outputs};
 
-use super::{Budgets, Live, accumulation, format, gamma};
+use super::{Budgets, Live, Tier, accumulation, format, gamma};
 use crate::common::naive::Row;
 
 /// A gradient with the sums that its budgets follow from.
@@ -71,7 +71,7 @@ impl Budgets<'_> {
         let mut answer = [Outputs::new(), Outputs::new()];
         for mut sums in sums.into_iter().filter(|sums| sums.field.asked_by(self.inputs)) {
             let stored = self.arithmetic.stored(sums.field);
-            let casts = |square: f64| if self.likely { 6.0 * self.u_p * square.sqrt() } else { 0.0 };
+            let casts = |square: f64| if self.likely() { 6.0 * self.u_p * square.sqrt() } else { 0.0 };
             let Sums { values, linear, squares, .. } = &mut sums;
             ndarray::Zip::from(linear).and(&*values).and(&*squares).for_each(|linear, value, square| {
                 let error = *linear + casts(*square);
@@ -204,7 +204,7 @@ impl Budgets<'_> {
         let usable = saved.lse < f64::INFINITY && used.all(f64::is_finite);
         let promised = saved.d_out.is_some() || usable;
         let gradients = self.gradients(saved);
-        let eps = [self.likely, false].map(|likely| self.relative(saved, likely));
+        let eps = [self.likely(), false].map(|likely| self.relative(saved, likely));
         let errors = [0, 1].map(|tier| self.errors(saved, &gradients, &eps[tier]));
         for t in 0..saved.terms.len() {
             let [eps, errors] = [&eps, &errors].map(|tiers| [tiers[0][t], tiers[1][t]]);
@@ -238,9 +238,10 @@ impl Budgets<'_> {
         let size = factor * (gradient.weight * gradient.difference).abs();
         let [error, rigorous] = errors.map(|error| factor * error + u * size);
         let most = format(self.arithmetic.probability)[2];
-        let cast = if self.likely { 0.0 } else { u_p * (size + error) };
+        let cast = if self.likely() { 0.0 } else { u_p * (size + error) };
         let coefficient = |constant: f64| match size + error > most {
             true => f64::INFINITY,
+            false if self.tier == Tier::Order => scale * constant * (size + error + cast),
             false => scale * (error + cast + constant * (size + error)) + self.least,
         };
         let value = match saved.present {
@@ -282,9 +283,13 @@ impl Budgets<'_> {
         let p = gradient.weight;
         let each = |eps: f64, likely: bool| {
             let cast = if likely { 0.0 } else { self.u_p * p * (1.0 + eps) };
-            p * eps + cast + self.least + (self.products(m) + 2.0 * self.u) * p * (1.0 + eps)
+            let constant = self.products(m) + 2.0 * self.u;
+            match self.tier {
+                Tier::Order => constant * (p * (1.0 + eps) + cast),
+                _ => p * eps + cast + self.least + constant * p * (1.0 + eps),
+            }
         };
-        let [each, most] = [each(eps, self.likely), each(rigorous, false)];
+        let [each, most] = [each(eps, self.likely()), each(rigorous, false)];
         let square = (p * (1.0 + rigorous)).powi(2);
         for d in 0..self.inputs.shape().value_dim() {
             // Without a cotangent nothing is added, unless P may have overflowed and meets a zero.
@@ -303,9 +308,12 @@ impl Budgets<'_> {
         let x = live.x.abs();
         let score_gradient = gradient.weight * gradient.difference;
         let size = score_gradient.abs() + error;
-        let dot = self.dot_error(live, self.likely) + 3.0 * self.u * x;
+        let dot = self.dot_error(live, self.likely()) + 3.0 * self.u * x;
         let added = gamma(shape.block_size() + shape.sel_groups() + 2, self.u);
-        let linear = self.scale * (error * x + size * dot + added * size * x) + self.flush;
+        let linear = match self.tier {
+            Tier::Order => self.scale * added * size * (x + dot),
+            _ => self.scale * (error * x + size * dot + added * size * x) + self.flush,
+        };
         let value = if saved.present { self.scale * score_gradient * live.x } else { 0.0 };
         sums.add([row.batch, row.sel_head, row.token, slot], [value, linear, 0.0]);
     }

@@ -2,9 +2,9 @@
 //! and nothing of the oracle's. Constants of formats and of arithmetics are spelled out here again as well.
 
 mod backward;
+mod forward;
 
-use ndarray::{ArrayD, IxDyn};
-use nsa_corpus::{Arithmetic, Dot, Element, Field, Inputs, Outputs};
+use nsa_corpus::{Arithmetic, Dot, Element, Inputs};
 
 use super::naive::{Row, Term, selected_terms, sliding_terms};
 
@@ -48,11 +48,22 @@ struct Live {
     norm: f64,
 }
 
-/// Tier B, or tier H where `likely`.
+/// What a budget is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Tier {
+    /// B.
+    Rigorous,
+    /// H before B limits it.
+    Likely,
+    /// O: what the order of additions can make of one answer, before it is stored.
+    Order,
+}
+
+/// The budgets of one tier.
 pub(crate) struct Budgets<'a> {
     inputs: &'a Inputs,
     arithmetic: &'a Arithmetic,
-    likely: bool,
+    tier: Tier,
     u: f64,
     u_p: f64,
     flush: f64,
@@ -61,13 +72,13 @@ pub(crate) struct Budgets<'a> {
 }
 
 impl<'a> Budgets<'a> {
-    pub(crate) fn new(inputs: &'a Inputs, arithmetic: &'a Arithmetic, likely: bool) -> Self {
+    pub(crate) fn new(inputs: &'a Inputs, arithmetic: &'a Arithmetic, tier: Tier) -> Self {
         let u = arithmetic.unit;
         let flush = if u < 2f64.powi(-24) { 2f64.powi(-1022) } else { 2f64.powi(-126) };
         let [cast, smallest, _] = format(arithmetic.probability);
         let u_p = if cast > u { cast } else { 0.0 };
         let scale = (inputs.shape().dim() as f64).powf(-0.5);
-        Budgets { inputs, arithmetic, likely, u, u_p, flush, least: flush.max(cast * smallest), scale }
+        Budgets { inputs, arithmetic, tier, u, u_p, flush, least: flush.max(cast * smallest), scale }
     }
 
     /// `C_K`: the products of a tile, then tile after tile.
@@ -81,9 +92,17 @@ impl<'a> Budgets<'a> {
         accumulation(dot, count) + gamma(tiles, self.u)
     }
 
+    fn likely(&self) -> bool {
+        self.tier == Tier::Likely
+    }
+
+    /// With what storing adds, but for the order of additions, which decides before that.
     fn stored(&self, element: Element, value: f64, error: f64) -> f64 {
         let [u_o, smallest, _] = format(element);
-        let budget = error + u_o * (value.abs() + error) + u_o * smallest + self.flush;
+        let budget = match self.tier {
+            Tier::Order => error,
+            _ => error + u_o * (value.abs() + error) + u_o * smallest + self.flush,
+        };
         if budget.is_nan() { f64::INFINITY } else { budget }
     }
 
@@ -144,68 +163,5 @@ impl<'a> Budgets<'a> {
 
     fn key(&self, row: &Row, live: &Live, d: usize) -> f64 {
         live.term.token.map_or(0.0, |token| self.inputs.k()[[row.batch, row.kv_head, token, d]])
-    }
-
-    /// `out` and `lse`, and `sliding_out` and `sliding_lse` beside a window; then their budgets.
-    pub(crate) fn forward(&self) -> [Outputs; 2] {
-        let shape = self.inputs.shape();
-        let mut answer = [Outputs::new(), Outputs::new()];
-        let mut parts = vec![(false, Field::Out, Field::Lse)];
-        parts.extend(self.inputs.sliding_window().map(|_| (true, Field::SlidingOut, Field::SlidingLse)));
-        for (sliding, out, lse) in parts {
-            let zeros = || [out, lse].map(|field| ArrayD::zeros(IxDyn(&field.shape(shape))));
-            let mut tensors = [zeros(), zeros()];
-            for row in self.rows() {
-                let (outs, lse) = self.forward_row(&row, &self.terms(&row, sliding));
-                for (index, tensors) in tensors.iter_mut().enumerate() {
-                    for (d, out) in outs.iter().enumerate() {
-                        tensors[0][[row.batch, row.head, row.token, d].as_slice()] = out[index];
-                    }
-                    tensors[1][[row.batch, row.head, row.token].as_slice()] = lse[index];
-                }
-            }
-            for (answer, [outs, lses]) in answer.iter_mut().zip(tensors) {
-                answer.set(out, outs);
-                answer.set(lse, lses);
-            }
-        }
-        answer
-    }
-
-    /// Value and budget of each feature of `out`, and of `lse`.
-    fn forward_row(&self, row: &Row, terms: &[Live]) -> (Vec<[f64; 2]>, [f64; 2]) {
-        let Budgets { u, u_p, scale, arithmetic, .. } = *self;
-        let n = terms.len();
-        let n_b = self.rescalings(terms);
-        let scores: Vec<f64> = terms.iter().map(|live| scale * live.term.factor * live.x).collect();
-        let m = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let l: f64 = scores.iter().map(|s| (s - m).exp()).sum();
-        let w: Vec<f64> = scores.iter().map(|s| (s - m).exp() / l).collect();
-        let eps = |(live, s): (&Live, &f64)| {
-            let rounding = 3.0 * u * (m - s + s.abs() + m.abs()) + (n_b + 1.0) * arithmetic.exponential;
-            (self.score_error(live, self.likely) + rounding).exp_m1()
-        };
-        let eps: Vec<f64> = terms.iter().zip(&scores).map(eps).collect();
-        let s: f64 = w.iter().zip(&eps).map(|(w, eps)| w * eps).sum();
-        let carried = gamma(n + n_b as usize + 2, u);
-        let out = (0..self.inputs.shape().value_dim()).map(|d| {
-            let v: Vec<f64> = terms.iter().map(|live| self.value(row, live, d)).collect();
-            let sum = |term: &dyn Fn(usize) -> f64| (0..n).map(term).fold(0.0, |sum, x| sum + x);
-            let out = sum(&|t| w[t] * v[t]);
-            let centred = sum(&|t| w[t] * eps[t] * (v[t] - out).abs());
-            let weighted = sum(&|t| w[t] * v[t].abs());
-            let likely = 6.0 * u_p * sum(&|t| (w[t] * v[t]).powi(2)).sqrt();
-            let cast = if self.likely { likely } else { u_p * weighted };
-            let products = (cast + (self.products(n) + n_b * u) * weighted) * (1.0 + s);
-            let lost = self.least * sum(&|t| v[t].abs());
-            let core = (centred + products + lost + (carried + 3.0 * u) * out.abs()) / (1.0 - s);
-            [out, self.stored(arithmetic.output, out, if s < 1.0 { core } else { f64::INFINITY })]
-        });
-        let ln_l = l.ln();
-        let weights = if s < 1.0 { -(-s).ln_1p() } else { f64::INFINITY };
-        let rounding = 4.0 * u * (m.abs() + ln_l.abs() + (m + ln_l).abs()) + 2.0 * u;
-        let lse = weights + carried + rounding + arithmetic.exponential * ln_l.abs();
-        let lse = if n == 0 { 0.0 } else { self.stored(arithmetic.lse, m + ln_l, lse) };
-        (out.collect(), [m + ln_l, lse])
     }
 }
