@@ -170,6 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_declared_covers_tiles_that_spans_fill_in_part() {
+        let u = 2f64.powi(-24);
+        let declared = Dot::Blocks { block: 16, extra_bits: 0 };
+        // A step over k products that are not zero, as measured: (k + 1) / 2 + 2 units.
+        let step = |products: usize| ((products + 1) as f64 / 2.0 + 2.0) * u;
+        for length in 1..=256 {
+            for spans in 1..=64 {
+                let whole = (length / 16) as f64 * step(16);
+                let rest = if length % 16 > 0 { step(length % 16) } else { 0.0 };
+                let rescalings = spans as f64 * u;
+                let measured = spans as f64 * (whole + rest);
+                assert!(measured <= declared.constant(length * spans) + rescalings, "{spans} spans of {length}");
+            }
+        }
+    }
+
+    #[test]
     fn only_a_narrower_format_counts_as_a_cast() {
         assert_eq!(Arithmetic::f32().probability_roundoff(), 0.0);
         assert_eq!(Arithmetic::f64().probability_roundoff(), 0.0);

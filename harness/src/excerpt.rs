@@ -204,7 +204,8 @@ fn judge_keys(
     let mut saved = Outputs::new();
     for field in [Field::Out, Field::Lse] {
         let tensor = found.get(field).expect("`unusable` has seen it");
-        saved.set(field, heads(tensor, b, kv_head * groups, groups).select(Axis(2), &rows));
+        let tensor = heads(tensor, b, kv_head * groups, groups).select(Axis(2), &rows);
+        saved.set(field, tensor.as_standard_layout().into_owned());
     }
     let answer = oracle::backward(&part, &saved, Some(arithmetic));
     let mut keys = Outputs::new();
@@ -322,6 +323,25 @@ mod tests {
             let fields: Vec<_> = parts(&inputs, &found).iter().filter_map(|verdict| verdict.failure()?.field).collect();
             assert!(fields.contains(&field), "{field}: {fields:?}");
         }
+    }
+
+    #[test]
+    fn a_large_answer_is_judged_by_rows_and_blocks_of_keys() {
+        let (q_heads, seq_len, dim, block_size, num_sel) = (8, 2120, 4, 64, 3);
+        let sizes =
+            Sizes { batch: 1, q_heads, kv_heads: 1, seq_len, dim, value_dim: dim, block_size, num_sel, sel_heads: 1 };
+        let case = Case { selection: Selection::FirstPreviousPast {}, ..Case::ordinary(sizes, 6) };
+        let inputs = case.materialize(Element::Bf16).unwrap();
+        let tiled = crate::backend::by_name("tiled").unwrap();
+        let (arithmetic, mut found) = (tiled.arithmetic(&inputs), tiled.run(&inputs).unwrap());
+        let excerpt = judge_excerpt(&inputs, &arithmetic, &found).unwrap();
+        assert_eq!(excerpt.verdict, Verdict::Pass);
+        assert_eq!(excerpt.what, "batch 0, kv head 0: 55 tokens, key blocks [0, 1, 17, 32]; all finite");
+        found.get_mut(Field::Dv).unwrap()[[0, 0, 70, 1]] *= 1.1;
+        assert_eq!(
+            judge_excerpt(&inputs, &arithmetic, &found).unwrap().verdict.failure().unwrap().field,
+            Some(Field::Dv)
+        );
     }
 
     #[test]

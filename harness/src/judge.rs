@@ -45,7 +45,7 @@ pub(crate) fn compare_tokens(
     tokens: &[usize],
 ) -> Vec<Comparison> {
     let bounds = answer.bounds.as_ref().expect("asked for with an arithmetic");
-    let rows = |tensor: &ArrayD<f64>| tensor.select(Axis(2), tokens);
+    let rows = |tensor: &ArrayD<f64>| tensor.select(Axis(2), tokens).as_standard_layout().into_owned();
     let compare_field = |(field, values): (Field, &ArrayD<f64>)| {
         let found = rows(found.get(field)?);
         let [values, rigorous, likely] =

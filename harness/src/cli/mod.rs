@@ -123,7 +123,11 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::main(&args),
         Command::Compute(args) => compute::main(&args),
         Command::Record(args) => record::main(&args),
-        Command::CudaWorker(args) => worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new),
+        Command::CudaWorker(args) => {
+            // A terminal sends Ctrl-C to workers too: what they are at is still wanted, and the second one ends them.
+            output::catch_interrupt();
+            worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new)
+        }
     };
     match outcome {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,
