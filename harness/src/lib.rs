@@ -11,6 +11,7 @@ pub mod compare;
 pub mod determinism;
 pub mod environment;
 pub mod judge;
+pub mod large;
 pub mod minimize;
 mod number;
 pub mod records;

@@ -187,7 +187,7 @@ fn a_sampled_row_is_the_row_of_the_whole_answer_to_the_bit() {
         compared += assert_rows(&rows, saved, &forward_bounds.rigorous, Some(&forward_bounds.likely));
         let rows = oracle::sampled_backward(&inputs, saved, &sample, &arithmetic);
         compared += assert_rows(&rows, &backward.outputs, &backward_bounds.rigorous, Some(&backward_bounds.likely));
-        let rows = oracle::sampled_order_bounds(&inputs, saved, &sample, &arithmetic);
+        let rows = oracle::sampled_order_bounds(&inputs, Some(saved), &sample, &arithmetic);
         let mut both = backward.outputs.clone();
         saved.iter().for_each(|(field, tensor)| both.set(field, tensor.clone()));
         let fields = Field::ALL.into_iter().filter(|field| field.asked_by(&inputs));

@@ -88,20 +88,22 @@ pub fn sampled_backward(
 }
 
 /// What the order of additions alone can make of every sampled row ([`order_bounds`](super::order_bounds)), in
-/// [`SampledField::rigorous`].
+/// [`SampledField::rigorous`]; without `saved`, of the forward fields only.
 ///
 /// # Panics
 /// As [`sampled_forward`] and [`backward`](super::backward).
 pub fn sampled_order_bounds(
     inputs: &Inputs,
-    saved: &Outputs,
+    saved: Option<&Outputs>,
     sample: &Sample,
     arithmetic: &Arithmetic,
 ) -> Vec<SampledField> {
     let model = Model::order_only(arithmetic, inputs.shape());
     let mut gathered = Gathered::default();
     add_forward(inputs, sample, &model, &mut gathered);
-    add_backward(inputs, saved, sample, &model, &mut gathered);
+    if let Some(saved) = saved {
+        add_backward(inputs, saved, sample, &model, &mut gathered);
+    }
     gathered.fields()
 }
 
