@@ -3,8 +3,9 @@
     nsa-diff run --candidate 'guest:triton_nsa'          # block_dk_dv_use_dot = False
     nsa-diff run --candidate 'guest:triton_nsa dot'      # block_dk_dv_use_dot = True
 
-It computes in fp16 whatever it is given, so that f16 alone is declared. What its assertions refuse is declared here; what
-they let through is run, and judged.
+It computes in fp16 whatever it is given, and accepts fp16 and bf16: both are declared, with the arithmetic of fp16. Values are
+handed over in f32, as the package's own test does, so that gradients come back as its atomic additions left them. What its
+assertions refuse is declared here; what they let through is run, and judged.
 """
 
 import sys
@@ -14,15 +15,25 @@ from native_sparse_attention_pytorch.triton_native_sparse_attention import nativ
 from nsa_guest import guest
 
 USE_DOT = "dot" in sys.argv[1:]
+ARITHMETIC = {
+    # Products of fp16 with f32 sums; P and dS are cast to fp16, `out` is stored in it.
+    "preset": "tensor_core",
+    "probability": "f16",
+    "output": "f16",
+    # dq, dk, dv and dsel_scale are added up in f32 by atomics.
+    "gradient": "f32",
+    # Selected blocks are taken 16 keys at a time.
+    "rescale_every": 16,
+}
 
 
 @guest(
     name="triton_nsa, block_dk_dv_use_dot = " + str(USE_DOT),
-    # Keys are taken 16 at a time in selected blocks; lse is stored after every one of them.
-    arithmetic={"f16": {"preset": "tensor_core", "rescale_every": 16}},
+    arithmetic={"f16": ARITHMETIC, "bf16": ARITHMETIC},
     determinism={"dq": "bounded", "dk": "bounded", "dv": "bounded", "dsel_scale": "bounded"},
     framework="torch",
     device="cuda",
+    cast="f32",
     supports={
         "dim": {"max": 128},
         "value_dim_differs": False,
@@ -35,9 +46,6 @@ USE_DOT = "dot" in sys.argv[1:]
 )
 def attend(case):
     both = case.sliding_window is not None
-    scale = case.sel_scale
-    if scale is not None:
-        scale = scale.float()  # its gradient is computed in f32
     out, lse = native_sparse_attend(
         case.q,
         case.k,
@@ -45,7 +53,7 @@ def attend(case):
         case.block_size,
         case.indices,
         case.mask,
-        sel_scale=scale,
+        sel_scale=case.sel_scale,
         include_block_causal=case.include_block_causal,
         return_lse=True,
         block_dk_dv_use_dot=USE_DOT,

@@ -8,10 +8,14 @@
 pub mod backend;
 pub mod cli;
 pub mod compare;
+pub mod defect;
+pub mod detect;
 pub mod determinism;
 pub mod environment;
+pub mod excerpt;
 pub mod judge;
 pub mod large;
+pub mod localize;
 pub mod minimize;
 mod number;
 pub mod records;

@@ -20,11 +20,15 @@ struct Scripted {
 
 impl Scripted {
     fn new(fault: &str, memory_mib: Option<u64>) -> Self {
+        Self::with(fault, memory_mib, 1)
+    }
+
+    fn with(fault: &str, memory_mib: Option<u64>, processes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_answers(folder.path());
         let script = folder.path().join("guest.sh");
         std::fs::write(&script, script_text(folder.path(), fault)).unwrap();
-        let limits = Limits { case: Duration::from_secs(2), start: Duration::from_secs(20), memory_mib };
+        let limits = Limits { case: Duration::from_secs(2), start: Duration::from_secs(20), memory_mib, processes };
         let backend = GuestBackend::start(&format!("guest:sh {}", script.display()), limits).unwrap();
         Scripted { folder, backend }
     }
@@ -154,8 +158,21 @@ fn a_guest_that_takes_too_much_memory_is_stopped_by_its_limit() {
 }
 
 #[test]
+fn so_many_processes_answer_at_once() {
+    // Each waits for the other to have been asked: one after the other they would not come to an end in time.
+    let meet = "touch $at/asked-$$; until [ $(ls $at/asked-* | wc -l) = 2 ]; do sleep 0.02; done; give right";
+    let guest = Scripted::with(meet, None, 2);
+    let verdicts = std::thread::scope(|scope| {
+        let asked = [(); 2].map(|()| scope.spawn(|| guest.verdict()));
+        asked.map(|verdict| verdict.join().unwrap())
+    });
+    assert_eq!(verdicts, ["pass", "pass"]);
+    assert_eq!(guest.processes().len(), 2);
+}
+
+#[test]
 fn what_does_not_declare_itself_is_not_available() {
-    let limits = Limits { case: Duration::from_secs(1), start: Duration::from_secs(1), memory_mib: None };
+    let limits = Limits { case: Duration::from_secs(1), start: Duration::from_secs(1), memory_mib: None, processes: 1 };
     let refused = |program: &str| match GuestBackend::start(program, limits.clone()) {
         Ok(_) => panic!("{program} was accepted"),
         Err(reason) => reason.to_string(),

@@ -22,7 +22,8 @@ fn guest(name: &str, needs: &str) -> Option<GuestBackend> {
         println!("skipped: {name}: {python} cannot do `{needs}`");
         return None;
     }
-    let limits = Limits { case: Duration::from_secs(60), start: Duration::from_secs(60), memory_mib: Some(8192) };
+    let limits =
+        Limits { case: Duration::from_secs(60), start: Duration::from_secs(60), memory_mib: Some(8192), processes: 1 };
     Some(GuestBackend::start(name, limits).unwrap())
 }
 

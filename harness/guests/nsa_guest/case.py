@@ -36,12 +36,12 @@ class Case:
 TENSORS = ("q", "k", "v", "indices", "mask", "sel_scale", "d_out", "d_lse", "d_sliding")
 
 
-def read(path, fields, framework, device):
+def read(path, fields, given):
     """The case that a request's file holds."""
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     config = json.loads(header["__metadata__"]["config"])
-    loaded = load(path, header, framework, device)
+    loaded = load(path, header, given)
     return Case(
         **{name: loaded.get(name) for name in TENSORS},
         block_size=config["block_size"],
@@ -52,16 +52,24 @@ def read(path, fields, framework, device):
     )
 
 
-def load(path, header, framework, device):
-    if framework == "torch":
+def load(path, header, given):
+    if given.framework == "torch":
         from safetensors.torch import load_file
 
-        return load_file(path, device=device)
+        loaded = load_file(path, device=given.device)
+        return loaded if given.cast is None else {name: cast(tensor, given.cast) for name, tensor in loaded.items()}
     if header["q"]["dtype"] != "BF16":
         from safetensors.numpy import load_file
 
         return load_file(path)
     return {name: widen(path, info) for name, info in header.items() if name != "__metadata__"}
+
+
+def cast(tensor, name):
+    """A floating-point tensor in another format; any other as it is."""
+    import torch
+
+    return tensor.to({"f32": torch.float32, "f64": torch.float64}[name]) if tensor.is_floating_point() else tensor
 
 
 def widen(path, info):

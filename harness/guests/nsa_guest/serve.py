@@ -4,6 +4,8 @@ import json
 import os
 import sys
 import traceback
+from dataclasses import dataclass
+from typing import Optional
 
 from . import case as cases
 
@@ -23,18 +25,31 @@ def guest(
     reads_only_what_it_attends_to=False,
     framework="numpy",
     device="cpu",
+    cast=None,
 ):
-    """Declares the function below it as the guest of its file, which `python -m nsa_guest FILE.py` serves."""
+    """Declares the function below it as the guest of its file, which `python -m nsa_guest FILE.py` serves.
+
+    `cast`, of a torch guest: "f32" or "f64", what floating-point inputs are widened to before they are handed over.
+    """
 
     def decorate(function):
         declaration = {"type": "hello", "protocol": PROTOCOL, "name": name, "arithmetic": arithmetic}
         declaration.update(determinism=determinism, supports=supports or {}, reads_only_what_it_attends_to=reads_only_what_it_attends_to)
         if fields is not None:
             declaration["fields"] = list(fields)
-        GUESTS.append((function, declaration, framework, device))
+        GUESTS.append((function, declaration, Given(framework, device, cast)))
         return function
 
     return decorate
+
+
+@dataclass(frozen=True)
+class Given:
+    """How tensors are handed over."""
+
+    framework: str
+    device: str
+    cast: Optional[str]
 
 
 def take_stdout():
@@ -45,27 +60,41 @@ def take_stdout():
     return replies
 
 
-def serve(function, declaration, framework, device, replies):
+def serve(function, declaration, given, replies):
     folder = None
     for line in sys.stdin:
         request = json.loads(line)
         if request["type"] == "hello":
-            folder, reply = request["folder"], declaration
+            folder, reply = request["folder"], {**declaration, "environment": environment(given.device)}
         else:
-            reply = answer(function, request, folder, framework, device)
+            reply = answer(function, request, folder, given)
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
         if reply.get("fatal"):
             os._exit(1)
 
 
-def answer(function, request, folder, framework, device):
+def environment(device):
+    """Where this runs: versions of what the guest has imported, and its device."""
+    found = {"python": sys.version.split()[0]}
+    for name in ("numpy", "torch", "triton"):
+        if name in sys.modules:
+            found[name] = str(getattr(sys.modules[name], "__version__", "?"))
+    if device.startswith("cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            found.update(device=torch.cuda.get_device_name(device), cuda=str(torch.version.cuda))
+    return found
+
+
+def answer(function, request, folder, given):
     number = request["id"]
     try:
         path = os.path.join(folder, request["inputs"])
-        case = cases.read(path, request["fields"], framework, device)
-        outputs = differentiated(function, case) if framework == "torch" else function(case)
-        save(outputs, case.fields, os.path.join(folder, f"answer-{number}.safetensors"), framework)
+        case = cases.read(path, request["fields"], given)
+        outputs = differentiated(function, case) if given.framework == "torch" else function(case)
+        save(outputs, case.fields, os.path.join(folder, f"answer-{number}.safetensors"), given.framework)
         return {"type": "result", "id": number, "outputs": f"answer-{number}.safetensors"}
     except cases.Skip as skip:
         return {"type": "skip", "id": number, "reason": str(skip)}

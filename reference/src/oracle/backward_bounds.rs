@@ -98,8 +98,10 @@ impl Worker {
     /// if something in the row is not finite; then nothing is promised of what the row reaches.
     #[inline(always)]
     pub(super) fn row(&mut self, model: &Model, row: &BoundRow<'_>, g: usize, head: usize, token: &mut TokenRows) {
+        let terms = row.factors.len();
         let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
-        if row.d_out.is_none() && !(row.lse < f64::INFINITY && finite(row.out) && finite(&row.x[..row.factors.len()])) {
+        let usable = terms == 0 || row.lse < f64::INFINITY && finite(row.out) && finite(&row.x[..terms]);
+        if row.d_out.is_none() && !usable {
             token.promise_nothing(row, head);
             return;
         }

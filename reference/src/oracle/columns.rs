@@ -107,7 +107,7 @@ impl Columns<'_> {
         let bounded = !rigorous.is_empty();
         for visit in visits.iter().filter(|_| bounded) {
             let coefficients = &self.tokens[visit.token].weights[1].row(visit.head)[visit.term..visit.term + visit.len];
-            for (lane, _) in coefficients.iter().enumerate().filter(|(_, coefficient)| coefficient.is_infinite()) {
+            for (lane, _) in coefficients.iter().enumerate().filter(|(_, coefficient)| !coefficient.is_finite()) {
                 let key = (visit.lane + lane) * width;
                 rigorous[key..key + width].fill(f64::INFINITY);
                 likely[key..key + width].fill(f64::INFINITY);

@@ -27,6 +27,8 @@ pub(super) struct Hello {
     #[serde(default)]
     reads_only_what_it_attends_to: bool,
     #[serde(default)]
+    environment: BTreeMap<String, String>,
+    #[serde(default)]
     supports: Supports,
 }
 
@@ -45,6 +47,7 @@ pub(super) struct Declaration {
     determinism: BTreeMap<Field, Determinism>,
     fields: Vec<Field>,
     pub(super) reads_only_what_it_attends_to: bool,
+    pub(super) environment: Value,
     supports: Supports,
 }
 
@@ -150,6 +153,7 @@ impl Declaration {
             determinism,
             fields,
             reads_only_what_it_attends_to,
+            environment: described(&hello.environment),
             supports: hello.supports,
         })
     }
@@ -237,6 +241,13 @@ impl Limit {
             }
         }
     }
+}
+
+/// What a guest says of where it runs, fit for a report: so many short texts.
+fn described(environment: &BTreeMap<String, String>) -> Value {
+    let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
+    let pairs = environment.iter().take(32).map(|(key, value)| (short(key), Value::String(short(value))));
+    if environment.is_empty() { Value::Null } else { Value::Object(pairs.collect()) }
 }
 
 /// Either one arithmetic for every format, or an object from formats to theirs.
