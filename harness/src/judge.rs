@@ -24,40 +24,6 @@ pub(crate) fn expected(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs
     [forward, backward]
 }
 
-/// As [`judge`], for `tokens` alone and for the fields that `found` holds, whose rows belong to all tokens.
-pub(crate) fn judge_tokens(
-    inputs: &Inputs,
-    arithmetic: &Arithmetic,
-    found: &Outputs,
-    tokens: &[usize],
-) -> Vec<Comparison> {
-    let forward = oracle::forward(inputs, Some(arithmetic));
-    let saved = saved(&forward.outputs, found);
-    let backward = oracle::backward(inputs, &saved, Some(arithmetic));
-    [&forward, &backward].into_iter().flat_map(|answer| compare_tokens(answer, arithmetic, found, tokens)).collect()
-}
-
-/// Compares `tokens` of the fields that `found` holds; places are counted among those tokens.
-pub(crate) fn compare_tokens(
-    answer: &Answer,
-    arithmetic: &Arithmetic,
-    found: &Outputs,
-    tokens: &[usize],
-) -> Vec<Comparison> {
-    let bounds = answer.bounds.as_ref().expect("asked for with an arithmetic");
-    let rows = |tensor: &ArrayD<f64>| tensor.select(Axis(2), tokens);
-    let compare_field = |(field, values): (Field, &ArrayD<f64>)| {
-        let found = rows(found.get(field)?);
-        let [values, rigorous, likely] =
-            [Some(values), bounds.rigorous.get(field), bounds.likely.get(field)].map(|tensor| tensor.map(rows));
-        let (values, rigorous, likely) = (values?, rigorous?, likely?);
-        let expected =
-            Expected { values: &values, rigorous: &rigorous, likely: &likely, stored: arithmetic.stored(field) };
-        Some(compare(field, Some(&found), &expected))
-    };
-    answer.outputs.iter().filter_map(compare_field).collect()
-}
-
 fn compare_fields(answer: &Answer, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
     let bounds = answer.bounds.as_ref().expect("asked for with an arithmetic");
     let compare_field = |(field, values): (Field, &ArrayD<f64>)| {

@@ -6,23 +6,17 @@ pub mod relation;
 
 use std::time::Instant;
 
-use nsa_corpus::{Case, Element, Error, Field, Inputs, Outputs, Selection, Shape, Sizes, Values};
+use nsa_corpus::{Case, Element, Error, Field, Inputs, Outputs, Selection, Sizes, Values};
 use nsa_reference::oracle::Sample;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
-use crate::compare::{Comparison, has_shape, place};
+use crate::compare::Comparison;
+use crate::excerpt::{draw, unusable};
 use crate::judge::{judge_sampled, verdict};
 use crate::run::{guarded, unanswered};
-use crate::verdict::{Class, Failure, Verdict};
+use crate::verdict::Verdict;
 use relation::{Held, Relation, hold};
-
-/// Tokens drawn for the sample, beside the first and the last of each head.
-const TOKENS: usize = 24;
-/// Blocks of which keys are sampled.
-const KEY_BLOCKS: usize = 3;
-/// Keys of such a block: each costs little beside the rows that attend to it.
-const KEYS_OF_BLOCK: usize = 8;
 
 /// A large problem with a name.
 #[derive(Clone, Debug)]
@@ -200,50 +194,9 @@ fn held(relation: Relation, inputs: &Inputs, backend: &dyn Backend, found: &Outp
 
 /// Every element of every field is there and finite: the inputs are, and every row has keys.
 fn finite(inputs: &Inputs, backend: &dyn Backend, found: &Outputs, seconds: f64) -> Check {
-    let mut elements = 0;
-    let mut verdict = Verdict::Pass;
-    for field in Field::ALL.into_iter().filter(|field| field.asked_by(inputs) && backend.computes(*field)) {
-        let failure = match has_shape(field, found.get(field), &field.shape(inputs.shape())) {
-            Err(failure) => Some(failure),
-            Ok(tensor) => {
-                elements += tensor.len();
-                tensor.indexed_iter().find(|(_, value)| !value.is_finite()).map(|(index, value)| {
-                    use ndarray::Dimension;
-                    let place = place(field, index.as_array_view().as_slice().expect("an index is a slice"));
-                    let message = format!("{field} at {place}: found {value}, expected a finite number");
-                    Failure { class: Class::NonFinite, field: Some(field), message }
-                })
-            }
-        };
-        if let (Verdict::Pass, Some(failure)) = (&verdict, failure) {
-            verdict = Verdict::Fail(failure);
-        }
-    }
+    let computed = Field::ALL.into_iter().filter(|field| backend.computes(*field));
+    let verdict =
+        computed.clone().find_map(|field| unusable(field, inputs, found)).map_or(Verdict::Pass, Verdict::Fail);
+    let elements = computed.filter_map(|field| found.get(field)).map(|tensor| tensor.len()).sum();
     Check { name: "finite".to_owned(), verdict, elements, held: 0, ratio: 0.0, seconds }
-}
-
-/// Tokens spread over every head, and keys of some blocks of one: the same for every run of a shape.
-pub fn draw(shape: &Shape) -> Sample {
-    let mut random = 0x9e37_79b9_7f4a_7c15u64;
-    let mut below = |limit: usize| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) as usize % limit
-    };
-    let mut sample = Sample::default();
-    let n = shape.seq_len();
-    for (b, h) in (0..shape.batch()).flat_map(|b| (0..shape.kv_heads()).map(move |h| (b, h))) {
-        sample.tokens.extend([[b, h, 0], [b, h, n - 1]]);
-    }
-    for _ in 0..TOKENS {
-        sample.tokens.insert([below(shape.batch()), below(shape.kv_heads()), below(n)]);
-    }
-    for number in 0..KEY_BLOCKS {
-        // The last block too: where it is partial, its padding counts.
-        let block = if number == 0 { shape.blocks() - 1 } else { below(shape.blocks()) };
-        let (b, h) = (below(shape.batch()), below(shape.kv_heads()));
-        let keys = block * shape.block_size()..n.min((block + 1) * shape.block_size());
-        let step = keys.len().div_ceil(KEYS_OF_BLOCK);
-        sample.keys.extend(keys.step_by(step).map(|key| [b, h, key]));
-    }
-    sample
 }
