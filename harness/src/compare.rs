@@ -82,40 +82,52 @@ enum Judged {
 
 /// Compares `found` with what was expected of `field`. A missing field, or one of another shape, fails.
 pub fn compare(field: Field, found: Option<&ArrayD<f64>>, expected: &Expected<'_>) -> Comparison {
-    let mut comparison = Comparison {
-        field,
-        elements: 0,
-        failed: 0,
-        suspect: 0,
-        leaked: 0,
-        unbounded: 0,
-        worst: None,
-        failure: None,
-        tightness: Tightness::default(),
-        sensitivity: Sensitivity::of(field, expected),
-    };
-    let shape = expected.values.shape();
-    let wrong = match found {
-        None => Some(format!("{field} is missing; expected shape {shape:?}")),
-        Some(found) if found.shape() != shape => {
-            Some(format!("{field} has shape {:?}, expected {shape:?}", found.shape()))
+    let mut comparison = Comparison::new(field, expected);
+    match has_shape(field, found, expected.values.shape()) {
+        Ok(found) => {
+            for (index, &value) in expected.values.indexed_iter() {
+                comparison.add(&index, value, found[&index], expected);
+            }
+            assert_eq!(comparison.elements, expected.values.len(), "every element is compared");
         }
-        Some(_) => None,
-    };
-    if let Some(message) = wrong {
-        comparison.failed = expected.values.len();
-        comparison.failure = Some(Failure { class: Class::Shape, field: Some(field), message });
-        return comparison;
+        Err(failure) => {
+            comparison.failed = expected.values.len();
+            comparison.failure = Some(failure);
+        }
     }
-    let found = found.expect("checked above");
-    for (index, &value) in expected.values.indexed_iter() {
-        comparison.add(&index, value, found[&index], expected);
-    }
-    assert_eq!(comparison.elements, expected.values.len(), "every element is compared");
     comparison
 }
 
+/// The tensor of `field`, where it is there in this shape.
+pub(crate) fn has_shape<'a>(
+    field: Field,
+    found: Option<&'a ArrayD<f64>>,
+    shape: &[usize],
+) -> Result<&'a ArrayD<f64>, Failure> {
+    let message = match found {
+        Some(found) if found.shape() == shape => return Ok(found),
+        None => format!("{field} is missing; expected shape {shape:?}"),
+        Some(found) => format!("{field} has shape {:?}, expected {shape:?}", found.shape()),
+    };
+    Err(Failure { class: Class::Shape, field: Some(field), message })
+}
+
 impl Comparison {
+    fn new(field: Field, expected: &Expected<'_>) -> Self {
+        Comparison {
+            field,
+            elements: 0,
+            failed: 0,
+            suspect: 0,
+            leaked: 0,
+            unbounded: 0,
+            worst: None,
+            failure: None,
+            tightness: Tightness::default(),
+            sensitivity: Sensitivity::of(field, expected),
+        }
+    }
+
     fn add(&mut self, index: &IxDyn, value: f64, found: f64, expected: &Expected<'_>) {
         self.elements += 1;
         let (budget, likely) = (expected.rigorous[index], expected.likely[index]);

@@ -1,10 +1,10 @@
 //! The judgement of one answer: every field against the oracle, under the budgets of the declared arithmetic.
 
-use ndarray::{ArrayD, Axis};
+use ndarray::{Array2, ArrayD, Axis, IxDyn};
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
-use nsa_reference::oracle::{self, Answer};
+use nsa_reference::oracle::{self, Answer, Sample, SampledField};
 
-use crate::compare::{Comparison, Expected, compare};
+use crate::compare::{Comparison, Expected, compare, has_shape};
 use crate::verdict::Verdict;
 
 /// Judges `found`, the answer of an implementation of `arithmetic` to `inputs`: one comparison for each field asked for.
@@ -24,40 +24,6 @@ pub(crate) fn expected(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs
     [forward, backward]
 }
 
-/// As [`judge`], for `tokens` alone and for the fields that `found` holds, whose rows belong to all tokens.
-pub(crate) fn judge_tokens(
-    inputs: &Inputs,
-    arithmetic: &Arithmetic,
-    found: &Outputs,
-    tokens: &[usize],
-) -> Vec<Comparison> {
-    let forward = oracle::forward(inputs, Some(arithmetic));
-    let saved = saved(&forward.outputs, found);
-    let backward = oracle::backward(inputs, &saved, Some(arithmetic));
-    [&forward, &backward].into_iter().flat_map(|answer| compare_tokens(answer, arithmetic, found, tokens)).collect()
-}
-
-/// Compares `tokens` of the fields that `found` holds; places are counted among those tokens.
-pub(crate) fn compare_tokens(
-    answer: &Answer,
-    arithmetic: &Arithmetic,
-    found: &Outputs,
-    tokens: &[usize],
-) -> Vec<Comparison> {
-    let bounds = answer.bounds.as_ref().expect("asked for with an arithmetic");
-    let rows = |tensor: &ArrayD<f64>| tensor.select(Axis(2), tokens).as_standard_layout().into_owned();
-    let compare_field = |(field, values): (Field, &ArrayD<f64>)| {
-        let found = rows(found.get(field)?);
-        let [values, rigorous, likely] =
-            [Some(values), bounds.rigorous.get(field), bounds.likely.get(field)].map(|tensor| tensor.map(rows));
-        let (values, rigorous, likely) = (values?, rigorous?, likely?);
-        let expected =
-            Expected { values: &values, rigorous: &rigorous, likely: &likely, stored: arithmetic.stored(field) };
-        Some(compare(field, Some(&found), &expected))
-    };
-    answer.outputs.iter().filter_map(compare_field).collect()
-}
-
 fn compare_fields(answer: &Answer, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
     let bounds = answer.bounds.as_ref().expect("asked for with an arithmetic");
     let compare_field = |(field, values): (Field, &ArrayD<f64>)| {
@@ -67,6 +33,58 @@ fn compare_fields(answer: &Answer, arithmetic: &Arithmetic, found: &Outputs) -> 
         compare(field, found.get(field), &Expected { values, rigorous, likely, stored })
     };
     answer.outputs.iter().map(compare_field).collect()
+}
+
+/// Judges the rows of `sample` alone, under the same budgets as [`judge`]: for problems too large to answer whole. One comparison
+/// for each field that has sampled rows, whose `elements` are those that were compared.
+///
+/// The gradients follow from what `found` saved, at every row that attends to a sampled key. Something there that is not finite
+/// makes them say nothing, so that is looked for first, by the caller ([`crate::large`]). Without a saved `out` and `lse` of the
+/// right shape they are not judged; those fields fail.
+pub fn judge_sampled(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs, sample: &Sample) -> Vec<Comparison> {
+    let mut rows = oracle::sampled_forward(inputs, sample, arithmetic);
+    let mut forward = Field::ALL.into_iter().filter(|field| !field.is_gradient() && field.asked_by(inputs));
+    if forward.all(|field| has_shape(field, found.get(field), &field.shape(inputs.shape())).is_ok()) {
+        rows.extend(oracle::sampled_backward(inputs, found, sample, arithmetic));
+    }
+    rows.iter().map(|rows| compare_rows(inputs, arithmetic, found, rows)).collect()
+}
+
+fn compare_rows(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs, rows: &SampledField) -> Comparison {
+    let field = rows.field;
+    let (values, rigorous, likely) = (as_rows(&rows.values), as_rows(&rows.rigorous), as_rows(&rows.likely));
+    let stored = arithmetic.stored(field);
+    let expected = Expected { values: &values, rigorous: &rigorous, likely: &likely, stored };
+    let found = match has_shape(field, found.get(field), &field.shape(inputs.shape())) {
+        Ok(found) => as_rows(&sampled(found, &rows.positions)),
+        Err(failure) => return Comparison { failure: Some(failure), ..compare(field, None, &expected) },
+    };
+    let mut comparison = compare(field, Some(&found), &expected);
+    if let Some(worst) = &mut comparison.worst {
+        // From `[0, 0, row, column]` of the rows to `[b, head, token, column]` of the field.
+        let [row, column] = [worst.index[2], worst.index[3]];
+        worst.index = rows.positions[row].into_iter().chain([column]).take(field.axes().len()).collect();
+        if let Some(failure) = &mut comparison.failure {
+            failure.message = worst.describe(field);
+        }
+    }
+    comparison
+}
+
+/// The rows of a field at `positions`, `[row, width]`.
+pub(crate) fn sampled(field: &ArrayD<f64>, positions: &[[usize; 3]]) -> Array2<f64> {
+    let width = field.shape().get(3).copied().unwrap_or(1);
+    let values = positions.iter().flat_map(|[b, head, i]| {
+        let row = field.index_axis(Axis(0), *b).index_axis_move(Axis(0), *head).index_axis_move(Axis(0), *i);
+        row.iter().copied().collect::<Vec<f64>>()
+    });
+    Array2::from_shape_vec((positions.len(), width), values.collect()).expect("rows are whole")
+}
+
+/// Rows along the axis that a field has them along.
+fn as_rows(rows: &Array2<f64>) -> ArrayD<f64> {
+    let (count, width) = rows.dim();
+    rows.clone().into_shape_with_order(IxDyn(&[1, 1, count, width])).expect("the same elements")
 }
 
 /// The forward fields that the gradients are judged by: the candidate's own, element by element, where they can be used.

@@ -97,14 +97,14 @@ pub fn run_entry(entry: &Entry, element: Element, backend: &dyn Backend) -> Resu
 }
 
 /// A panic of the implementation is its own failure, not ours.
-fn guarded(backend: &dyn Backend, inputs: &Inputs) -> Result<Outputs, BackendError> {
+pub(crate) fn guarded(backend: &dyn Backend, inputs: &Inputs) -> Result<Outputs, BackendError> {
     catch_unwind(AssertUnwindSafe(|| backend.run(inputs))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Err(BackendError::Crash(format!("panicked: {}", text.unwrap_or("without a message"))))
     })
 }
 
-fn unanswered(error: BackendError) -> Verdict {
+pub(crate) fn unanswered(error: BackendError) -> Verdict {
     let class = match &error {
         BackendError::Environment(reason) => return Verdict::Inconclusive(reason.clone()),
         BackendError::Unsupported(reason) => return Verdict::Skip(reason.clone()),

@@ -46,6 +46,8 @@ pub enum Class {
     Unwritten,
     /// Reruns differ by more than was declared.
     Nondeterministic,
+    /// The same problem in another arrangement got another answer.
+    Relation,
     /// Something outside the outputs was written.
     OutOfBounds,
     /// The kernel does not compile.
@@ -64,6 +66,7 @@ impl fmt::Display for Class {
             Class::OverBudget => "over budget",
             Class::Unwritten => "unwritten",
             Class::Nondeterministic => "nondeterministic",
+            Class::Relation => "relation",
             Class::OutOfBounds => "out of bounds",
             Class::Compile => "compile",
             Class::Crash => "crash",

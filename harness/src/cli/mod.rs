@@ -7,6 +7,7 @@ mod detect;
 mod fuzz;
 mod golden;
 mod gradcheck;
+mod large;
 mod oracle;
 mod output;
 mod record;

@@ -23,6 +23,7 @@ use crate::verdict::Verdict;
   nsa-diff run 'gqa/*' edges/seq_1 --candidate regular_attend --element f32
   nsa-diff run --json report.json
   nsa-diff run 'edges/*' --vacuous
+  nsa-diff run --large large/64k --candidate cuda --element bf16
 
 Patterns are globs over entry names (`*` also matches `/`); `nsa-diff show '*'` lists them.")]
 pub(super) struct Args {
@@ -36,6 +37,10 @@ pub(super) struct Args {
     /// Run each case N times more; each field must repeat as the backend declares: every bit, or but for the order of additions
     #[arg(long, value_name = "N", default_value_t = 0)]
     reruns: usize,
+    /// Run problems too large to answer whole instead: sampled rows against the oracle, and relations between answers to the same
+    /// problem rearranged (f32 and bf16 unless --element is given)
+    #[arg(long, conflicts_with_all = ["reruns", "vacuous"])]
+    large: bool,
     /// List every check that an injected fault (zeros, sign flip, swapped rows, 1 % gain) would have passed, with the reason
     #[arg(long)]
     vacuous: bool,
@@ -44,6 +49,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+    if args.large {
+        return super::large::main(&args.patterns, &args.candidate, &args.elements, &args.json);
+    }
     let chosen = select(&args.patterns)?;
     let backend = args.candidate.make()?;
     let jobs: Vec<(&Entry, Element)> = chosen

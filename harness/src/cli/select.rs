@@ -45,40 +45,49 @@ impl Elements {
 
     /// The formats that were asked for, or the usual three.
     pub(super) fn or_usual(&self) -> Vec<Element> {
-        if self.elements.is_empty() { Entry::ELEMENTS.to_vec() } else { self.elements.clone() }
+        self.or(&Entry::ELEMENTS)
+    }
+
+    /// The formats that were asked for, or these.
+    pub(super) fn or(&self, these: &[Element]) -> Vec<Element> {
+        if self.elements.is_empty() { these.to_vec() } else { self.elements.clone() }
     }
 }
 
 /// The entries whose names match any of `patterns`, all of them for none.
+pub(super) fn select(patterns: &[String]) -> Result<Vec<&'static Entry>, Refusal> {
+    let names: Vec<&str> = entries().iter().map(|entry| entry.name.as_str()).collect();
+    Ok(chosen(patterns, &names)?.into_iter().map(|index| &entries()[index]).collect())
+}
+
+/// Which of `names` match any of `patterns`, all of them for none.
 ///
 /// A pattern is a glob over the whole name, in which `*` crosses `/`; a plain name matches itself.
-pub(super) fn select(patterns: &[String]) -> Result<Vec<&'static Entry>, Refusal> {
-    let mut chosen = vec![patterns.is_empty(); entries().len()];
+pub(super) fn chosen(patterns: &[String], names: &[&str]) -> Result<Vec<usize>, Refusal> {
+    let mut chosen = vec![patterns.is_empty(); names.len()];
     for pattern in patterns {
         let glob = GlobBuilder::new(pattern).literal_separator(false).build();
         let matcher =
             glob.map_err(|error| Refusal::new(format!("pattern `{pattern}`: {}", error.kind())))?.compile_matcher();
         let mut any = false;
-        for (chosen, entry) in chosen.iter_mut().zip(entries()) {
-            let matches = matcher.is_match(&entry.name);
+        for (chosen, name) in chosen.iter_mut().zip(names) {
+            let matches = matcher.is_match(name);
             *chosen |= matches;
             any |= matches;
         }
         if !any {
-            return Err(Refusal::new(format!("no entry matches `{pattern}`; near it: {}", nearest(pattern))));
+            return Err(Refusal::new(format!("no entry matches `{pattern}`; near it: {}", nearest(pattern, names))));
         }
     }
-    Ok(entries().iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|(entry, _)| entry).collect())
+    Ok((0..names.len()).filter(|index| chosen[*index]).collect())
 }
 
 /// The three names that share most with `pattern`.
-fn nearest(pattern: &str) -> String {
+fn nearest(pattern: &str, names: &[&str]) -> String {
     let pairs = |text: &str| text.as_bytes().windows(2).map(<[u8]>::to_vec).collect::<Vec<_>>();
     let wanted = pairs(pattern);
-    let mut names: Vec<(usize, &str)> = entries()
-        .iter()
-        .map(|entry| (pairs(&entry.name).iter().filter(|pair| wanted.contains(pair)).count(), entry.name.as_str()))
-        .collect();
+    let shared = |name: &str| pairs(name).iter().filter(|pair| wanted.contains(pair)).count();
+    let mut names: Vec<(usize, &str)> = names.iter().map(|name| (shared(name), *name)).collect();
     names.sort_by_key(|(shared, name)| (std::cmp::Reverse(*shared), *name));
     names.iter().take(3).map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
 }

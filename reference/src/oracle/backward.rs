@@ -109,7 +109,8 @@ impl RegionTask<'_> {
         let numbers = shape.groups() * saved.part.terms_max(shape) * arrays;
         let chunk = (CHUNK_NUMBERS / numbers).clamp(4, 512).min(shape.seq_len());
         let (b, h) = (self.region / shape.kv_heads(), self.region % shape.kv_heads());
-        let task = RowTask { inputs: self.inputs, head: self.head, saved, model: self.model, counts, b, h };
+        let RegionTask { inputs, head, model, .. } = *self;
+        let task = RowTask { inputs, head, saved, model, counts, panels: None, b, h };
         let arch = Arch::new();
         let mut tokens: Vec<TokenRows> = (0..chunk).map(|_| TokenRows::default()).collect();
         for first in (0..shape.seq_len()).step_by(chunk) {

@@ -1,5 +1,7 @@
 //! The backward's first pass: everything of one token's rows.
 
+use std::collections::BTreeSet;
+
 use nsa_corpus::Inputs;
 
 use super::backward::{Counts, Saved};
@@ -47,6 +49,9 @@ pub(super) struct RowTask<'a> {
     pub(super) saved: &'a Saved<'a>,
     pub(super) model: Option<&'a Model>,
     pub(super) counts: &'a Counts,
+    /// Only terms of these panels of keys are wanted: of spans that touch none of them, nothing is computed. What sums over all of a
+    /// row's terms (`dq`, `dsel_scale`) is then incomplete.
+    pub(super) panels: Option<&'a BTreeSet<usize>>,
     pub(super) b: usize,
     pub(super) h: usize,
 }
@@ -78,7 +83,9 @@ impl RowTask<'_> {
     fn heads(&self, rows: &mut Rows, i: usize, token: &mut TokenRows, first: usize, count: usize) {
         let position = [self.b, self.h * self.inputs.shape().groups() + first, i];
         let Rows { scratch, x, probability_gradients, .. } = rows;
-        scratch.list(self.inputs, self.saved.part, position);
+        scratch.list_of(self.inputs, self.saved.part, position, |span| {
+            self.panels.is_none_or(|panels| span.touches(panels))
+        });
         token.spans[first / count].clone_from(&scratch.spans);
         x.fit(count, scratch.terms);
         probability_gradients.fit(count, scratch.terms);

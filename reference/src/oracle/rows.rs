@@ -19,7 +19,19 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Lists the spans of the rows of query heads `q_head..q_head + heads` at token `i`.
     pub(super) fn list(&mut self, inputs: &Inputs, part: Part, position: [usize; 3]) {
+        self.list_of(inputs, part, position, |_| true);
+    }
+
+    /// Lists those spans alone that are `wanted`.
+    pub(super) fn list_of(
+        &mut self,
+        inputs: &Inputs,
+        part: Part,
+        position: [usize; 3],
+        wanted: impl Fn(&Span) -> bool,
+    ) {
         part.spans(inputs, position, &mut self.spans);
+        self.spans.retain(wanted);
         self.seq_len = inputs.shape().seq_len();
         self.terms = self.spans.iter().map(|span| span.len).sum();
         self.factors.clear();

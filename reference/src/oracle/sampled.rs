@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::Array2;
-use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
+use nsa_corpus::{Arithmetic, Delta, Field, Inputs, Outputs};
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -88,20 +88,22 @@ pub fn sampled_backward(
 }
 
 /// What the order of additions alone can make of every sampled row ([`order_bounds`](super::order_bounds)), in
-/// [`SampledField::rigorous`].
+/// [`SampledField::rigorous`]; without `saved`, of the forward fields only.
 ///
 /// # Panics
 /// As [`sampled_forward`] and [`backward`](super::backward).
 pub fn sampled_order_bounds(
     inputs: &Inputs,
-    saved: &Outputs,
+    saved: Option<&Outputs>,
     sample: &Sample,
     arithmetic: &Arithmetic,
 ) -> Vec<SampledField> {
     let model = Model::order_only(arithmetic, inputs.shape());
     let mut gathered = Gathered::default();
     add_forward(inputs, sample, &model, &mut gathered);
-    add_backward(inputs, saved, sample, &model, &mut gathered);
+    if let Some(saved) = saved {
+        add_backward(inputs, saved, sample, &model, &mut gathered);
+    }
     gathered.fields()
 }
 
@@ -179,11 +181,11 @@ struct Backward<'a> {
 }
 
 impl Backward<'_> {
-    /// The first pass at tokens `at`.
-    fn pass(&self, saved: &Saved<'_>, at: &[usize], tokens: &mut [TokenRows]) {
+    /// The first pass at tokens `at`, for the terms of `panels` alone where given.
+    fn pass(&self, saved: &Saved<'_>, at: &[usize], panels: Option<&BTreeSet<usize>>, tokens: &mut [TokenRows]) {
         let Backward { inputs, model, head, counts, .. } = *self;
         let [b, h] = self.region.at;
-        let task = RowTask { inputs, head, saved, model: Some(model), counts, b, h };
+        let task = RowTask { inputs, head, saved, model: Some(model), counts, panels, b, h };
         let arch = Arch::new();
         tokens.par_iter_mut().zip(at).for_each_init(backward_rows::Rows::default, |rows, (token, i)| {
             arch.dispatch(|| task.token(rows, *i, token));
@@ -200,7 +202,7 @@ impl Backward<'_> {
             let (mut dq, mut dsel_scale) = (new(shape.groups() * shape.dim()), new(per_head * shape.num_sel()));
             let mut tokens: Vec<TokenRows> = at.iter().map(|_| TokenRows::default()).collect();
             for saved in self.saved {
-                self.pass(saved, at, &mut tokens);
+                self.pass(saved, at, None, &mut tokens);
                 for (token, (dq, dsel_scale)) in tokens.iter().zip(dq.iter_mut().zip(&mut dsel_scale)) {
                     add(dq, &token.dq);
                     add(dsel_scale, &token.dsel_scale);
@@ -224,6 +226,9 @@ impl Backward<'_> {
         let shape = self.inputs.shape();
         let [b, h] = self.region.at;
         let panels: BTreeSet<usize> = self.region.keys.iter().map(|key| key / PANEL).collect();
+        // A term's P and dS follow from what was saved. Where delta is summed over P and dP it takes the whole row, and so it does to
+        // tell whether a row without d_out is finite.
+        let alone = self.model.arithmetic.delta == Delta::Output;
         let padded = padded_keys(self.inputs);
         // Pages of these that no sampled panel touches are never written, and take no memory.
         let mut dk = Sums::zeros(padded * shape.dim(), true);
@@ -232,7 +237,7 @@ impl Backward<'_> {
             let mut tokens: Vec<TokenRows> = (0..CHUNK).map(|_| TokenRows::default()).collect();
             for at in self.visitors(saved, &panels).chunks(CHUNK) {
                 let tokens = &mut tokens[..at.len()];
-                self.pass(saved, at, tokens);
+                self.pass(saved, at, Some(&panels).filter(|_| alone && saved.d_out.is_some()), tokens);
                 let mut visits = columns::visits(tokens, shape.groups());
                 visits.retain(|(panel, _)| panels.contains(panel));
                 Columns { inputs: self.inputs, saved, tokens, b, h }.add(&visits, &mut dk, &mut dv);
@@ -258,8 +263,7 @@ impl Backward<'_> {
         let mut visits = |i: usize| {
             (0..shape.groups()).step_by(together).any(|g| {
                 saved.part.spans(self.inputs, [b, h * shape.groups() + g, i], &mut spans);
-                let last = |span: &super::spans::Span| (span.start + span.len - 1) / PANEL;
-                spans.iter().any(|span| panels.range(span.start / PANEL..=last(span)).next().is_some())
+                spans.iter().any(|span| span.touches(panels))
             })
         };
         (0..shape.seq_len()).filter(|i| visits(*i)).collect()

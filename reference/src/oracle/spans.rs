@@ -1,7 +1,11 @@
 //! Which keys a query row attends to, as runs of consecutive keys: the selected part and the sliding part differ in
 //! nothing else.
 
+use std::collections::BTreeSet;
+
 use nsa_corpus::{Inputs, Shape};
+
+use super::kernels::PANEL;
 
 /// The two attentions of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,13 @@ pub(super) struct Span {
     pub(super) factor: f64,
     /// The selection slot, `None` for the diagonal and the sliding window.
     pub(super) slot: Option<usize>,
+}
+
+impl Span {
+    /// Whether it has a key of one of `panels`.
+    pub(super) fn touches(&self, panels: &BTreeSet<usize>) -> bool {
+        panels.range(self.start / PANEL..=(self.start + self.len - 1) / PANEL).next().is_some()
+    }
 }
 
 impl Part {
