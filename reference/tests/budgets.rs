@@ -10,9 +10,9 @@ use nsa_corpus::{Arithmetic, Cotangents, Delta, Dot, Element, Field, InputParts,
 use nsa_reference::oracle::{self, Answer};
 
 /// Some of all of the kinds below.
-const PROBLEMS: u64 = 700;
+const PROBLEMS: u64 = 630;
 /// The last of them, which have many terms.
-const CROWDED: u64 = 100;
+const CROWDED: u64 = 30;
 
 /// Every option, and numbers of every size: products below the smallest normal value, weights that underflow, keys and
 /// values of zero. Crowded: as many terms as tier H needs to be below tier B.
