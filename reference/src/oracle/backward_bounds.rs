@@ -199,7 +199,7 @@ impl Worker {
                 token.weights[1 + tier].row_mut(head)[t] = term.weight * term.relative[tier]
                     + cast
                     + model.cast_least
-                    + (key_constant + 2.0 * model.u) * weight;
+                    + (key_constant + model.value_gradient_heads + 2.0 * model.u) * weight;
             }
             let scaled = model.scale * largest;
             self.key_coefficients[LIKELY + 1][t] = scaled * scaled;

@@ -137,12 +137,13 @@ impl Sums {
     pub(super) fn out(&self, model: &Model, row: &Row<'_>, tier: usize, bounds: &mut [f64]) {
         let total = self.total[tier];
         let constant = model.product_constant(self.terms) + self.rescalings as f64 * model.u;
-        let gamma = model.arithmetic.gamma(self.terms + self.rescalings + 2) + 3.0 * model.u;
+        let logarithms = model.logarithms(self.rescalings, row.center, row.offset);
+        let gamma = model.arithmetic.gamma(self.terms + self.rescalings + 2) + 3.0 * model.u + logarithms;
         for (d, bound) in bounds.iter_mut().enumerate() {
             let [values, weighted, squares] = [0, 1, 2].map(|index| self.plain[index][d]);
             let cast = if tier == LIKELY { model.cast_deviation() * squares.sqrt() } else { model.cast * weighted };
             let products = (cast + constant * weighted) * (1.0 + total) + model.cast_least * values;
-            let numerator = self.centred[tier][d] + products + gamma * row.out[d].abs();
+            let numerator = (self.centred[tier][d] + products) * (1.0 + logarithms) + gamma * row.out[d].abs();
             let core = if total < 1.0 { numerator / (1.0 - total) } else { f64::INFINITY };
             bound.clone_from(&model.stored(model.arithmetic.output, row.out[d], core));
         }
@@ -159,7 +160,8 @@ impl Sums {
         let weights = if total < 1.0 { -libm::log1p(-total) } else { f64::INFINITY };
         let lse = row.center + row.offset;
         let rounding = 4.0 * model.u * (row.center.abs() + row.offset.abs() + lse.abs());
-        let gamma = model.arithmetic.gamma(self.terms + self.rescalings + 2);
+        let gamma = model.arithmetic.gamma(self.terms + self.rescalings + 2)
+            + model.logarithms(self.rescalings, row.center, row.offset);
         let error = weights + gamma + rounding + model.exponential * row.offset.abs() + 2.0 * model.u;
         model.stored(model.arithmetic.lse, lse, error)
     }
