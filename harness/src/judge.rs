@@ -12,10 +12,30 @@ use crate::verdict::Verdict;
 /// The gradients are judged given the `out` and `lse` that the implementation itself saved, so that a forward error is not
 /// charged again. Where those are unusable (missing, of another shape, not finite where the oracle is) the oracle's serve.
 pub fn judge(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
+    expected(inputs, arithmetic, found).iter().flat_map(|answer| compare_fields(answer, arithmetic, found)).collect()
+}
+
+/// The oracle's forward and backward, the latter given what `found` saved, with their budgets.
+fn expected(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> [Answer; 2] {
     let forward = oracle::forward(inputs, Some(arithmetic));
     let saved = saved(&forward.outputs, found);
     let backward = oracle::backward(inputs, &saved, Some(arithmetic));
-    [&forward, &backward].into_iter().flat_map(|answer| compare_fields(answer, arithmetic, found)).collect()
+    [forward, backward]
+}
+
+/// The least and the greatest value that each element of `fields` may have, for an implementation of `arithmetic` that
+/// answered `found`.
+pub fn intervals(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs, fields: &[Field]) -> [Outputs; 2] {
+    let mut ends = [Outputs::new(), Outputs::new()];
+    for answer in &expected(inputs, arithmetic, found) {
+        let budgets = &answer.bounds.as_ref().expect("asked for with an arithmetic").rigorous;
+        for (field, values) in answer.outputs.iter().filter(|(field, _)| fields.contains(field)) {
+            let budget = budgets.get(field).expect("every output has its bounds");
+            ends[0].set(field, values - budget);
+            ends[1].set(field, values + budget);
+        }
+    }
+    ends
 }
 
 fn compare_fields(answer: &Answer, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {

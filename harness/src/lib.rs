@@ -10,6 +10,7 @@ pub mod cli;
 pub mod compare;
 pub mod environment;
 pub mod judge;
+pub mod known;
 pub mod minimize;
 mod number;
 pub mod records;
