@@ -143,10 +143,14 @@ fn disagreements(names: &[&str], rows: &[Row]) -> Vec<String> {
     lines
 }
 
-/// The first words of a text, on one line: a compiler's error may be pages long.
+/// A text on one line, without its middle where it is long: a compiler's error may be pages, and tells most at its ends.
 fn short(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.chars().count() <= 300 { line } else { line.chars().take(300).chain(['…']).collect() }
+    let line: Vec<char> = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().collect();
+    if line.len() <= 300 {
+        return line.into_iter().collect();
+    }
+    let (start, end) = (&line[..180], &line[line.len() - 120..]);
+    start.iter().chain(&[' ', '…', ' ']).chain(end).collect()
 }
 
 /// For each candidate, every reason to skip with its count.
@@ -179,14 +183,14 @@ pub(super) fn text(names: &[&str], missing: &[(String, String)], rows: &[Row]) -
     }
     text.push('\n');
     text.push_str(&table(&totals(names, rows)));
-    missing.iter().for_each(|(_, reason)| text.push_str(&format!("left out: {reason}\n")));
+    missing.iter().for_each(|(_, reason)| text.push_str(&format!("left out: {}\n", short(reason))));
     text
 }
 
 pub(super) fn markdown(names: &[&str], missing: &[(String, String)], rows: &[Row]) -> String {
     let (cells, skipped) = cells(names, rows);
     let mut text = format!("{}\n", markdown_table(&totals(names, rows)));
-    missing.iter().for_each(|(_, reason)| text.push_str(&format!("Left out: {}\n\n", cell_text(reason))));
+    missing.iter().for_each(|(_, reason)| text.push_str(&format!("Left out: {}\n\n", cell_text(&short(reason)))));
     text.push_str("`.` pass, `s` suspect, `F` fail, `-` skip, `?` inconclusive: one for each format.\n\n");
     text.push_str(&markdown_table(&cells));
     if skipped > 0 {
