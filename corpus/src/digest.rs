@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::{Inputs, Outputs};
 
 /// Hexadecimal digits of the SHA-256 of `bytes`.
-pub(crate) fn bytes(bytes: &[u8]) -> String {
+pub fn bytes(bytes: &[u8]) -> String {
     hexadecimal(Sha256::digest(bytes).as_slice())
 }
 

@@ -17,6 +17,9 @@ pub enum Selection {
     Past {},
     /// Block 0, the block before the query's own, then distinct ones between: the shape of a trained selection.
     FirstPreviousPast {},
+    /// As `first_previous_past`, one draw for all tokens of a block: neighbours select the same blocks, as they nearly do in
+    /// trained models.
+    Shared {},
     /// `randint(0, 2)`, as the mock inputs of `test_triton_nsa.py`: blocks 0 and 1 (0 alone where there is one block).
     ZeroOrOne {},
     /// Distinct blocks, earlier or later, in random order.
@@ -80,7 +83,11 @@ pub(crate) fn draw(
     for b in 0..dim.0 {
         for h in 0..dim.1 {
             for i in 0..dim.2 {
-                let row = selection.row(shape, Stream::new(seed, tags[0], [b, h, i]), same, i);
+                let drawn = match selection {
+                    Selection::Shared {} => i / shape.block_size() * shape.block_size(),
+                    _ => i,
+                };
+                let row = selection.row(shape, Stream::new(seed, tags[0], [b, h, drawn]), same, i);
                 for (s, block) in row.into_iter().enumerate() {
                     match block {
                         Some(block) => indices[[b, h, i, s]] = block as i64,
@@ -128,7 +135,7 @@ impl Selection {
         let each = |block: &dyn Fn(usize) -> Option<usize>| (0..count).map(block).collect();
         match self {
             Selection::Past {} => distinct(stream, own, count),
-            Selection::FirstPreviousPast {} => first_previous_past(stream, own, count),
+            Selection::FirstPreviousPast {} | Selection::Shared {} => first_previous_past(stream, own, count),
             Selection::ZeroOrOne {} => each(&|s| Some(stream.below(s, 0, 2).min(blocks - 1))),
             Selection::Distinct {} => distinct(stream, blocks, count),
             Selection::Any {} => each(&|s| Some(stream.below(s, 0, blocks))),

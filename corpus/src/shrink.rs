@@ -9,16 +9,25 @@ use crate::shrink_values::{distributions, elements};
 use crate::{Case, Mask, Selection, Sizes};
 
 impl Case {
+    /// How many stages [`Case::shrinks_of`] has.
+    pub const SHRINK_STAGES: usize = 4;
+
     /// Simpler cases, the greatest simplification first. Lazy: what a case's values could become is worked out only when
     /// all smaller sizes and options have been asked for.
     pub fn shrinks(&self) -> impl Iterator<Item = Case> + use<> {
-        let (first, second, third, fourth) = (self.clone(), self.clone(), self.clone(), self.clone());
-        sizes(&first)
-            .into_iter()
-            .flat_map(move |sizes| first.resized(sizes))
-            .chain(std::iter::once_with(move || options(&second)).flatten())
-            .chain(std::iter::once_with(move || distributions(&third)).flatten())
-            .chain(std::iter::once_with(move || elements(fourth)).flatten())
+        let case = self.clone();
+        (0..Self::SHRINK_STAGES).flat_map(move |stage| case.shrinks_of(stage))
+    }
+
+    /// Simpler cases of one kind: smaller sizes (0), fewer options (1), plainer distributions (2), plainer elements (3).
+    pub fn shrinks_of(&self, stage: usize) -> Box<dyn Iterator<Item = Case>> {
+        let case = self.clone();
+        match stage {
+            0 => Box::new(sizes(&case).into_iter().flat_map(move |sizes| case.resized(sizes))),
+            1 => Box::new(options(&case).into_iter()),
+            2 => Box::new(distributions(&case).into_iter()),
+            _ => Box::new(elements(case)),
+        }
     }
 
     /// The case at smaller `sizes`: without the overrides that fall outside, and, where there are any, with them moved to

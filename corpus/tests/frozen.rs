@@ -55,6 +55,7 @@ fn every_kind_of_selection_has_the_bits_it_always_had() {
     let kinds = [
         (Selection::Past {}, "237263098603f719"),
         (Selection::FirstPreviousPast {}, "4563cd965ecbf762"),
+        (Selection::Shared {}, "3aae301e5e12edbe"),
         (Selection::ZeroOrOne {}, "a1685bf43bbfbe11"),
         (Selection::Distinct {}, "ab5b13968c6c782d"),
         (Selection::Any {}, "91ba13e7c556cab4"),

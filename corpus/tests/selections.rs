@@ -54,6 +54,16 @@ fn the_first_and_the_previous_block_come_first() {
 }
 
 #[test]
+fn tokens_of_a_block_share_their_selection() {
+    let rows = rows(&inputs(Selection::Shared {}, Mask::All {}, 8));
+    for ((own, slots), (next_own, next_slots)) in rows.iter().zip(&rows[1..]) {
+        assert_eq!((slots.len(), distinct(slots)), ((*own).min(4), (*own).min(4)));
+        assert!(own != next_own || slots == next_slots);
+    }
+    assert_ne!(rows[47].1, rows[98].1, "each head draws for itself");
+}
+
+#[test]
 fn distinct_blocks_are_distinct_and_reach_all() {
     let rows = rows(&inputs(Selection::Distinct {}, Mask::All {}, 8));
     assert!(rows.iter().all(|(_, slots)| slots.len() == 4 && distinct(slots) == 4));

@@ -3,12 +3,15 @@
 use nsa_corpus::{Arithmetic, Element, Inputs, Shape};
 
 use crate::device::Device;
-use crate::dims::{Dims, Layout};
+use crate::dims::Dims;
 use crate::driver::Address;
 use crate::error::{Error, Kind};
+use crate::ladder::{Pass, rows};
 use crate::memory::{Buffer, Safety, encode, encode_indices, encode_mask};
+use crate::places::Places;
 use crate::tensors::{CotangentTensors, ForwardTensors, GradientTensors, Tensors, Workspace};
-use crate::variant::{Pass, Program, Variant, delta_program, rows};
+use crate::variant::{Program, Variant, delta_program};
+use crate::views::{Layout, Place, Views};
 
 /// What is computed, besides the sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +21,8 @@ pub struct Settings {
     /// The sliding output's window; `None`: no sliding output.
     pub sliding_window: Option<usize>,
     /// How every tensor lies in memory.
-    pub layout: Layout,
-    /// The rung of each pass; `None`: [`Variant::choose`].
+    pub views: Views,
+    /// The rung of each pass; `None`: the fastest that takes the problem and its views.
     pub variant: Option<Variant>,
     /// How buffers are allocated.
     pub safety: Safety,
@@ -31,7 +34,7 @@ impl Settings {
         Settings {
             include_block_causal: inputs.include_block_causal(),
             sliding_window: inputs.sliding_window(),
-            layout: Layout::HeadMajor,
+            views: Views::new(inputs.shape(), Layout::HeadMajor),
             variant: None,
             safety: Safety::NONE,
         }
@@ -82,18 +85,22 @@ pub struct Attend<'d> {
     settings: Settings,
     variant: Variant,
     dims: Dims,
+    places: Places,
 }
 
 impl<'d> Attend<'d> {
     /// Prepares problems of `shape` whose floating-point tensors are `element`.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`] where the variant does not compute such a problem.
+    /// [`Kind::Unsupported`] where the variant does not compute such a problem or take such views; [`Kind::Invalid`] where
+    /// rows of a view overlap.
     pub fn new(device: &'d Device, shape: &Shape, element: Element, settings: Settings) -> Result<Self, Error> {
-        let variant = settings.variant.unwrap_or_else(|| Variant::choose(shape, element));
+        let variant = settings.variant.unwrap_or_else(|| Variant::choose_for(shape, element, &settings.views));
         variant.supports(shape, element)?;
-        let dims = Dims::new(shape, settings.layout, settings.include_block_causal, settings.sliding_window);
-        Ok(Attend { device, shape: *shape, element, settings, variant, dims })
+        variant.takes(shape, &settings.views)?;
+        let dims = Dims::new(shape, &settings.views, settings.include_block_causal, settings.sliding_window);
+        let places = Places::new(shape, element, &settings.views, &dims)?;
+        Ok(Attend { device, shape: *shape, element, settings, variant, dims, places })
     }
 
     /// The rung of each pass.
@@ -103,7 +110,11 @@ impl<'d> Attend<'d> {
 
     /// The arithmetic of the results.
     pub fn arithmetic(&self) -> Arithmetic {
-        self.variant.arithmetic(self.element)
+        self.variant.arithmetic(&self.shape, self.element)
+    }
+
+    fn put(&self, name: &str, place: Place, bytes: Vec<u8>) -> Result<Buffer, Error> {
+        Buffer::upload(self.device, name, place, bytes, self.settings.safety)
     }
 
     /// Copies what the forward reads to the device.
@@ -111,17 +122,15 @@ impl<'d> Attend<'d> {
     /// # Errors
     /// The driver's.
     pub fn upload(&self, inputs: &Inputs) -> Result<Tensors, Error> {
-        let layout = self.settings.layout;
-        let upload = |name: &str, bytes| Buffer::upload(self.device, name, bytes, self.settings.safety);
-        let floats = |tensor: &ndarray::Array4<f64>, element| encode(tensor.view().into_dyn(), element, layout);
-        let sel_scale = inputs.sel_scale().map(|tensor| upload("sel_scale", floats(tensor, Element::F32)));
+        let Places { q, k, v, indices, mask, sel_scale, .. } = self.places;
+        let scales = inputs.sel_scale().map(|tensor| self.put("sel_scale", sel_scale, encode(tensor, Element::F32)));
         Ok(Tensors {
-            q: upload("q", floats(inputs.q(), self.element))?,
-            k: upload("k", floats(inputs.k(), self.element))?,
-            v: upload("v", floats(inputs.v(), self.element))?,
-            indices: upload("indices", encode_indices(inputs.indices().view().into_dyn(), layout))?,
-            mask: upload("mask", encode_mask(inputs.mask().view().into_dyn(), layout))?,
-            sel_scale: sel_scale.transpose()?,
+            q: self.put("q", q, encode(inputs.q(), self.element))?,
+            k: self.put("k", k, encode(inputs.k(), self.element))?,
+            v: self.put("v", v, encode(inputs.v(), self.element))?,
+            indices: self.put("indices", indices, encode_indices(inputs.indices()))?,
+            mask: self.put("mask", mask, encode_mask(inputs.mask()))?,
+            sel_scale: scales.transpose()?,
         })
     }
 
@@ -130,20 +139,16 @@ impl<'d> Attend<'d> {
     /// # Errors
     /// The driver's.
     pub fn upload_cotangents(&self, inputs: &Inputs) -> Result<CotangentTensors, Error> {
-        let layout = self.settings.layout;
-        let upload = |name: &str, bytes| Buffer::upload(self.device, name, bytes, self.settings.safety);
+        let Places { d_out, d_lse, d_sliding, .. } = self.places;
         let cotangents = inputs.cotangents();
-        let rows = |tensor: &ndarray::Array4<f64>| encode(tensor.view().into_dyn(), self.element, layout);
-        let zeros = || vec![0; rows_bytes(&self.shape, self.shape.q_heads(), self.shape.value_dim(), self.element)];
-        let per_row = |tensor: &ndarray::Array3<f64>| {
-            encode(tensor.view().insert_axis(ndarray::Axis(3)).into_dyn(), Element::F32, layout)
-        };
-        let d_lse = cotangents.d_lse.as_ref().map(|tensor| upload("d_lse", per_row(tensor)));
-        let d_sliding = cotangents.d_sliding.as_ref().map(|tensor| upload("d_sliding", rows(tensor)));
+        let rows = |tensor: &ndarray::Array4<f64>| encode(tensor, self.element);
+        let zeros = || vec![0; d_out.filled_bytes()];
+        let per_row = cotangents.d_lse.as_ref().map(|tensor| self.put("d_lse", d_lse, encode(tensor, Element::F32)));
+        let sliding = cotangents.d_sliding.as_ref().map(|tensor| self.put("d_sliding", d_sliding, rows(tensor)));
         Ok(CotangentTensors {
-            d_out: upload("d_out", cotangents.d_out.as_ref().map_or_else(zeros, rows))?,
-            d_lse: d_lse.transpose()?,
-            d_sliding: d_sliding.transpose()?,
+            d_out: self.put("d_out", d_out, cotangents.d_out.as_ref().map_or_else(zeros, rows))?,
+            d_lse: per_row.transpose()?,
+            d_sliding: sliding.transpose()?,
         })
     }
 
@@ -181,50 +186,23 @@ impl<'d> Attend<'d> {
         if needed > free { Err(Kind::OutOfMemory { needed, free }.into()) } else { Ok(()) }
     }
 
-    /// Bytes on the device of the forward's inputs and of the cotangents.
+    /// Bytes on the device of the forward's inputs and of the cotangents, at most.
     pub fn input_bytes(&self) -> u64 {
-        let Sizes { q, k, v, slots, out, .. } = self.sizes();
-        let buffers = [q, k, v, slots * 4, slots, slots * 4, out, self.sizes().lse, out];
-        buffers.into_iter().map(|bytes| self.with_guards(bytes)).sum()
+        self.places.input_bytes(self.settings.safety)
     }
 
     /// Bytes on the device that [`Attend::forward`] allocates.
     pub fn forward_bytes(&self) -> u64 {
-        let Sizes { out, lse, .. } = self.sizes();
-        let parts = if self.settings.sliding_window.is_some() { 2 } else { 1 };
-        parts * (self.with_guards(out) + self.with_guards(lse))
+        self.places.forward_bytes(self.settings.sliding_window.is_some(), self.settings.safety)
     }
 
     /// Bytes on the device that [`Attend::backward`] allocates, at most.
     pub fn backward_bytes(&self) -> u64 {
-        let Sizes { q, k, v, slots, lse, counts, starts, partial, .. } = self.sizes();
-        let buffers = [q, k, v, slots * 4, lse, lse, counts, starts, starts, slots * 4, partial];
-        buffers.into_iter().map(|bytes| self.with_guards(bytes)).sum()
-    }
-
-    fn with_guards(&self, bytes: usize) -> u64 {
-        bytes as u64 + 2 * self.settings.safety.guard_bytes.next_multiple_of(256) as u64
-    }
-
-    fn sizes(&self) -> Sizes {
-        let (shape, element) = (&self.shape, self.element);
-        let lists = shape.batch() * shape.sel_heads();
-        let width = shape.dim() + shape.value_dim();
-        Sizes {
-            q: rows_bytes(shape, shape.q_heads(), shape.dim(), element),
-            k: rows_bytes(shape, shape.kv_heads(), shape.dim(), element),
-            v: rows_bytes(shape, shape.kv_heads(), shape.value_dim(), element),
-            slots: shape.batch() * shape.sel_heads() * shape.seq_len() * shape.num_sel(),
-            out: rows_bytes(shape, shape.q_heads(), shape.value_dim(), element),
-            lse: rows_bytes(shape, shape.q_heads(), 1, Element::F32),
-            counts: lists * shape.blocks() * self.dims.chunks as usize * 4,
-            starts: lists * (shape.blocks() + 1) * 4,
-            partial: self.dims.tasks() as usize * shape.block_size() * width * 4,
-        }
+        self.places.backward_bytes(self.settings.safety)
     }
 
     pub(crate) fn allocate_forward(&self) -> Result<ForwardTensors, Error> {
-        let Sizes { out, lse, .. } = self.sizes();
+        let Places { out, lse, .. } = self.places;
         let sliding = self.settings.sliding_window.is_some();
         Ok(ForwardTensors {
             out: self.allocate("out", out)?,
@@ -235,27 +213,27 @@ impl<'d> Attend<'d> {
     }
 
     pub(crate) fn allocate_backward(&self, dsel_scale: bool) -> Result<GradientTensors, Error> {
-        let Sizes { q, k, v, slots, lse, counts, starts, partial, .. } = self.sizes();
+        let Places { dq, dk, dv, delta, counts, starts, visits, partial, .. } = self.places;
         let sliding = self.settings.sliding_window.is_some();
         Ok(GradientTensors {
-            dq: self.allocate("dq", q)?,
-            dk: self.allocate("dk", k)?,
-            dv: self.allocate("dv", v)?,
-            dsel_scale: dsel_scale.then(|| self.allocate("dsel_scale", slots * 4)).transpose()?,
+            dq: self.allocate("dq", dq)?,
+            dk: self.allocate("dk", dk)?,
+            dv: self.allocate("dv", dv)?,
+            dsel_scale: dsel_scale.then(|| self.allocate("dsel_scale", self.places.dsel_scale)).transpose()?,
             workspace: Workspace {
-                delta: self.allocate("delta", lse)?,
-                sliding_delta: sliding.then(|| self.allocate("sliding_delta", lse)).transpose()?,
+                delta: self.allocate("delta", delta)?,
+                sliding_delta: sliding.then(|| self.allocate("sliding_delta", delta)).transpose()?,
                 counts: self.allocate("counts", counts)?,
                 starts: self.allocate("starts", starts)?,
                 segment_starts: self.allocate("segment_starts", starts)?,
-                visits: self.allocate("visits", slots * 4)?,
+                visits: self.allocate("visits", visits)?,
                 partial: self.allocate("partial", partial)?,
             },
         })
     }
 
-    fn allocate(&self, name: &str, bytes: usize) -> Result<Buffer, Error> {
-        Buffer::new(self.device, name, bytes, self.settings.safety)
+    fn allocate(&self, name: &str, place: Place) -> Result<Buffer, Error> {
+        Buffer::new(self.device, name, place, self.settings.safety)
     }
 
     /// One launch: the selected part and, beside a window, the sliding part.
@@ -285,7 +263,7 @@ impl<'d> Attend<'d> {
         gradients: &GradientTensors,
     ) -> Result<(), Error> {
         self.check_tensors(tensors)?;
-        check_bytes("d_out", &cotangents.d_out, self.sizes().out)?;
+        check_bytes("d_out", &cotangents.d_out, self.places.d_out)?;
         let mut dims = self.dims;
         if cotangents.d_sliding.is_none() {
             // Nothing flows back through a sliding output that has no cotangent.
@@ -418,38 +396,22 @@ impl<'d> Attend<'d> {
     }
 
     fn check_tensors(&self, tensors: &Tensors) -> Result<(), Error> {
-        let Sizes { q, k, v, slots, .. } = self.sizes();
+        let Places { q, k, v, indices, mask, sel_scale, .. } = self.places;
         check_bytes("q", &tensors.q, q)?;
         check_bytes("k", &tensors.k, k)?;
         check_bytes("v", &tensors.v, v)?;
-        check_bytes("indices", &tensors.indices, slots * 4)?;
-        check_bytes("mask", &tensors.mask, slots)?;
-        tensors.sel_scale.as_ref().map_or(Ok(()), |buffer| check_bytes("sel_scale", buffer, slots * 4))
+        check_bytes("indices", &tensors.indices, indices)?;
+        check_bytes("mask", &tensors.mask, mask)?;
+        tensors.sel_scale.as_ref().map_or(Ok(()), |buffer| check_bytes("sel_scale", buffer, sel_scale))
     }
-}
-
-/// Bytes of each buffer, without guard zones; `slots` counts elements.
-struct Sizes {
-    q: usize,
-    k: usize,
-    v: usize,
-    slots: usize,
-    out: usize,
-    lse: usize,
-    counts: usize,
-    starts: usize,
-    partial: usize,
-}
-
-fn rows_bytes(shape: &Shape, heads: usize, width: usize, element: Element) -> usize {
-    shape.batch() * heads * shape.seq_len() * width * element.bytes()
 }
 
 fn optional(buffer: Option<&Buffer>) -> Address {
     buffer.map_or(Address::NULL, Buffer::address)
 }
 
-fn check_bytes(name: &str, buffer: &Buffer, expected: usize) -> Result<(), Error> {
+fn check_bytes(name: &str, buffer: &Buffer, place: Place) -> Result<(), Error> {
+    let expected = place.bytes();
     if buffer.bytes() == expected {
         return Ok(());
     }

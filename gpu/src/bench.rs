@@ -3,12 +3,13 @@
 use nsa_corpus::{Inputs, Outputs};
 use serde::{Deserialize, Serialize};
 
-use crate::attend::{Attend, Settings};
+use crate::attend::Attend;
 use crate::device::Device;
 use crate::driver::Event;
 use crate::error::Error;
 use crate::memory::{Buffer, Safety};
 use crate::run::{Options, Resident};
+use crate::views::Place;
 
 /// How long one pass took, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,17 +52,16 @@ pub struct Measured {
 /// With `repetitions` 0.
 pub fn bench(device: &Device, inputs: &Inputs, options: &Options, repetitions: usize) -> Result<Measured, Error> {
     assert!(repetitions > 0, "no repetition, no median");
-    let settings =
-        Settings { layout: options.layout, variant: options.variant, safety: Safety::NONE, ..Settings::of(inputs) };
+    let settings = Options { safety: Safety::NONE, ..*options }.settings(inputs);
     let attend = Attend::new(device, inputs.shape(), inputs.element(), settings)?;
     let resident = Resident::new(&attend, inputs)?;
-    let flush = Buffer::new(device, "flush", 2 * device.info().cache_bytes as usize, Safety::NONE)?;
+    let flush = Buffer::new(device, "flush", Place::flat(2 * device.info().cache_bytes as usize), Safety::NONE)?;
     let forward = || attend.launch_forward(&resident.tensors, &resident.forward);
     let both = || forward().and_then(|()| resident.launch_backward(&attend));
     let measured_forward = time(device, &flush, repetitions, forward)?;
     let forward_and_backward =
         if inputs.cotangents().any() { Some(time(device, &flush, repetitions, both)?) } else { None };
-    let outputs = resident.download(inputs, options.layout)?;
+    let outputs = resident.download(inputs)?;
     Ok(Measured { forward: measured_forward, forward_and_backward, outputs })
 }
 

@@ -42,6 +42,8 @@ pub struct Compiler {
     // The library compiles one program at a time: it guards its state by one lock of its own anyway.
     library: Mutex<CompilerLibrary>,
     version: (u32, u32),
+    /// Version and, of a library found as a file, its bytes: two releases of one version differ there.
+    identity: String,
     path: PathBuf,
     cache: Option<PathBuf>,
 }
@@ -68,13 +70,20 @@ impl Compiler {
         let folders = folders();
         let candidates = folders.iter().flat_map(|folder| libraries(folder));
         let by_name = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"].map(|name| (PathBuf::from(name), None));
-        for (path, builtins) in candidates.chain(by_name) {
-            if let Ok(library) = CompilerLibrary::open(&path, builtins.as_deref()) {
-                let version = library.version();
-                return Ok(Compiler { library: Mutex::new(library), version, path, cache });
-            }
-        }
-        Err(Unavailable::NoCompiler { searched: folders })
+        Self::open_first(candidates.chain(by_name), cache).ok_or(Unavailable::NoCompiler { searched: folders })
+    }
+
+    /// The first library, each with its builtins, that opens and is NVRTC.
+    fn open_first(
+        mut candidates: impl Iterator<Item = (PathBuf, Option<PathBuf>)>,
+        cache: Option<PathBuf>,
+    ) -> Option<Compiler> {
+        candidates.find_map(|(path, builtins)| {
+            let library = CompilerLibrary::open(&path, builtins.as_deref()).ok()?;
+            let version = library.version();
+            let identity = identity(version, &path);
+            Some(Compiler { library: Mutex::new(library), version, identity, path, cache: cache.clone() })
+        })
     }
 
     /// Major and minor version of NVRTC.
@@ -125,9 +134,17 @@ impl Compiler {
     /// Name of the cache's entry: a digest of everything that decides the result.
     fn key(&self, text: &str, flags: &[String]) -> String {
         let mut hasher = Sha256::new();
-        hasher.update(format!("nvrtc {} {}\n{}\n{text}", self.version.0, self.version.1, flags.join("\n")).as_bytes());
+        hasher.update(format!("{}\n{}\n{text}", self.identity, flags.join("\n")).as_bytes());
         source::hex(&hasher.finalize()) + ".cubin"
     }
+}
+
+/// Which compiler this is, as the cache tells compilers apart.
+fn identity((major, minor): (u32, u32), path: &Path) -> String {
+    let file = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let bytes = fs::metadata(&file).map_or(0, |metadata| metadata.len());
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    format!("nvrtc {major}.{minor} {name} {bytes}")
 }
 
 /// Kept between runs, in the user's cache folder.
@@ -243,6 +260,42 @@ mod tests {
         }
         fs::write(&path, &bytes[..20]).unwrap();
         assert_eq!(read_entry(&path), None);
+    }
+
+    #[test]
+    fn what_is_no_nvrtc_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["libnvrtc.so.13", "libnvrtc-builtins.so.13.0"] {
+            fs::write(folder.path().join(name), "no library").unwrap();
+        }
+        assert_eq!(libraries(folder.path()).len(), 1);
+        assert!(Compiler::open_first(libraries(folder.path()).into_iter(), None).is_none());
+        assert!(libraries(&folder.path().join("absent")).is_empty());
+        // A library that is another one lacks the symbols.
+        let other = [("libm.so.6".into(), None), ("libc.so.6".into(), Some("libm.so.6".into()))];
+        assert!(Compiler::open_first(other.into_iter(), None).is_none());
+        let searched = vec![folder.path().to_owned()];
+        let message = Unavailable::NoCompiler { searched }.to_string();
+        assert!(message.contains("libnvrtc") && message.contains(&*folder.path().to_string_lossy()), "{message}");
+    }
+
+    #[test]
+    fn the_cache_tells_sources_headers_flags_architectures_and_compilers_apart() {
+        let Ok(mut compiler) = Compiler::with_cache(None) else {
+            eprintln!("skipped: no NVRTC");
+            return;
+        };
+        let flags = |arch: &str| vec!["-DELEMENT=1".to_owned(), format!("--gpu-architecture={arch}")];
+        let text = source::flatten("delta", None);
+        let key = compiler.key(&text, &flags("sm_90a"));
+        assert_eq!(compiler.key(&text, &flags("sm_90a")), key);
+        assert_ne!(compiler.key(&text, &flags("sm_80")), key);
+        assert_ne!(compiler.key(&text, &flags("sm_90a")[1..]), key);
+        // The text is flattened: a header's change is a change of it.
+        assert!(text.contains("struct Dims {"));
+        assert_ne!(compiler.key(&text.replacen("long long batch", "long batch", 1), &flags("sm_90a")), key);
+        compiler.identity = identity((13, 1), &compiler.path);
+        assert_ne!(compiler.key(&text, &flags("sm_90a")), key);
     }
 
     #[test]

@@ -54,9 +54,9 @@ pub fn availability() -> Result<DeviceInfo, Unavailable> {
     }
 }
 
-/// Number of devices that the driver sees; 0 without a driver.
+/// Devices that the driver sees; none without a driver. Opens none of them.
 pub fn device_count() -> usize {
-    (0..).take_while(|ordinal| Context::open(*ordinal).is_ok()).count()
+    Context::count().unwrap_or(0)
 }
 
 type Loaded = HashMap<(Program, Option<String>, usize), Arc<Function>>;
@@ -135,5 +135,32 @@ impl Device {
         let function = Arc::new(Function::load(&self.context, &cubin.image, program.kernel, buffers)?);
         loaded.insert(key, Arc::clone(&function));
         Ok(function)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn what_is_missing_is_an_error_that_says_so() {
+        match availability() {
+            Ok(info) => assert!(device_count() > 0 && info.arch().starts_with("sm_"), "{info:?}"),
+            Err(reason) => assert!(reason.to_string().len() > 10, "{reason}"),
+        }
+        let error = Device::open(1 << 20).unwrap_err();
+        let Kind::Unavailable(reason) = error.kind() else { panic!("{error}") };
+        let expected = matches!(reason, Unavailable::NoDriver | Unavailable::Driver(_) | Unavailable::NoDevice { .. });
+        assert!(expected, "{reason:?}");
+    }
+
+    #[test]
+    fn only_hopper_has_instructions_of_its_own() {
+        let arch = |capability| {
+            let (name, driver, compiler) = (String::new(), (13, 0), (13, 0));
+            DeviceInfo { ordinal: 0, name, capability, multiprocessors: 1, cache_bytes: 1, driver, compiler }.arch()
+        };
+        assert_eq!([(8, 0), (9, 0), (10, 0), (12, 0)].map(arch), ["sm_80", "sm_90a", "sm_100", "sm_120"]);
     }
 }

@@ -4,39 +4,7 @@
 
 use nsa_corpus::Shape;
 
-/// Where the last axis but one lies in memory. The last axis is always contiguous.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Layout {
-    /// `b h n d`: each head's tokens together.
-    #[default]
-    HeadMajor,
-    /// `b n h d`: each token's heads together, the view that a fused projection gives without a copy.
-    TokenMajor,
-}
-
-/// Strides in elements; the last axis has stride 1.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Strides {
-    /// From one batch entry to the next.
-    pub batch: i64,
-    /// From one head to the next.
-    pub head: i64,
-    /// From one token to the next.
-    pub token: i64,
-}
-
-impl Strides {
-    /// Strides of a dense `[batch, heads, tokens, width]` tensor that lies in memory as `layout` says.
-    pub fn dense(layout: Layout, heads: usize, tokens: usize, width: usize) -> Self {
-        let [heads, tokens, width] = [heads, tokens, width].map(|size| size as i64);
-        let batch = heads * tokens * width;
-        match layout {
-            Layout::HeadMajor => Strides { batch, head: tokens * width, token: width },
-            Layout::TokenMajor => Strides { batch, head: width, token: heads * width },
-        }
-    }
-}
+use crate::views::{Operand, Strides, Views};
 
 macro_rules! dims {
     ($($name:ident: $kind:ty,)*) => {
@@ -71,13 +39,10 @@ const CHUNK_VISITS: usize = 4096;
 const SEGMENT_ROWS: usize = 8192;
 
 impl Dims {
-    /// The sizes of `shape`, and dense strides in `layout`.
-    pub(crate) fn new(shape: &Shape, layout: Layout, include_diagonal: bool, window: Option<usize>) -> Self {
+    /// The sizes of `shape`, and the strides of `views`.
+    pub(crate) fn new(shape: &Shape, views: &Views, include_diagonal: bool, window: Option<usize>) -> Self {
         let sizes = shape.sizes();
         let (n, q_heads, kv_heads, sel_heads) = (sizes.seq_len, sizes.q_heads, sizes.kv_heads, sizes.sel_heads);
-        let dense = |heads, width| Strides::dense(layout, heads, n, width);
-        let rows = dense(q_heads, sizes.value_dim);
-        let slots = dense(sel_heads, sizes.num_sel);
         let visits = n * sizes.num_sel;
         let chunks = visits.div_ceil(CHUNK_VISITS).min((SORT_CELLS / shape.blocks()).max(1)).max(1);
         let segment_visits = (SEGMENT_ROWS / shape.sel_groups()).max(1);
@@ -100,19 +65,19 @@ impl Dims {
             chunks: chunks as i64,
             segment_visits: segment_visits as i64,
             segments: (shape.blocks().min(visits) + visits / segment_visits) as i64,
-            q: dense(q_heads, sizes.dim),
-            k: dense(kv_heads, sizes.dim),
-            v: dense(kv_heads, sizes.value_dim),
-            sel: slots,
-            out: rows,
-            lse: dense(q_heads, 1),
-            d_out: rows,
-            d_sliding: rows,
-            d_lse: dense(q_heads, 1),
-            dq: dense(q_heads, sizes.dim),
-            dk: dense(kv_heads, sizes.dim),
-            dv: dense(kv_heads, sizes.value_dim),
-            dsel_scale: slots,
+            q: views.get(Operand::Q),
+            k: views.get(Operand::K),
+            v: views.get(Operand::V),
+            sel: views.get(Operand::Selection),
+            out: views.get(Operand::Out),
+            lse: views.get(Operand::Lse),
+            d_out: views.get(Operand::DOut),
+            d_sliding: views.get(Operand::DSliding),
+            d_lse: views.get(Operand::DLse),
+            dq: views.get(Operand::Dq),
+            dk: views.get(Operand::Dk),
+            dv: views.get(Operand::Dv),
+            dsel_scale: views.get(Operand::DselScale),
             scale: scale as f32,
             scale_log2: (scale * std::f64::consts::LOG2_E) as f32,
         }
@@ -129,6 +94,7 @@ mod tests {
     use nsa_corpus::Sizes;
 
     use super::*;
+    use crate::views::Layout;
 
     /// The names that the kernels' own `struct Dims` declares, in order.
     fn fields_of_the_kernels() -> Vec<String> {
@@ -155,7 +121,8 @@ mod tests {
     #[test]
     fn chunks_cover_every_visit_and_segments_every_list() {
         for (n, block, sel) in [(1, 1, 0), (1, 1, 1), (507, 32, 6), (32768, 64, 16), (100_000, 1, 3)] {
-            let dims = Dims::new(&shape(n, block, sel), Layout::HeadMajor, true, None);
+            let shape = shape(n, block, sel);
+            let dims = Dims::new(&shape, &Views::new(&shape, Layout::HeadMajor), true, None);
             let visits = (n * sel) as i64;
             assert!(dims.chunks >= 1 && dims.chunks * dims.chunk_visits >= visits, "{n} {block} {sel}");
             // The worst case: every block has a visit, and all the rest fall on one of them.
@@ -164,12 +131,5 @@ mod tests {
             let worst = blocks + rest / dims.segment_visits;
             assert!(worst <= dims.segments, "{n} {block} {sel}");
         }
-    }
-
-    #[test]
-    fn a_token_major_view_strides_over_its_heads() {
-        let strides = Strides::dense(Layout::TokenMajor, 4, 10, 8);
-        assert_eq!(strides, Strides { batch: 320, head: 8, token: 32 });
-        assert_eq!(Strides::dense(Layout::HeadMajor, 4, 10, 8), Strides { batch: 320, head: 80, token: 8 });
     }
 }

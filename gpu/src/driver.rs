@@ -34,14 +34,19 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 impl Context {
-    /// Opens device number `ordinal`.
-    pub(crate) fn open(ordinal: usize) -> Result<Arc<Self>, Error> {
+    /// Devices that the driver sees.
+    pub(crate) fn count() -> Result<usize, Error> {
         // SAFETY: only looks for the library; without this question cudarc panics where it is missing.
         if !unsafe { sys::is_culib_present() } {
             return Err(Unavailable::NoDriver.into());
         }
         result::init().map_err(|error| Unavailable::Driver(format!("{error:?}")))?;
-        let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))? as usize;
+        Ok(result::device::get_count().map_err(failed("cuDeviceGetCount"))? as usize)
+    }
+
+    /// Opens device number `ordinal`.
+    pub(crate) fn open(ordinal: usize) -> Result<Arc<Self>, Error> {
+        let count = Self::count()?;
         if ordinal >= count {
             return Err(Unavailable::NoDevice { ordinal, count }.into());
         }
@@ -132,8 +137,15 @@ impl Allocation {
     pub(crate) fn new(context: &Arc<Context>, bytes: usize) -> Result<Self, Error> {
         context.bind()?;
         // SAFETY: freed once, in `Drop`. The driver refuses 0 bytes, so at least one is asked for.
-        let address =
-            unsafe { result::malloc_sync(bytes.max(1)) }.map_err(failed(&format!("cuMemAlloc of {bytes} bytes")))?;
+        let address = unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|error| {
+            // Free when it was asked, and not any more: another process was faster.
+            match (error.0, context.free_bytes()) {
+                (sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY, Ok(free)) => {
+                    Kind::OutOfMemory { needed: bytes as u64, free }.into()
+                }
+                _ => failed(&format!("cuMemAlloc of {bytes} bytes"))(error),
+            }
+        })?;
         Ok(Allocation { context: Arc::clone(context), address, bytes })
     }
 

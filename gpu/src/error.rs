@@ -75,22 +75,22 @@ pub enum Kind {
         /// What the library answered.
         message: String,
     },
-    /// The device lacks the memory; nothing was allocated or launched.
+    /// The device lacks the memory; nothing was launched.
     #[error("{needed} bytes are needed on the device and {free} are free")]
     OutOfMemory {
-        /// Bytes of every buffer of the call, guard zones included.
+        /// Bytes of every buffer of the call, guard zones included; of one buffer where others took the memory meanwhile.
         needed: u64,
         /// Bytes that were free.
         free: u64,
     },
-    /// A kernel wrote outside a buffer.
-    #[error("{buffer}: a kernel wrote {distance} bytes {side} the buffer")]
+    /// A kernel wrote outside a buffer, or between its rows.
+    #[error("{buffer}: a kernel wrote {distance} bytes {side} the buffer's own")]
     OutOfBounds {
         /// The buffer whose guard zone changed.
         buffer: String,
         /// `"before"` or `"behind"`.
         side: &'static str,
-        /// Distance of the nearest changed byte from the buffer, from 1.
+        /// Distance of the nearest changed byte from a row of the buffer, from 1.
         distance: usize,
     },
     /// A kernel wrote into one of its inputs.

@@ -4,13 +4,13 @@
 //! bytes that are NaN in every element type, so that what a kernel did not write shows too.
 
 use half::{bf16, f16};
-use ndarray::{ArrayViewD, Axis, Ix4};
+use ndarray::{Array, Array4, ArrayD, Dimension};
 use nsa_corpus::Element;
 
 use crate::device::Device;
-use crate::dims::Layout;
 use crate::driver::{Address, Allocation};
 use crate::error::{Error, Kind};
+use crate::views::Place;
 
 /// All bits set: NaN as f32, f16 and bf16, and an index far out of range as u32.
 const POISON: u8 = 0xff;
@@ -32,44 +32,65 @@ impl Safety {
     pub const NONE: Safety = Safety { guard_bytes: 0, poison: false };
 }
 
-/// Bytes on the device with a guard zone on both sides.
+/// Bytes on the device with a guard zone on both sides, and in the gaps between its rows where a view has any.
 #[derive(Debug)]
 pub struct Buffer {
     name: String,
     allocation: Allocation,
     guard_bytes: usize,
-    bytes: usize,
+    place: Place,
+    /// Where bytes lie without gaps, first and end of each run, counted from the front guard zone's end.
+    runs: Vec<(usize, usize)>,
     // What an input held when it was uploaded, where it is to be checked afterwards.
     uploaded: Option<Vec<u8>>,
 }
 
 impl Buffer {
-    /// `bytes` of uninitialised (or poisoned) memory.
-    pub(crate) fn new(device: &Device, name: &str, bytes: usize, safety: Safety) -> Result<Self, Error> {
+    /// Uninitialised (or poisoned) memory for what lies at `place`.
+    pub(crate) fn new(device: &Device, name: &str, place: Place, safety: Safety) -> Result<Self, Error> {
         let guard_bytes = safety.guard_bytes.next_multiple_of(256);
-        let allocation = Allocation::new(&device.context, bytes + 2 * guard_bytes)?;
-        if guard_bytes > 0 {
-            allocation.fill(0, guard_bytes, GUARD)?;
-            allocation.fill(guard_bytes + bytes, guard_bytes, GUARD)?;
+        let allocation = Allocation::new(&device.context, place.bytes() + 2 * guard_bytes)?;
+        let runs = place.runs();
+        let buffer = Buffer { name: name.to_owned(), allocation, guard_bytes, place, runs, uploaded: None };
+        for zone in guard_zones(&buffer.runs, place.bytes(), guard_bytes) {
+            buffer.allocation.fill(zone.start, zone.end - zone.start, GUARD)?;
         }
-        let buffer = Buffer { name: name.to_owned(), allocation, guard_bytes, bytes, uploaded: None };
         if safety.poison {
             buffer.fill(POISON)?;
         }
         Ok(buffer)
     }
 
-    /// A copy of `source` on the device. With guard zones, the source is kept to compare the buffer with afterwards.
-    pub(crate) fn upload(device: &Device, name: &str, source: Vec<u8>, safety: Safety) -> Result<Self, Error> {
-        let unpoisoned = Safety { poison: false, ..safety };
-        let mut buffer = Buffer::new(device, name, source.len(), unpoisoned)?;
-        buffer.allocation.copy_in(buffer.guard_bytes, &source)?;
+    /// A copy of `source`, rows in the order `b, head, token`, on the device. With guard zones, the source is kept to
+    /// compare the buffer with afterwards.
+    pub(crate) fn upload(
+        device: &Device,
+        name: &str,
+        place: Place,
+        source: Vec<u8>,
+        safety: Safety,
+    ) -> Result<Self, Error> {
+        assert_eq!(source.len(), place.filled_bytes(), "{name}");
+        let mut buffer = Buffer::new(device, name, place, Safety { poison: false, ..safety })?;
+        if place.is_in_order() {
+            buffer.allocation.copy_in(buffer.guard_bytes, &source)?;
+        } else {
+            let (mut rows, size) = (place.rows(), place.row_bytes());
+            for (start, end) in &buffer.runs {
+                let mut run = Vec::with_capacity(end - start);
+                while run.len() < end - start {
+                    let (_, number) = rows.next().expect("runs consist of rows");
+                    run.extend_from_slice(&source[number * size..][..size]);
+                }
+                buffer.allocation.copy_in(buffer.guard_bytes + start, &run)?;
+            }
+        }
         buffer.uploaded = (safety.guard_bytes > 0).then_some(source);
         Ok(buffer)
     }
 
     pub(crate) fn fill(&self, value: u8) -> Result<(), Error> {
-        if self.bytes == 0 { Ok(()) } else { self.allocation.fill(self.guard_bytes, self.bytes, value) }
+        self.runs.iter().try_for_each(|(start, end)| self.allocation.fill(self.guard_bytes + start, end - start, value))
     }
 
     /// Where the bytes lie.
@@ -77,9 +98,9 @@ impl Buffer {
         self.allocation.address(self.guard_bytes)
     }
 
-    /// Bytes between the guard zones.
+    /// Bytes between the guard zones, gaps between rows included.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.place.bytes()
     }
 
     /// Bytes with the guard zones.
@@ -87,28 +108,37 @@ impl Buffer {
         self.allocation.bytes()
     }
 
-    /// The bytes, once every kernel is done.
+    /// Its rows in the order `b, head, token`, once every kernel is done.
     pub(crate) fn download(&self) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; self.bytes];
-        self.allocation.copy_out(self.guard_bytes, &mut bytes)?;
+        let mut bytes = vec![0; self.place.filled_bytes()];
+        if self.place.is_in_order() {
+            self.allocation.copy_out(self.guard_bytes, &mut bytes)?;
+            return Ok(bytes);
+        }
+        let (mut rows, size) = (self.place.rows(), self.place.row_bytes());
+        for (start, end) in &self.runs {
+            let mut run = vec![0; end - start];
+            self.allocation.copy_out(self.guard_bytes + start, &mut run)?;
+            for row in run.chunks_exact(size) {
+                let (_, number) = rows.next().expect("runs consist of rows");
+                bytes[number * size..][..size].copy_from_slice(row);
+            }
+        }
         Ok(bytes)
     }
 
     /// Whether the guard zones, and an input's bytes, are what they were.
     ///
     /// # Errors
-    /// [`Kind::OutOfBounds`] with the changed byte nearest the buffer; [`Kind::InputChanged`] with the first one.
+    /// [`Kind::OutOfBounds`] with the changed byte nearest a row; [`Kind::InputChanged`] with the first one.
     pub fn check(&self) -> Result<(), Error> {
         let buffer = || self.name.clone();
-        let mut zone = vec![0; self.guard_bytes];
-        self.allocation.copy_out(0, &mut zone)?;
-        if let Some(place) = zone.iter().rposition(|byte| *byte != GUARD) {
-            let distance = self.guard_bytes - place;
-            return Err(Kind::OutOfBounds { buffer: buffer(), side: "before", distance }.into());
-        }
-        self.allocation.copy_out(self.guard_bytes + self.bytes, &mut zone)?;
-        if let Some(place) = zone.iter().position(|byte| *byte != GUARD) {
-            return Err(Kind::OutOfBounds { buffer: buffer(), side: "behind", distance: place + 1 }.into());
+        for zone in guard_zones(&self.runs, self.place.bytes(), self.guard_bytes) {
+            let mut bytes = vec![0; zone.end - zone.start];
+            self.allocation.copy_out(zone.start, &mut bytes)?;
+            if let Some((side, distance)) = zone.changed(&bytes) {
+                return Err(Kind::OutOfBounds { buffer: buffer(), side, distance }.into());
+            }
         }
         if let Some(uploaded) = &self.uploaded {
             let now = self.download()?;
@@ -120,94 +150,118 @@ impl Buffer {
     }
 }
 
-/// The values of a `[b, heads, n, width]` tensor in memory order, as bytes of `element`.
-pub(crate) fn encode(tensor: ArrayViewD<'_, f64>, element: Element, layout: Layout) -> Vec<u8> {
-    in_order(tensor, layout, |values, bytes| {
-        for value in values {
-            match element {
-                Element::F64 => bytes.extend(value.to_le_bytes()),
-                Element::F32 => bytes.extend((value as f32).to_le_bytes()),
-                Element::F16 => bytes.extend(f16::from_f64(value).to_le_bytes()),
-                Element::Bf16 => bytes.extend(bf16::from_f64(value).to_le_bytes()),
-            }
+/// Bytes of an allocation that nobody may write, next to bytes of a buffer.
+#[derive(Debug, PartialEq)]
+struct Zone {
+    start: usize,
+    end: usize,
+    /// Whether the buffer's bytes follow it, rather than precede it.
+    before: bool,
+}
+
+impl Zone {
+    /// Side and distance, from 1, of the changed byte that is nearest to the buffer's.
+    fn changed(&self, bytes: &[u8]) -> Option<(&'static str, usize)> {
+        let changed = |byte: &u8| *byte != GUARD;
+        if self.before {
+            bytes.iter().rposition(changed).map(|place| ("before", bytes.len() - place))
+        } else {
+            bytes.iter().position(changed).map(|place| ("behind", place + 1))
         }
+    }
+}
+
+/// `guard` bytes on either side of `runs`, which lie in `bytes` bytes behind the first zone; a gap that is shorter than
+/// two zones is shared.
+fn guard_zones(runs: &[(usize, usize)], bytes: usize, guard: usize) -> Vec<Zone> {
+    let mut zones = vec![Zone { start: 0, end: guard, before: true }];
+    for (earlier, later) in runs.iter().zip(runs.iter().skip(1)) {
+        let (start, end) = (guard + earlier.1, guard + later.0);
+        let middle = start + (end - start).div_ceil(2).min(guard);
+        zones.push(Zone { start, end: middle, before: false });
+        zones.push(Zone { start: middle.max(end - guard), end, before: true });
+    }
+    zones.push(Zone { start: guard + bytes, end: bytes + 2 * guard, before: false });
+    zones.retain(|zone| zone.start < zone.end);
+    zones
+}
+
+/// The values of a tensor in row-major order, as bytes of `element`.
+pub(crate) fn encode<D: Dimension>(tensor: &Array<f64, D>, element: Element) -> Vec<u8> {
+    bytes(tensor, element.bytes(), |value, bytes| match element {
+        Element::F64 => bytes.extend(value.to_le_bytes()),
+        Element::F32 => bytes.extend((*value as f32).to_le_bytes()),
+        Element::F16 => bytes.extend(f16::from_f64(*value).to_le_bytes()),
+        Element::Bf16 => bytes.extend(bf16::from_f64(*value).to_le_bytes()),
     })
 }
 
-/// Block numbers in memory order.
-pub(crate) fn encode_indices(tensor: ArrayViewD<'_, u32>, layout: Layout) -> Vec<u8> {
-    in_order(tensor, layout, |values, bytes| values.for_each(|value| bytes.extend(value.to_le_bytes())))
+/// Block numbers in row-major order.
+pub(crate) fn encode_indices(tensor: &Array4<u32>) -> Vec<u8> {
+    bytes(tensor, 4, |value, bytes| bytes.extend(value.to_le_bytes()))
 }
 
-/// One byte for each slot in memory order.
-pub(crate) fn encode_mask(tensor: ArrayViewD<'_, bool>, layout: Layout) -> Vec<u8> {
-    in_order(tensor, layout, |values, bytes| bytes.extend(values.map(u8::from)))
+/// One byte for each slot in row-major order.
+pub(crate) fn encode_mask(tensor: &Array4<bool>) -> Vec<u8> {
+    bytes(tensor, 1, |value, bytes| bytes.push(u8::from(*value)))
 }
 
-fn in_order<T: Copy>(
-    mut tensor: ArrayViewD<'_, T>,
-    layout: Layout,
-    write: impl FnOnce(&mut dyn Iterator<Item = T>, &mut Vec<u8>),
-) -> Vec<u8> {
-    if layout == Layout::TokenMajor {
-        tensor.swap_axes(1, 2);
-    }
-    let mut bytes = Vec::with_capacity(tensor.len() * size_of::<T>());
-    match tensor.as_slice() {
-        Some(values) => write(&mut values.iter().copied(), &mut bytes),
-        None => write(&mut tensor.iter().copied(), &mut bytes),
-    }
+fn bytes<T, D: Dimension>(tensor: &Array<T, D>, size: usize, write: impl Fn(&T, &mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(tensor.len() * size);
+    tensor.iter().for_each(|value| write(value, &mut bytes));
     bytes
 }
 
-/// The inverse of [`encode`]: a tensor of `shape`, `[b, heads, n, width]` or without the last axis.
-pub(crate) fn decode(bytes: &[u8], element: Element, shape: &[usize], layout: Layout) -> ndarray::ArrayD<f64> {
+/// The inverse of [`encode`]: a tensor of `shape`.
+pub(crate) fn decode(bytes: &[u8], element: Element, shape: &[usize]) -> ArrayD<f64> {
     let values: Vec<f64> = match element {
         Element::F64 => bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect(),
         Element::F32 => bytes.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect(),
         Element::F16 => bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f64()).collect(),
         Element::Bf16 => bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f64()).collect(),
     };
-    let width = shape.get(3).copied().unwrap_or(1);
-    let (heads, tokens) = match layout {
-        Layout::HeadMajor => (shape[1], shape[2]),
-        Layout::TokenMajor => (shape[2], shape[1]),
-    };
-    let mut tensor = ndarray::Array::from_shape_vec(Ix4(shape[0], heads, tokens, width), values)
-        .expect("the buffer was allocated with the tensor's size");
-    if layout == Layout::TokenMajor {
-        tensor.swap_axes(1, 2);
-        tensor = tensor.as_standard_layout().into_owned();
-    }
-    if shape.len() == 3 { tensor.index_axis_move(Axis(3), 0).into_dyn() } else { tensor.into_dyn() }
+    ArrayD::from_shape_vec(shape, values).expect("the buffer was allocated with the tensor's size")
 }
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Array4;
-
     use super::*;
 
     #[test]
-    fn tensors_come_back_from_either_layout_and_every_element() {
+    fn tensors_come_back_in_every_element() {
         let tensor = Array4::from_shape_fn((2, 3, 4, 5), |(b, h, i, d)| (b * 60 + h * 20 + i * 5 + d) as f64 - 50.0);
-        for layout in [Layout::HeadMajor, Layout::TokenMajor] {
-            for element in Element::ALL {
-                let bytes = encode(tensor.view().into_dyn(), element, layout);
-                assert_eq!(bytes.len(), tensor.len() * element.bytes());
-                assert_eq!(decode(&bytes, element, &[2, 3, 4, 5], layout), tensor.clone().into_dyn());
-            }
+        for element in Element::ALL {
+            let bytes = encode(&tensor, element);
+            assert_eq!(bytes.len(), tensor.len() * element.bytes());
+            assert_eq!(decode(&bytes, element, &[2, 3, 4, 5]), tensor.clone().into_dyn());
         }
-        let bytes = encode(tensor.view().into_dyn(), Element::F32, Layout::TokenMajor);
-        assert_eq!(f32::from_le_bytes(bytes[20..24].try_into().unwrap()), -30.0, "the second head follows the first");
+    }
+
+    #[test]
+    fn guard_zones_lie_round_the_buffer_and_in_its_gaps() {
+        let zone = |start, end, before| Zone { start, end, before };
+        assert_eq!(guard_zones(&[(0, 50)], 50, 0), []);
+        assert_eq!(guard_zones(&[(0, 50)], 50, 10), [zone(0, 10, true), zone(60, 70, false)]);
+        let zones = guard_zones(&[(0, 10), (13, 20), (120, 130)], 130, 10);
+        let gaps = [zone(20, 22, false), zone(22, 23, true), zone(30, 40, false), zone(120, 130, true)];
+        assert_eq!(zones[1..5], gaps);
+        assert_eq!(zones[5], zone(140, 150, false));
+    }
+
+    #[test]
+    fn the_changed_byte_nearest_the_buffer_is_named() {
+        let mut bytes = vec![GUARD; 10];
+        let zone = |before| Zone { start: 0, end: 10, before };
+        assert_eq!(zone(true).changed(&bytes), None);
+        (bytes[2], bytes[6]) = (0, 0);
+        assert_eq!(zone(true).changed(&bytes), Some(("before", 4)));
+        assert_eq!(zone(false).changed(&bytes), Some(("behind", 3)));
     }
 
     #[test]
     fn poison_is_nan_in_every_element_type() {
         for element in [Element::F32, Element::F16, Element::Bf16] {
-            assert!(
-                decode(&[POISON; 4][..element.bytes()], element, &[1, 1, 1], Layout::HeadMajor)[[0, 0, 0]].is_nan()
-            );
+            assert!(decode(&[POISON; 4][..element.bytes()], element, &[1, 1, 1])[[0, 0, 0]].is_nan());
         }
     }
 }

@@ -4,11 +4,11 @@ use nsa_corpus::{Arithmetic, Element, Field, Inputs, Outputs};
 
 use crate::attend::{Attend, Settings};
 use crate::device::Device;
-use crate::dims::Layout;
 use crate::error::Error;
 use crate::memory::{Buffer, Safety, decode};
 use crate::tensors::{CotangentTensors, ForwardTensors, GradientTensors, Tensors};
 use crate::variant::Variant;
+use crate::views::{Layout, Views};
 
 /// How [`run`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +28,17 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    pub(crate) fn settings(&self, inputs: &Inputs) -> Settings {
+        let views = Views::new(inputs.shape(), self.layout);
+        Settings { views, variant: self.variant, safety: self.safety, ..Settings::of(inputs) }
+    }
+}
+
 /// The arithmetic that `variant` (`None`: the fastest) declares for problems like `inputs`.
 pub fn arithmetic(inputs: &Inputs, variant: Option<Variant>) -> Arithmetic {
     let variant = variant.unwrap_or_else(|| Variant::choose(inputs.shape(), inputs.element()));
-    variant.arithmetic(inputs.element())
+    variant.arithmetic(inputs.shape(), inputs.element())
 }
 
 /// Everything on the device that belongs to one problem.
@@ -100,7 +107,7 @@ impl Resident {
     }
 
     /// The answer, widened to f64.
-    pub(crate) fn download(&self, inputs: &Inputs, layout: Layout) -> Result<Outputs, Error> {
+    pub(crate) fn download(&self, inputs: &Inputs) -> Result<Outputs, Error> {
         let mut outputs = Outputs::new();
         for field in Field::ALL {
             let Some(buffer) = self.field(field) else { continue };
@@ -108,7 +115,7 @@ impl Resident {
                 Field::Lse | Field::SlidingLse | Field::DselScale => Element::F32,
                 _ => inputs.element(),
             };
-            outputs.set(field, decode(&buffer.download()?, element, &field.shape(inputs.shape()), layout));
+            outputs.set(field, decode(&buffer.download()?, element, &field.shape(inputs.shape())));
         }
         Ok(outputs)
     }
@@ -128,13 +135,11 @@ impl Resident {
 /// A problem that the variant does not compute; too little memory, before anything is launched; a kernel that does not
 /// compile, faults, writes outside its buffers or into its inputs.
 pub fn run(device: &Device, inputs: &Inputs, options: &Options) -> Result<Outputs, Error> {
-    let settings =
-        Settings { layout: options.layout, variant: options.variant, safety: options.safety, ..Settings::of(inputs) };
-    let attend = Attend::new(device, inputs.shape(), inputs.element(), settings)?;
+    let attend = Attend::new(device, inputs.shape(), inputs.element(), options.settings(inputs))?;
     let resident = Resident::new(&attend, inputs)?;
     attend.launch_forward(&resident.tensors, &resident.forward)?;
     resident.launch_backward(&attend)?;
     device.synchronize()?;
     resident.check()?;
-    resident.download(inputs, options.layout)
+    resident.download(inputs)
 }

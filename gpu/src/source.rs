@@ -118,4 +118,38 @@ mod tests {
         assert_eq!(flattened.matches("struct Dims {").count(), 1);
         assert_eq!(flattened.matches("struct Task {").count(), 1);
     }
+
+    #[test]
+    fn one_changed_character_of_any_file_changes_the_hash() {
+        for (file, text) in FILES {
+            let programs = crate::variant::catalogue();
+            let changed = |replace: String| Mutant {
+                name: "changed".to_owned(),
+                genre: crate::Genre::Index,
+                file: (*file).to_owned(),
+                find: (*text).to_owned(),
+                replace,
+                expect: crate::Expect::Killed,
+                why: String::new(),
+            };
+            let marked = changed(format!("{text}// marked\n"));
+            let uses = |program: &&Program| flatten(program.kernel, Some(&marked)) != flatten(program.kernel, None);
+            let program =
+                std::slice::from_ref(programs.iter().find(uses).unwrap_or_else(|| panic!("{file} is not used")));
+            let known = hash(program, None);
+            let mut start = 0;
+            for line in text.split_inclusive('\n') {
+                // A changed name of a header names none: `flatten` panics.
+                if !line.starts_with("#include") {
+                    for place in [start, start + line.len() / 2, start + line.len() - 1] {
+                        let mut bytes = text.as_bytes().to_vec();
+                        bytes[place] = if bytes[place] == b'~' { b'!' } else { b'~' };
+                        let mutant = changed(String::from_utf8(bytes).unwrap());
+                        assert_ne!(hash(program, Some(&mutant)), known, "{file}: byte {place}");
+                    }
+                }
+                start += line.len();
+            }
+        }
+    }
 }

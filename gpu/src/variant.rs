@@ -1,256 +1,12 @@
-//! The ladder: which kernel computes each pass, what it supports, and what it is specialised by.
-//!
-//! Everything about a rung stands in one row of `LADDER`: [`Variant::supports`], the choice for a shape, and the `-D`
-//! macros that a kernel is compiled with all read it.
-
-use std::fmt;
-use std::str::FromStr;
+//! The rung of each pass, and the programs that follow from it.
 
 use nsa_corpus::{Arithmetic, Element, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
-
-/// What a call computes, one pass after another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Pass {
-    /// `out`, `lse`, and the sliding ones.
-    Forward,
-    /// `dq` and `dsel_scale`, query-outer.
-    QueryGradients,
-    /// `dk` and `dv`, key-outer.
-    KeyGradients,
-}
-
-impl Pass {
-    /// Every pass, in the order that they run.
-    pub const ALL: [Pass; 3] = [Pass::Forward, Pass::QueryGradients, Pass::KeyGradients];
-}
-
-/// A step of the ladder, from plain to fast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rung {
-    /// f32 multiply-adds, one row for each warp: everything, slowly.
-    Plain,
-    /// 16-bit tensor cores with f32 accumulation.
-    Tensor,
-}
-
-impl Rung {
-    /// Every rung, plainest first.
-    pub const ALL: [Rung; 2] = [Rung::Plain, Rung::Tensor];
-
-    /// `"plain"` or `"tensor"`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Rung::Plain => "plain",
-            Rung::Tensor => "tensor",
-        }
-    }
-}
-
-impl fmt::Display for Rung {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Rung {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        Rung::ALL
-            .into_iter()
-            .find(|rung| rung.name() == text)
-            .ok_or_else(|| Kind::Invalid(format!("rung `{text}` is neither plain nor tensor")).into())
-    }
-}
-
-/// One row of the ladder: a kernel, and what it is for.
-struct Step {
-    pass: Pass,
-    rung: Rung,
-    kernel: &'static str,
-    elements: &'static [Element],
-    /// dim and value_dim are multiples of this.
-    multiple: usize,
-    /// dim and value_dim together; each alone is at most [`FEATURES_MAX`].
-    features_max: usize,
-    /// The macros that the kernel is compiled with, besides `ELEMENT`.
-    defines: fn(&Shape) -> Vec<(&'static str, usize)>,
-    /// What one warp works on, and how many warps make a CTA.
-    geometry: fn(&Shape) -> Geometry,
-}
-
-/// How a kernel's work is cut up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Geometry {
-    /// Pieces of work, one for each warp: of the whole problem, or in the key-outer backward of one task.
-    pub(crate) pieces: u64,
-    /// Warps in a CTA.
-    pub(crate) warps: u32,
-}
-
-/// dim, value_dim and block_size are at most this, on every rung.
-pub const FEATURES_MAX: usize = 256;
-
-const ANY: &[Element] = &[Element::F32, Element::F16, Element::Bf16];
-const HALF: &[Element] = &[Element::F16, Element::Bf16];
-
-/// Every kernel that computes a pass, plainest first.
-const LADDER: &[Step] = &[
-    Step {
-        pass: Pass::Forward,
-        rung: Rung::Plain,
-        kernel: "forward_plain",
-        elements: ANY,
-        multiple: 1,
-        features_max: 2 * FEATURES_MAX,
-        defines: row_steps,
-        geometry: |shape| Geometry { pieces: rows(shape, shape.q_heads()), warps: 4 },
-    },
-    Step {
-        pass: Pass::QueryGradients,
-        rung: Rung::Plain,
-        kernel: "dq_plain",
-        elements: ANY,
-        multiple: 1,
-        features_max: 2 * FEATURES_MAX,
-        defines: row_steps,
-        geometry: |shape| Geometry { pieces: rows(shape, shape.sel_heads()), warps: 4 },
-    },
-    Step {
-        pass: Pass::KeyGradients,
-        rung: Rung::Plain,
-        kernel: "dkdv_plain",
-        elements: ANY,
-        multiple: 1,
-        features_max: 2 * FEATURES_MAX,
-        defines: row_steps,
-        geometry: |shape| Geometry { pieces: shape.block_size() as u64, warps: 8 },
-    },
-    Step {
-        pass: Pass::Forward,
-        rung: Rung::Tensor,
-        kernel: "forward_tensor",
-        elements: HALF,
-        multiple: 8,
-        features_max: 2 * FEATURES_MAX,
-        defines: |shape| {
-            let (dim, value_dim) = (shape.dim(), shape.value_dim());
-            vec![
-                ("DIM_CHUNKS", dim.div_ceil(32)),
-                ("VALUE_GROUPS", value_dim.div_ceil(64)),
-                ("KEY_TILES", key_tiles(shape, 8)),
-                ("WARPS", 4),
-            ]
-        },
-        geometry: |shape| Geometry {
-            pieces: rows(shape, shape.sel_heads()) * shape.sel_groups().div_ceil(16) as u64,
-            warps: 4,
-        },
-    },
-    Step {
-        pass: Pass::QueryGradients,
-        rung: Rung::Tensor,
-        kernel: "dq_tensor",
-        elements: HALF,
-        multiple: 8,
-        features_max: 2 * FEATURES_MAX,
-        defines: |shape| {
-            let (dim, value_dim) = (shape.dim(), shape.value_dim());
-            vec![
-                ("DIM_CHUNKS", dim.div_ceil(32)),
-                ("DIM_GROUPS", dim.div_ceil(64)),
-                ("VALUE_CHUNKS", value_dim.div_ceil(32)),
-                ("KEY_TILES", key_tiles(shape, 4)),
-                ("WARPS", query_warps(shape) as usize),
-            ]
-        },
-        geometry: |shape| Geometry { pieces: rows(shape, shape.sel_heads()), warps: query_warps(shape) },
-    },
-    Step {
-        pass: Pass::KeyGradients,
-        rung: Rung::Tensor,
-        kernel: "dkdv_tensor",
-        elements: HALF,
-        multiple: 8,
-        // Both gradients of 16 keys are held in registers.
-        features_max: 320,
-        defines: |shape| {
-            let (dim, value_dim) = (shape.dim(), shape.value_dim());
-            vec![
-                ("DIM_CHUNKS", dim.div_ceil(32)),
-                ("DIM_GROUPS", dim.div_ceil(64)),
-                ("VALUE_CHUNKS", value_dim.div_ceil(32)),
-                ("VALUE_GROUPS", value_dim.div_ceil(64)),
-                ("WARPS", key_warps(shape) as usize),
-            ]
-        },
-        geometry: |shape| Geometry { pieces: shape.block_size().div_ceil(16) as u64, warps: key_warps(shape) },
-    },
-];
-
-/// Tiles of 8 keys that the tensor kernels score at once: an even number, no more than a block fills, at most `most`.
-fn key_tiles(shape: &Shape, most: usize) -> usize {
-    (2 * shape.block_size().div_ceil(16)).min(most)
-}
-
-/// Warps of a `dq_tensor` CTA: its rows of q and d_out lie in 48 KiB of shared memory.
-fn query_warps(shape: &Shape) -> u32 {
-    if shape.dim().div_ceil(32) + shape.value_dim().div_ceil(32) <= 12 { 4 } else { 2 }
-}
-
-/// Warps of a `dkdv_tensor` CTA: 16 keys each, as many as a block fills.
-fn key_warps(shape: &Shape) -> u32 {
-    shape.block_size().div_ceil(16).min(4) as u32
-}
-
-/// Rows of a `[b, heads, n]` tensor.
-pub(crate) fn rows(shape: &Shape, heads: usize) -> u64 {
-    (shape.batch() * heads * shape.seq_len()) as u64
-}
-
-/// Registers that a lane holds of a row: 2, 4 or 8, so that few programs serve all sizes.
-fn row_steps(shape: &Shape) -> Vec<(&'static str, usize)> {
-    let steps = |width: usize| width.div_ceil(32).next_power_of_two().max(2);
-    vec![("DIM_STEPS", steps(shape.dim())), ("VALUE_STEPS", steps(shape.value_dim()))]
-}
-
-fn step(pass: Pass, rung: Rung) -> Option<&'static Step> {
-    LADDER.iter().find(|step| step.pass == pass && step.rung == rung)
-}
-
-impl Step {
-    fn supports(&self, shape: &Shape, element: Element) -> Result<(), String> {
-        let kernel = self.kernel;
-        let (dim, value_dim) = (shape.dim(), shape.value_dim());
-        if !self.elements.contains(&element) {
-            return Err(format!("{kernel} does not take {element}"));
-        }
-        for (name, size) in [("dim", dim), ("value_dim", value_dim), ("block_size", shape.block_size())] {
-            if size > FEATURES_MAX {
-                return Err(format!("{kernel} takes {name} up to {FEATURES_MAX}, not {size}"));
-            }
-        }
-        if dim + value_dim > self.features_max {
-            return Err(format!("{kernel} takes dim + value_dim up to {}, not {dim} + {value_dim}", self.features_max));
-        }
-        if let Some(size) = [dim, value_dim].into_iter().find(|size| size % self.multiple != 0) {
-            return Err(format!("{kernel} takes multiples of {} features, not {size}", self.multiple));
-        }
-        let rows = shape.seq_len().checked_mul(shape.groups());
-        if self.rung == Rung::Tensor && rows.is_none_or(|rows| rows >= 1 << 31) {
-            let (n, groups) = (shape.seq_len(), shape.groups());
-            return Err(format!(
-                "{kernel} numbers rows by 32 bits: {n} tokens x {groups} heads of a group are too many"
-            ));
-        }
-        Ok(())
-    }
-}
+use crate::ladder::{ANY, Geometry, LADDER, Step, key_tiles, row_steps, step};
+pub use crate::ladder::{FEATURES_MAX, Pass, Rung};
+use crate::views::{Layout, Views};
 
 /// The rung that computes each pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -272,8 +28,15 @@ impl Variant {
 
     /// The fastest rung of each pass that supports the problem; [`Rung::Plain`] where none does.
     pub fn choose(shape: &Shape, element: Element) -> Self {
+        Self::choose_for(shape, element, &Views::new(shape, Layout::HeadMajor))
+    }
+
+    /// The same for tensors that lie as `views` say.
+    pub fn choose_for(shape: &Shape, element: Element, views: &Views) -> Self {
         let fastest = |pass| {
-            let supported = |step: &&Step| step.pass == pass && step.supports(shape, element).is_ok();
+            let supported = |step: &&Step| {
+                step.pass == pass && step.supports(shape, element).is_ok() && step.takes(shape, views).is_ok()
+            };
             LADDER.iter().rev().find(supported).map_or(Rung::Plain, |step| step.rung)
         };
         Variant {
@@ -313,10 +76,21 @@ impl Variant {
         Ok(())
     }
 
-    /// The arithmetic of this variant's results: the least exact of its passes'.
-    pub fn arithmetic(&self, element: Element) -> Arithmetic {
+    /// Whether every pass reads and writes tensors that lie as `views` say.
+    ///
+    /// # Errors
+    /// The first operand whose rows are not aligned as a kernel needs.
+    pub fn takes(&self, shape: &Shape, views: &Views) -> Result<(), Error> {
+        let mut steps = Pass::ALL.into_iter().filter_map(|pass| step(pass, self.rung(pass)));
+        Ok(steps.try_for_each(|step| step.takes(shape, views)).map_err(Kind::Unsupported)?)
+    }
+
+    /// The arithmetic of this variant's results on problems of `shape`: the least exact of its passes'.
+    pub fn arithmetic(&self, shape: &Shape, element: Element) -> Arithmetic {
         if Pass::ALL.into_iter().any(|pass| self.rung(pass) == Rung::Tensor) {
-            return Arithmetic::tensor_core(element);
+            // The plain forward rescales once for a whole block, the tensor one for as many keys as it scores at once.
+            let rescale_every = (self.forward == Rung::Tensor).then(|| 8 * key_tiles(shape, 8));
+            return Arithmetic { rescale_every, ..Arithmetic::tensor_core(element) };
         }
         Arithmetic { output: element, gradient: element, ..Arithmetic::f32() }
     }
@@ -424,6 +198,7 @@ mod tests {
     use nsa_corpus::Sizes;
 
     use super::*;
+    use crate::views::{Operand, Strides};
 
     const SIZES: Sizes = Sizes {
         batch: 1,
@@ -458,7 +233,8 @@ mod tests {
         assert_eq!(chosen(7, 64, Element::F16), Variant::uniform(Rung::Plain));
         let mixed = chosen(256, 256, Element::F16);
         assert_eq!((mixed.forward, mixed.key_gradients), (Rung::Tensor, Rung::Plain));
-        assert_eq!(mixed.arithmetic(Element::F16), Arithmetic::tensor_core(Element::F16));
+        let declared = mixed.arithmetic(&shape(256, 256), Element::F16);
+        assert_eq!(Arithmetic { rescale_every: None, ..declared }, Arithmetic::tensor_core(Element::F16));
         let refused = Variant::uniform(Rung::Tensor).supports(&shape(7, 64), Element::F16).unwrap_err();
         assert_eq!(refused.to_string(), "forward_tensor takes multiples of 8 features, not 7");
     }
@@ -471,6 +247,36 @@ mod tests {
         assert!(refused(SIZES, Element::F64).contains("does not take f64"));
         assert!(refused(Sizes { dim: 257, ..SIZES }, Element::F32).contains("dim up to 256, not 257"));
         assert!(refused(Sizes { block_size: 300, ..SIZES }, Element::F32).contains("block_size up to 256, not 300"));
+    }
+
+    #[test]
+    fn the_tensor_rung_declares_how_often_it_rescales() {
+        let text = crate::source::text("forward_tensor.cu").unwrap();
+        assert!(text.contains("start < count; start += 8 * KEY_TILES)"), "what the declaration is read off");
+        for (block_size, keys) in [(1, 16), (16, 16), (40, 48), (64, 64), (65, 64), (256, 64)] {
+            let shape = Shape::new(Sizes { dim: 64, value_dim: 64, block_size, ..SIZES }).unwrap();
+            let tensor = Variant::uniform(Rung::Tensor);
+            let program = tensor.program(Pass::Forward, &shape, Element::Bf16);
+            assert!(program.defines.contains(&("KEY_TILES", keys / 8)), "{block_size}: {program:?}");
+            assert_eq!(tensor.arithmetic(&shape, Element::Bf16).rescale_every, Some(keys));
+            assert_eq!(Variant::uniform(Rung::Plain).arithmetic(&shape, Element::Bf16).rescale_every, None);
+        }
+    }
+
+    #[test]
+    fn views_that_are_not_aligned_fall_to_the_plain_rung() {
+        let shape = Shape::new(Sizes { dim: 64, value_dim: 64, ..SIZES }).unwrap();
+        let mut views = Views::new(&shape, Layout::TokenMajor);
+        let tensor = Variant::uniform(Rung::Tensor);
+        tensor.takes(&shape, &views).unwrap();
+        views.set(Operand::K, Strides { token: 129, ..views.get(Operand::K) });
+        let refused = tensor.takes(&shape, &views).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("forward_tensor takes rows that begin at multiples of 8 elements, not K by"),
+            "{refused}"
+        );
+        assert_eq!(Variant::choose_for(&shape, Element::F16, &views), Variant::uniform(Rung::Plain));
+        Variant::uniform(Rung::Plain).takes(&shape, &views).unwrap();
     }
 
     #[test]

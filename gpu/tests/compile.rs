@@ -52,9 +52,11 @@ fn registers_spills_and_shared_memory_are_known() {
         eprintln!("skipped: the snapshot of registers is NVRTC 13.0's, this is {:?}", compiler.version());
         return;
     }
-    let lines = catalogue().into_iter().map(|program| {
-        let cubin = compiler.compile(&program, "sm_90a", None).unwrap();
-        format!("{}: {}", program.label(), cubin.resources())
-    });
-    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
+    for arch in ARCHITECTURES {
+        let lines = catalogue().into_iter().map(|program| {
+            let cubin = compiler.compile(&program, arch, None).unwrap();
+            format!("{}: {}", program.label(), cubin.resources())
+        });
+        insta::assert_snapshot!(format!("resources_{arch}"), lines.collect::<Vec<_>>().join("\n"));
+    }
 }

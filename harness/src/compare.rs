@@ -5,6 +5,7 @@ use nsa_corpus::{Element, Field};
 use serde::{Deserialize, Serialize};
 
 use crate::tightness::Tightness;
+use crate::vacuity::Sensitivity;
 use crate::verdict::{Class, Failure};
 
 /// What a field is compared with.
@@ -41,6 +42,9 @@ pub struct Comparison {
     /// How much of the budgets the errors take; reports hold the sums over all cases instead.
     #[serde(skip)]
     pub tightness: Tightness,
+    /// What the check could have caught, and which injected faults would have passed it.
+    #[serde(default)]
+    pub sensitivity: Sensitivity,
 }
 
 /// The worst element of a field.
@@ -88,6 +92,7 @@ pub fn compare(field: Field, found: Option<&ArrayD<f64>>, expected: &Expected<'_
         worst: None,
         failure: None,
         tightness: Tightness::default(),
+        sensitivity: Sensitivity::of(field, expected),
     };
     let shape = expected.values.shape();
     let wrong = match found {
@@ -114,13 +119,7 @@ impl Comparison {
     fn add(&mut self, index: &IxDyn, value: f64, found: f64, expected: &Expected<'_>) {
         self.elements += 1;
         let (budget, likely) = (expected.rigorous[index], expected.likely[index]);
-        // A row without keys has lse -inf, and nothing else will do.
-        let exact = value == f64::NEG_INFINITY && matches!(self.field, Field::Lse | Field::SlidingLse);
-        let judged = if exact && found != value {
-            Judged::NonFinite
-        } else {
-            judge(value, found, [budget, likely], expected.stored)
-        };
+        let judged = judge(self.field, value, found, [budget, likely], expected.stored);
         let error = (found - value).abs();
         let ratio_to = |budget: f64| match judged {
             Judged::NonFinite => f64::INFINITY,
@@ -166,10 +165,19 @@ impl Comparison {
     }
 }
 
+/// Whether `found` fails in the place of `expected` under tier B.
+pub(crate) fn rejects(field: Field, expected: f64, found: f64, budget: f64, stored: Element) -> bool {
+    matches!(judge(field, expected, found, [budget; 2], stored), Judged::Over | Judged::NonFinite)
+}
+
 /// The rule for one element. `budgets` are tiers B and H.
-fn judge(expected: f64, found: f64, [budget, likely]: [f64; 2], stored: Element) -> Judged {
+fn judge(field: Field, expected: f64, found: f64, [budget, likely]: [f64; 2], stored: Element) -> Judged {
+    if expected == f64::NEG_INFINITY && matches!(field, Field::Lse | Field::SlidingLse) {
+        // A row without keys has lse -inf, and nothing else will do.
+        return if found == expected { Judged::Fine } else { Judged::NonFinite };
+    }
     if !expected.is_finite() {
-        // Which non-finite value it is may differ between correct programs; a row without keys is held to its lse above.
+        // Which non-finite value it is may differ between correct programs.
         return if found.is_finite() { Judged::NonFinite } else { Judged::Fine };
     }
     if found == expected {
@@ -194,14 +202,18 @@ fn judge(expected: f64, found: f64, [budget, likely]: [f64; 2], stored: Element)
     }
 }
 
+/// `batch 0, q_head 1, token 2`: a position in words.
+pub(crate) fn place(field: Field, index: &[usize]) -> String {
+    let places: Vec<String> = field.axes().iter().zip(index).map(|(axis, index)| format!("{axis} {index}")).collect();
+    places.join(", ")
+}
+
 impl Worst {
     /// The element in words, with both values.
     pub fn describe(&self, field: Field) -> String {
-        let place: Vec<String> =
-            field.axes().iter().zip(&self.index).map(|(axis, index)| format!("{axis} {index}")).collect();
         format!(
             "{field} at {}: expected {:e}, found {:e}, error {:.3e}, budget {:.3e} (error / budget {:.3})",
-            place.join(", "),
+            place(field, &self.index),
             self.expected,
             self.found,
             self.error,

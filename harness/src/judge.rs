@@ -1,6 +1,6 @@
 //! The judgement of one answer: every field against the oracle, under the budgets of the declared arithmetic.
 
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Axis};
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
 use nsa_reference::oracle::{self, Answer};
 
@@ -12,11 +12,12 @@ use crate::verdict::Verdict;
 /// The gradients are judged given the `out` and `lse` that the implementation itself saved, so that a forward error is not
 /// charged again. Where those are unusable (missing, of another shape, not finite where the oracle is) the oracle's serve.
 pub fn judge(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
-    expected(inputs, arithmetic, found).iter().flat_map(|answer| compare_fields(answer, arithmetic, found)).collect()
+    let answers = expected(inputs, arithmetic, found);
+    answers.iter().flat_map(|answer| compare_fields(answer, arithmetic, found)).collect()
 }
 
-/// The oracle's forward and backward, the latter given what `found` saved, with their budgets.
-fn expected(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> [Answer; 2] {
+/// What `found` is judged by: the forward fields and the gradients, with their budgets.
+pub(crate) fn expected(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> [Answer; 2] {
     let forward = oracle::forward(inputs, Some(arithmetic));
     let saved = saved(&forward.outputs, found);
     let backward = oracle::backward(inputs, &saved, Some(arithmetic));
@@ -38,6 +39,40 @@ pub fn intervals(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs, fiel
     ends
 }
 
+/// As [`judge`], for `tokens` alone and for the fields that `found` holds, whose rows belong to all tokens.
+pub(crate) fn judge_tokens(
+    inputs: &Inputs,
+    arithmetic: &Arithmetic,
+    found: &Outputs,
+    tokens: &[usize],
+) -> Vec<Comparison> {
+    let forward = oracle::forward(inputs, Some(arithmetic));
+    let saved = saved(&forward.outputs, found);
+    let backward = oracle::backward(inputs, &saved, Some(arithmetic));
+    [&forward, &backward].into_iter().flat_map(|answer| compare_tokens(answer, arithmetic, found, tokens)).collect()
+}
+
+/// Compares `tokens` of the fields that `found` holds; places are counted among those tokens.
+pub(crate) fn compare_tokens(
+    answer: &Answer,
+    arithmetic: &Arithmetic,
+    found: &Outputs,
+    tokens: &[usize],
+) -> Vec<Comparison> {
+    let bounds = answer.bounds.as_ref().expect("asked for with an arithmetic");
+    let rows = |tensor: &ArrayD<f64>| tensor.select(Axis(2), tokens);
+    let compare_field = |(field, values): (Field, &ArrayD<f64>)| {
+        let found = rows(found.get(field)?);
+        let [values, rigorous, likely] =
+            [Some(values), bounds.rigorous.get(field), bounds.likely.get(field)].map(|tensor| tensor.map(rows));
+        let (values, rigorous, likely) = (values?, rigorous?, likely?);
+        let expected =
+            Expected { values: &values, rigorous: &rigorous, likely: &likely, stored: arithmetic.stored(field) };
+        Some(compare(field, Some(&found), &expected))
+    };
+    answer.outputs.iter().filter_map(compare_field).collect()
+}
+
 fn compare_fields(answer: &Answer, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
     let bounds = answer.bounds.as_ref().expect("asked for with an arithmetic");
     let compare_field = |(field, values): (Field, &ArrayD<f64>)| {
@@ -50,7 +85,7 @@ fn compare_fields(answer: &Answer, arithmetic: &Arithmetic, found: &Outputs) -> 
 }
 
 /// The forward fields that the gradients are judged by: the candidate's own, element by element, where they can be used.
-fn saved(oracle: &Outputs, found: &Outputs) -> Outputs {
+pub(crate) fn saved(oracle: &Outputs, found: &Outputs) -> Outputs {
     let mut saved = oracle.clone();
     for (field, values) in oracle.iter() {
         let Some(found) = found.get(field).filter(|found| found.shape() == values.shape()) else { continue };

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use nsa_corpus::{Case, Element, Field};
-use quickcheck::Arbitrary;
 use serde::Serialize;
 
 use crate::backend::Backend;
@@ -84,25 +83,55 @@ pub struct Minimized {
 /// Shrinks `case`, which failed with `report` on `backend`: takes any simpler case that fails with the same signature, until
 /// none does or the effort is spent. A simpler case that passes, or fails in another way, is left alone, so that shrinking
 /// does not slip from one bug to another.
+///
+/// One kind of simplification is carried through before the next is tried, and after each success it goes on from where it
+/// stood: what failed to simplify a moment ago is tried again once, in a last round that changes nothing.
 pub fn minimize(case: &Case, report: Report, element: Element, backend: &dyn Backend, effort: Effort) -> Minimized {
-    let mut best = Minimized { case: case.clone(), report, calls: 0, unfinished: false };
+    let best = Minimized { case: case.clone(), report, calls: 0, unfinished: false };
     let Some(signature) = best.report.verdict.failure().map(Signature::of) else { return best };
-    let start = Instant::now();
-    'simpler: loop {
-        for candidate in best.case.shrink() {
-            if best.calls >= effort.calls || start.elapsed() >= effort.time || (effort.stop)() {
-                best.unfinished = true;
-                return best;
-            }
-            best.calls += 1;
-            let Ok(report) = run_case(&candidate, element, backend) else { continue };
-            if report.verdict.failure().map(Signature::of).as_ref() == Some(&signature) {
-                best.case = candidate;
-                best.report = report;
-                continue 'simpler;
+    let mut search = Search { best, signature, element, backend, effort, start: Instant::now() };
+    loop {
+        let mut simpler = false;
+        for stage in 0..Case::SHRINK_STAGES {
+            let mut from = 0;
+            while let Some(at) = search.simplify(stage, from) {
+                (from, simpler) = (at, true);
             }
         }
-        return best;
+        if !simpler || search.best.unfinished {
+            return search.best;
+        }
+    }
+}
+
+/// A minimisation under way.
+struct Search<'a> {
+    best: Minimized,
+    signature: Signature,
+    element: Element,
+    backend: &'a dyn Backend,
+    effort: Effort,
+    start: Instant,
+}
+
+impl Search<'_> {
+    /// Takes the first simpler case of `stage`, from number `from` on, that fails in the same way, and returns its number; none
+    /// where there is none, or where the effort is spent.
+    fn simplify(&mut self, stage: usize, from: usize) -> Option<usize> {
+        for (at, case) in self.best.case.shrinks_of(stage).enumerate().skip(from) {
+            let spent = self.best.calls >= self.effort.calls || self.start.elapsed() >= self.effort.time;
+            self.best.unfinished = spent || (self.effort.stop)();
+            if self.best.unfinished {
+                return None;
+            }
+            self.best.calls += 1;
+            let Ok(report) = run_case(&case, self.element, self.backend) else { continue };
+            if report.verdict.failure().map(Signature::of).as_ref() == Some(&self.signature) {
+                (self.best.case, self.best.report) = (case, report);
+                return Some(at);
+            }
+        }
+        None
     }
 }
 

@@ -98,11 +98,7 @@ impl Recorder {
         std::fs::create_dir_all(folder).map_err(unwritable)?;
         let name = format!("{}-{}", self.record.rung, self.record.element);
         let tensors = self.raw.to_bytes();
-        let mut document = serde_json::to_value(&self.record).expect("plain data");
-        document["sha256"] = seal(&self.record, &tensors).into();
-        let mut text = serde_json::to_string_pretty(&document).expect("plain data");
-        text.push('\n');
-        std::fs::write(folder.join(format!("{name}.json")), text).map_err(unwritable)?;
+        std::fs::write(folder.join(format!("{name}.json")), text(&self.record, &tensors)).map_err(unwritable)?;
         std::fs::write(folder.join(format!("{name}.safetensors")), tensors).map_err(unwritable)
     }
 }
@@ -119,11 +115,26 @@ fn short_digest(tensor: &ndarray::ArrayD<f64>) -> String {
     digest::tensor(tensor)[..16].to_owned()
 }
 
-/// The digest over everything in both files.
-fn seal(record: &Record, tensors: &[u8]) -> String {
-    let text = serde_json::to_string(record).expect("plain data");
-    let bytes = text.bytes().chain(tensors.iter().copied()).map(f64::from);
-    digest::tensor(&ndarray::Array1::from_iter(bytes).into_dyn())
+/// The text of a record beside these tensors: the only one that is not a broken seal.
+fn text(record: &Record, tensors: &[u8]) -> String {
+    let mut document = serde_json::to_value(record).expect("plain data");
+    let unsealed = serde_json::to_string_pretty(&document).expect("plain data");
+    document["sha256"] = digest::bytes(&[unsealed.as_bytes(), tensors].concat()).into();
+    serde_json::to_string_pretty(&document).expect("plain data") + "\n"
+}
+
+/// The record of two files, if neither was changed since it was written.
+///
+/// # Errors
+/// The text is no record, or not the one that was written beside these tensors: a byte of either was changed.
+pub fn open(written: &str, tensors: &[u8]) -> Result<Record, String> {
+    let mut document: Value = serde_json::from_str(written).map_err(|error| error.to_string())?;
+    document.as_object_mut().and_then(|object| object.remove("sha256"));
+    let record: Record = serde_json::from_value(document).map_err(|error| error.to_string())?;
+    if text(&record, tensors) != written {
+        return Err("the seal does not fit: a byte was changed".to_owned());
+    }
+    Ok(record)
 }
 
 /// Judges a stored record again, without a GPU. Returns the number of cases whose outputs were judged, and everything that
@@ -134,15 +145,13 @@ fn seal(record: &Record, tensors: &[u8]) -> String {
 pub fn check(path: &Path) -> Result<(usize, Vec<String>), Error> {
     let invalid = |message: String| Error::invalid(message).in_file(path);
     let text = std::fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
-    let mut document: Value = serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
-    let sealed = document.as_object_mut().and_then(|object| object.remove("sha256"));
-    let record: Record = serde_json::from_value(document).map_err(|error| invalid(error.to_string()))?;
     let tensors = path.with_extension("safetensors");
     let bytes = std::fs::read(&tensors).map_err(|error| Error::invalid(error.to_string()).in_file(&tensors))?;
+    let record = match open(&text, &bytes) {
+        Ok(record) => record,
+        Err(message) => return Ok((0, vec![format!("{}: {message}", path.display())])),
+    };
     let mut wrong = Vec::new();
-    if sealed != Some(Value::String(seal(&record, &bytes))) {
-        wrong.push(format!("{}: the seal does not fit: a byte was changed", path.display()));
-    }
     let file = TensorFile::parse(bytes).map_err(|error| error.in_file(&tensors))?;
     let mut judged = 0;
     for (name, case) in &record.cases {
@@ -174,7 +183,7 @@ fn check_case(record: &Record, name: &str, case: &RecordedCase, file: &TensorFil
         }
         outputs.set(*field, tensor);
     }
-    let arithmetic = Variant::uniform(record.rung).arithmetic(record.element);
+    let arithmetic = Variant::uniform(record.rung).arithmetic(inputs.shape(), record.element);
     let again = verdict(&judge(&inputs, &arithmetic, &outputs));
     if again.word() != case.verdict && !(case.verdict == "inconclusive" && again.word() == "fail") {
         return Err(format!("recorded as {}, judged again: {again}", case.verdict));

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use nsa_corpus::{Case, Element, Entry, Error, Expect, Inputs, Outputs};
 
-use crate::backend::{Backend, BackendError, Determinism};
+use crate::backend::{Backend, BackendError};
+use crate::determinism::Contract;
 use crate::judge::{judge, verdict};
 use crate::report::Report;
 use crate::verdict::{Class, Failure, Verdict};
@@ -54,7 +55,8 @@ fn excuse_leaks(inputs: &Inputs, report: &mut Report) {
     }
 }
 
-/// Runs a case `times` more and compares every bit with `outputs`, which its first run gave.
+/// Runs a case `times` more and holds every answer to `first`, which its first run gave, as the backend's contract says
+/// ([`Backend::determinism`]).
 ///
 /// # Errors
 /// The case itself is broken.
@@ -62,22 +64,19 @@ pub fn rerun(
     case: &Case,
     element: Element,
     backend: &dyn Backend,
-    outputs: &Outputs,
+    first: &Outputs,
     times: usize,
 ) -> Result<Option<Failure>, Error> {
     let inputs = case.materialize(element)?;
+    let mut contract = Contract::new(&inputs, backend, first);
     for run in 1..=times {
-        let again = match guarded(backend, &inputs) {
-            Ok(again) => again,
-            Err(error) => return Ok(unanswered(error).failure().cloned()),
+        let broken = match guarded(backend, &inputs) {
+            Ok(again) => contract.broken_by(&again),
+            Err(error) => unanswered(error).failure().cloned(),
         };
-        for (field, first) in outputs.iter() {
-            let bits = |tensor: &ndarray::ArrayD<f64>| tensor.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-            let differs = again.get(field).is_none_or(|again| bits(first) != bits(again));
-            if differs && backend.determinism(field) == Determinism::Bitwise {
-                let message = format!("{field} differs bitwise in rerun {run} of {times}");
-                return Ok(Some(Failure { class: Class::Nondeterministic, field: Some(field), message }));
-            }
+        if let Some(mut failure) = broken {
+            failure.message = format!("rerun {run} of {times}: {}", failure.message);
+            return Ok(Some(failure));
         }
     }
     Ok(None)

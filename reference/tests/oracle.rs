@@ -1,7 +1,10 @@
 //! The oracle against the transcription, and against itself on other thread counts.
 
+use std::collections::BTreeSet;
+
 use ndarray::{Array3, Array4};
 use nsa_corpus::{Arithmetic, Cotangents, Element, Field, InputParts, Inputs, Outputs};
+use nsa_reference::oracle::{Sample, SampledField};
 use nsa_reference::{oracle, regular_attend};
 
 struct Draw(u64);
@@ -137,4 +140,63 @@ fn the_likely_budget_is_never_above_the_rigorous_one() {
         }
     }
     assert!(tighter > 1000, "{tighter}");
+}
+
+/// Some tokens and keys of a problem.
+fn sample(inputs: &Inputs, seed: u64) -> Sample {
+    let mut draw = Draw(seed.wrapping_mul(31).wrapping_add(7));
+    let shape = inputs.shape();
+    let mut some = || -> BTreeSet<[usize; 3]> {
+        (0..5).map(|_| [draw.below(shape.batch()), draw.below(shape.kv_heads()), draw.below(shape.seq_len())]).collect()
+    };
+    Sample { tokens: some(), keys: some() }
+}
+
+/// Every sampled row is, to the bit, the row of the whole answer. Returns the fields that were compared.
+fn assert_rows(sampled: &[SampledField], values: &Outputs, rigorous: &Outputs, likely: Option<&Outputs>) -> usize {
+    for rows in sampled {
+        for (row, position) in rows.positions.iter().enumerate() {
+            let whole = |outputs: &Outputs, column: usize| {
+                let tensor = outputs.get(rows.field).unwrap();
+                tensor[&[&position[..], &[column]].concat()[..tensor.ndim()]].to_bits()
+            };
+            for column in 0..rows.values.dim().1 {
+                let (at, what) = ([row, column], format!("{} {position:?} {column}", rows.field));
+                assert_eq!(rows.values[at].to_bits(), whole(values, column), "{what}");
+                assert_eq!(rows.rigorous[at].to_bits(), whole(rigorous, column), "{what}");
+                assert!(likely.is_none_or(|likely| rows.likely[at].to_bits() == whole(likely, column)), "{what}");
+            }
+        }
+    }
+    sampled.len()
+}
+
+#[test]
+fn a_sampled_row_is_the_row_of_the_whole_answer_to_the_bit() {
+    let mut compared = 0;
+    for seed in 0..150 {
+        let inputs = problem(seed);
+        let sample = sample(&inputs, seed);
+        let arithmetic = if seed % 2 == 0 { Arithmetic::f32() } else { Arithmetic::tensor_core(Element::Bf16) };
+        let forward = oracle::forward(&inputs, Some(&arithmetic));
+        let saved = &forward.outputs;
+        let backward = oracle::backward(&inputs, saved, Some(&arithmetic));
+        let order = oracle::order_bounds(&inputs, saved, &arithmetic);
+        let [forward_bounds, backward_bounds] = [&forward, &backward].map(|answer| answer.bounds.as_ref().unwrap());
+        let rows = oracle::sampled_forward(&inputs, &sample, &arithmetic);
+        compared += assert_rows(&rows, saved, &forward_bounds.rigorous, Some(&forward_bounds.likely));
+        let rows = oracle::sampled_backward(&inputs, saved, &sample, &arithmetic);
+        compared += assert_rows(&rows, &backward.outputs, &backward_bounds.rigorous, Some(&backward_bounds.likely));
+        let rows = oracle::sampled_order_bounds(&inputs, saved, &sample, &arithmetic);
+        let mut both = backward.outputs.clone();
+        saved.iter().for_each(|(field, tensor)| both.set(field, tensor.clone()));
+        let fields = Field::ALL.into_iter().filter(|field| field.asked_by(&inputs));
+        let empty = usize::from(Field::DselScale.asked_by(&inputs) && inputs.shape().num_sel() == 0);
+        assert_eq!(
+            assert_rows(&rows, &both, &order, None),
+            fields.count() - empty,
+            "seed {seed}: every field is there"
+        );
+    }
+    assert!(compared > 600, "{compared}");
 }

@@ -127,7 +127,7 @@ impl Listed {
 }
 
 /// The backends that have a name of their own.
-pub const LISTED: [Listed; 6] = [
+pub const LISTED: [Listed; 8] = [
     Listed {
         name: "oracle",
         about: "the f64 oracle itself, judged as a candidate",
@@ -143,6 +143,11 @@ pub const LISTED: [Listed; 6] = [
         about: "CPU candidate: online softmax by tiles, f32 and 16-bit as tensor cores round",
         make: || Ok(Box::new(tiled::Tiled)),
     },
+    Listed {
+        name: "plain",
+        about: "CPU candidate, row by row: the implementation that known mistakes are planted in",
+        make: || Ok(Box::new(crate::defect::Plain::new(None))),
+    },
     Listed { name: "cuda", about: "the CUDA kernels, the fastest rung for each problem", make: || cuda::make("cuda") },
     Listed {
         name: "cuda:plain",
@@ -153,6 +158,11 @@ pub const LISTED: [Listed; 6] = [
         name: "cuda:tensor",
         about: "the CUDA kernels, tensor rung: 16-bit mma",
         make: || cuda::make("cuda:tensor"),
+    },
+    Listed {
+        name: "cuda:apart",
+        about: "the same, each tensor in turn spread over 2^32 elements; cuda:plain:apart and cuda:tensor:apart too",
+        make: || cuda::make("cuda:apart"),
     },
 ];
 
@@ -165,6 +175,9 @@ pub fn by_name(name: &str) -> Result<Box<dyn Backend>, Unavailable> {
         let guest = guest::GuestBackend::start(name, guest::Limits::from_environment());
         let guest = guest.map_err(|reason| Unavailable(format!("backend `{name}` is not available: {reason}")))?;
         return Ok(Box::new(guest));
+    }
+    if name.starts_with("cuda:") {
+        return cuda::make(name).map_err(|reason| Unavailable(format!("backend `{name}` is not available: {reason}")));
     }
     match LISTED.iter().find(|listed| listed.name == name) {
         Some(listed) => {

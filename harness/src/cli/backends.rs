@@ -1,10 +1,13 @@
 //! `nsa-diff backends`.
 
+use std::collections::BTreeMap;
+
+use nsa_corpus::Field;
 use serde_json::json;
 
 use super::output::{Json, table};
 use super::{Outcome, Refusal};
-use crate::backend::LISTED;
+use crate::backend::{Backend, Determinism, LISTED};
 
 /// Arguments of `backends`.
 #[derive(clap::Args)]
@@ -16,22 +19,30 @@ pub(super) struct Args {
 }
 
 pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
-    let state = |listed: &crate::backend::Listed| match listed.make() {
-        Ok(_) => "available".to_owned(),
-        Err(reason) => format!("not here: {reason}"),
-    };
-    let states: Vec<String> = LISTED.iter().map(state).collect();
-    let rows: Vec<Vec<String>> = LISTED
-        .iter()
-        .zip(&states)
-        .map(|(listed, state)| vec![listed.name.to_owned(), state.clone(), listed.about.to_owned()])
-        .collect();
+    let mut rows = Vec::new();
+    let mut backends = Vec::new();
+    for listed in &LISTED {
+        let (state, determinism) = match listed.make() {
+            Ok(backend) => ("available".to_owned(), Some(contract(backend.as_ref()))),
+            Err(reason) => (format!("not here: {reason}"), None),
+        };
+        let words = determinism.as_ref().map_or_else(String::new, in_words);
+        rows.push(vec![listed.name.to_owned(), state.clone(), words, listed.about.to_owned()]);
+        backends
+            .push(json!({ "name": listed.name, "about": listed.about, "state": state, "determinism": determinism }));
+    }
     args.json.text(&table(&rows));
-    let backends: Vec<_> = LISTED
-        .iter()
-        .zip(&states)
-        .map(|(listed, state)| json!({ "name": listed.name, "about": listed.about, "state": state }))
-        .collect();
     args.json.write("backends", json!({ "backends": backends }))?;
     Ok(Outcome::Passed)
+}
+
+/// What reruns give, for every field.
+fn contract(backend: &dyn Backend) -> BTreeMap<Field, Determinism> {
+    Field::ALL.into_iter().map(|field| (field, backend.determinism(field))).collect()
+}
+
+fn in_words(contract: &BTreeMap<Field, Determinism>) -> String {
+    let bounded = contract.iter().filter(|(_, determinism)| **determinism == Determinism::Bounded);
+    let bounded: Vec<&str> = bounded.map(|(field, _)| field.name()).collect();
+    if bounded.is_empty() { "bitwise".to_owned() } else { format!("bounded: {}", bounded.join(" ")) }
 }

@@ -1,160 +1,242 @@
-//! `nsa-diff detect`: are planted faults noticed?
+//! `nsa-diff detect`: are planted mistakes noticed?
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::path::PathBuf;
 
-use nsa_corpus::{Element, Entry, entries};
-use nsa_gpu::{Expect, Mutant, Rung};
+use indicatif::ProgressBar;
+use nsa_corpus::Element;
+use nsa_gpu::Rung;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::output::{Json, progress, table};
+use super::output::{Json, catch_interrupt, interrupted, progress, table};
+use super::select::{Elements, select};
 use super::{Outcome, Refusal};
-use crate::backend::Backend;
+use crate::backend::by_name;
 use crate::backend::cuda::Cuda;
-use crate::run::run_entry;
-use crate::verdict::{Class, Verdict};
+use crate::defect::defects;
+use crate::detect::{
+    Failed, Fate, Job, Means, Plant, Rejections, Row, Rule, baseline, explain, explained, fates, jobs, markdown, plants,
+};
+
+/// The inputs of the seed's own test, at its size.
+const MOCK_INPUTS: &str = "seed/mock_inputs";
 
 /// Arguments of `detect`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Plants each fault of gpu/mutants in the CUDA kernels and runs the corpus until a case fails, cheapest cases first. The
-kernels without a fault must pass first.
+    after_help = "Plants known mistakes one by one and runs the corpus, cheapest cases first, until a case shows each. Without any mistake
+the candidate must pass first. What is planted depends on the candidate:
+  plain          every mistake of harness/defects: in the plain implementation, or round it
+  cuda           the faults of gpu/mutants, in the CUDA kernels; those of offsets with tensors set 2^32 elements apart too,
+                 and races that did not happen under compute-sanitizer's racecheck, where it is named
+  any other      the mistakes that change what a backend is given or answers
 
-Example, on a machine with a GPU:
-  nsa-diff detect --candidate cuda --json mutants.json"
+Examples:
+  nsa-diff detect
+  nsa-diff detect --rule all 'seed/mock_inputs' --element f16
+  nsa-diff detect --rule all --markdown docs/detection.md --json detection.json
+  nsa-diff detect --candidate guest:yours.py --only gain
+  nsa-diff detect --candidate cuda --json mutants.json --sanitizer compute-sanitizer"
 )]
 pub(super) struct Args {
-    /// Whose faults to plant
-    #[arg(long, value_name = "cuda", default_value = "cuda")]
+    /// Entries to run [default: all]
+    #[arg(value_name = "PATTERN")]
+    patterns: Vec<String>,
+    /// In what the mistakes are planted
+    #[arg(long, value_name = "NAME", default_value = "plain")]
     candidate: String,
-    /// Only faults whose name contains TEXT
+    /// Who judges; may be given several times
+    #[arg(long = "rule", value_name = "ours|seed|flash-attention|flashinfer-bench|all", default_value = "ours")]
+    rules: Vec<String>,
+    /// Only mistakes whose name contains TEXT
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// Also place and name each mistake from its answers, and minimise its counterexample
+    #[arg(long)]
+    explain: bool,
+    /// Write the kill matrix as a page to FILE too
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// The program compute-sanitizer, for races in CUDA kernels
+    #[arg(long, value_name = "PROGRAM")]
+    sanitizer: Option<String>,
+    #[command(flatten)]
+    elements: Elements,
     #[command(flatten)]
     json: Json,
 }
 
-/// What became of a fault.
-struct Fate {
-    mutant: Mutant,
-    fate: &'static str,
-    by: String,
-    seconds: f64,
+impl Args {
+    fn rules(&self) -> Result<Vec<Rule>, Refusal> {
+        if self.rules.iter().any(|name| name == "all") {
+            return Ok(Rule::ALL.to_vec());
+        }
+        let mut rules: Vec<Rule> =
+            self.rules.iter().map(|name| name.parse().map_err(Refusal::new)).collect::<Result<_, _>>()?;
+        rules.sort();
+        rules.dedup();
+        Ok(rules)
+    }
+}
+
+impl From<Failed> for Refusal {
+    fn from(error: Failed) -> Self {
+        Refusal::new(error.to_string())
+    }
 }
 
 pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
-    if args.candidate != "cuda" {
-        return Err(Refusal::new(format!("no faults are known for `{}`: only for cuda", args.candidate)));
-    }
-    let mutants = nsa_gpu::mutants().map_err(|error| Refusal::new(error.to_string()))?;
-    let mutants: Vec<Mutant> = mutants.into_iter().filter(|mutant| mutant.name.contains(&args.only)).collect();
-    let cases = cheapest_first();
-    for rung in Rung::ALL {
-        baseline(rung, &cases)?;
-    }
-    let bar = progress(Some(mutants.len() as u64));
-    let fates: Vec<Fate> = mutants
-        .into_par_iter()
-        .map(|mutant| {
-            let fate = fate(mutant, &cases);
-            bar.inc(1);
-            fate
-        })
-        .collect::<Result<_, Refusal>>()?;
-    bar.finish_and_clear();
-    report(args, &fates)
-}
-
-/// Every entry and element, those with the fewest score terms first.
-fn cheapest_first() -> Vec<(&'static Entry, Element)> {
-    let cost = |entry: &Entry| {
-        let sizes = &entry.case.sizes;
-        sizes.batch
-            * sizes.q_heads
-            * sizes.seq_len
-            * (sizes.num_sel + 1)
-            * sizes.block_size
-            * sizes.dim.max(sizes.value_dim)
-    };
-    let mut cases: Vec<_> =
-        entries().iter().flat_map(|entry| entry.elements.iter().map(move |element| (entry, *element))).collect();
-    cases.sort_by_key(|(entry, _)| cost(entry));
-    cases
-}
-
-/// The rungs on which a mutant's file is compiled.
-fn rung_of(mutant: &Mutant) -> Rung {
-    let tensor = mutant.file.contains("tensor") || mutant.file.contains("mma");
-    if tensor { Rung::Tensor } else { Rung::Plain }
-}
-
-fn baseline(rung: Rung, cases: &[(&Entry, Element)]) -> Result<(), Refusal> {
-    let backend = Cuda::new(Some(rung), None, 8)?;
-    let failed = cases.par_iter().find_map_any(|(entry, element)| {
-        let report = run_entry(entry, *element, &backend).ok()?;
-        let failure = report.verdict.failure()?;
-        Some(format!("{rung} fails {} {element} without any fault: {}", entry.name, failure.message))
-    });
-    failed.map_or(Ok(()), |message| Err(Refusal::new(message)))
-}
-
-fn fate(mutant: Mutant, cases: &[(&Entry, Element)]) -> Result<Fate, Refusal> {
-    let start = Instant::now();
-    let backend = Cuda::new(Some(rung_of(&mutant)), Some(&mutant.name), 1)?;
-    let (mut fate, mut by) = ("survived", String::new());
-    for (entry, element) in cases {
-        let report = run_entry(entry, *element, &backend as &dyn Backend)?;
-        if let Verdict::Fail(failure) = &report.verdict {
-            fate = match failure.class {
-                Class::Compile => "unviable",
-                Class::Timeout => "timeout",
-                _ => "killed",
-            };
-            let field =
-                failure.field.map_or_else(|| failure.class.to_string(), |field| format!("{field} ({})", failure.class));
-            by = format!("{} {element}: {field}", entry.name);
-            break;
+    let rules = args.rules()?;
+    let jobs = jobs(&select(&args.patterns)?, args.elements.given());
+    let inner = (args.candidate != "cuda").then(|| by_name(&args.candidate)).transpose()?;
+    let wanted = |name: &str| name.contains(&args.only);
+    let plants: Vec<Plant<'_>> = match &inner {
+        Some(inner) => plants(&args.candidate, inner.as_ref(), defects())
+            .into_iter()
+            .filter(|plant| wanted(plant.name()))
+            .collect(),
+        None => {
+            let mutants = nsa_gpu::mutants().map_err(|error| Refusal::new(error.to_string()))?;
+            mutants.into_iter().filter(|mutant| wanted(&mutant.name)).map(Plant::Kernel).collect()
         }
+    };
+    if plants.is_empty() {
+        return Err(Refusal::new(format!("no mistake's name contains `{}`", args.only)));
     }
-    if fate == "survived" && mutant.expect == Expect::Equivalent {
-        fate = "equivalent";
+    let mock = match &args.markdown {
+        Some(_) => crate::detect::jobs(&select(&[MOCK_INPUTS.to_owned()])?, &[Element::F16]),
+        None => Vec::new(),
+    };
+    catch_interrupt();
+    let bar = progress(Some((jobs.len() + plants.len()) as u64));
+    bar.set_message("without any mistake");
+    let rejections = match &inner {
+        Some(inner) => baselines(&jobs, &rules, inner.as_ref(), &bar)?,
+        None => Rung::ALL.into_iter().try_fold(Rejections::default(), |mut all, rung| {
+            all.extend(baselines(&jobs, &rules, &Cuda::new(Some(rung), None, 8)?, &bar)?);
+            Ok::<_, Refusal>(all)
+        })?,
+    };
+    let means = Means { sanitizer: args.sanitizer.as_deref() };
+    let kernels: Vec<_> = plants.iter().filter_map(Plant::kernel).collect();
+    if !kernels.is_empty() && !interrupted() {
+        means.baseline(&kernels)?;
     }
-    Ok(Fate { mutant, fate, by, seconds: start.elapsed().as_secs_f64() })
+    bar.set_message("planting");
+    let rows: Vec<Row> = plants
+        .par_iter()
+        .filter(|_| !interrupted())
+        .map(|plant| {
+            let mut row = match plant.kernel() {
+                Some(mutant) => means.fates(plant, mutant, &jobs, &rules, &rejections)?,
+                None => fates(plant, &jobs, &rules, &rejections)?,
+            };
+            if !mock.is_empty() {
+                row.on_mock_inputs = fates(plant, &mock, &rules, &rejections)?.fates;
+            }
+            if args.explain {
+                explain(plant, &jobs, &mut row)?;
+            }
+            bar.inc(1);
+            Ok(row)
+        })
+        .collect::<Result<_, Failed>>()?;
+    bar.finish_and_clear();
+    report(args, &Found { rules, cases: jobs.len(), plants: plants.len(), rows, rejections })
 }
 
-fn report(args: &Args, fates: &[Fate]) -> Result<Outcome, Refusal> {
-    let mut rows = vec![["fault", "file", "fate", "by", "s"].map(str::to_owned).to_vec()];
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for fate in fates {
-        *counts.entry(fate.fate).or_default() += 1;
-        let seconds = format!("{:.1}", fate.seconds);
-        rows.push(vec![
-            fate.mutant.name.clone(),
-            fate.mutant.file.clone(),
-            fate.fate.to_owned(),
-            fate.by.clone(),
-            seconds,
-        ]);
-    }
-    args.json.text(&table(&rows));
-    let counts: Vec<String> = counts.iter().map(|(fate, count)| format!("{count} {fate}")).collect();
-    args.json.text(&format!("\n{} faults: {}\n", fates.len(), counts.join(", ")));
-    let described: Vec<_> = fates
-        .iter()
-        .map(|fate| {
-            json!({
-                "name": fate.mutant.name,
-                "genre": fate.mutant.genre,
-                "file": fate.mutant.file,
-                "why": fate.mutant.why,
-                "fate": fate.fate,
-                "by": fate.by,
-                "seconds": fate.seconds,
-            })
+fn baselines(
+    jobs: &[Job],
+    rules: &[Rule],
+    backend: &dyn crate::backend::Backend,
+    bar: &ProgressBar,
+) -> Result<Rejections, Refusal> {
+    let all: Vec<Rejections> = jobs
+        .par_iter()
+        .filter(|_| !interrupted())
+        .map(|job| {
+            let rejections = baseline(job, rules, backend);
+            bar.inc(1);
+            rejections
         })
-        .collect();
-    args.json.write("detect", json!({ "candidate": args.candidate, "faults": described }))?;
-    let escaped = fates.iter().any(|fate| fate.fate == "survived");
+        .collect::<Result<_, Failed>>()?;
+    let mut rejections = Rejections::default();
+    all.into_iter().for_each(|one| rejections.extend(one));
+    Ok(rejections)
+}
+
+struct Found {
+    rules: Vec<Rule>,
+    cases: usize,
+    plants: usize,
+    rows: Vec<Row>,
+    rejections: Rejections,
+}
+
+fn report(args: &Args, found: &Found) -> Result<Outcome, Refusal> {
+    args.json.text(&render(found));
+    args.json.write(
+        "detect",
+        json!({
+            "candidate": args.candidate,
+            "rules": found.rules,
+            "cases": found.cases,
+            "left_out": found.plants - found.rows.len(),
+            "faults": found.rows,
+            "rejects_without_any": found.rejections,
+        }),
+    )?;
+    if found.rows.len() < found.plants {
+        return Ok(Outcome::Interrupted);
+    }
+    if let Some(file) = &args.markdown {
+        let text = markdown(&args.candidate, found.cases, &found.rows, &found.rules, &found.rejections);
+        std::fs::write(file, text)
+            .map_err(|error| Refusal::new(format!("{}: cannot be written: {error}", file.display())))?;
+    }
+    // A rule of others that misses something is a result; our own is to miss nothing.
+    let escaped = found.rows.iter().any(|row| row.fates.get(&Rule::Ours) == Some(&Fate::Survived));
     Ok(if escaped { Outcome::Failed } else { Outcome::Passed })
+}
+
+fn render(found: &Found) -> String {
+    let mut head: Vec<String> = ["mistake", "genre", "in"].map(str::to_owned).to_vec();
+    head.extend(found.rules.iter().map(|rule| rule.name().to_owned()));
+    head.extend(["by", "s"].map(str::to_owned));
+    let mut lines = vec![head];
+    for row in &found.rows {
+        let mut line = vec![row.name.clone(), row.genre.clone(), row.place.clone()];
+        line.extend(found.rules.iter().map(|rule| row.fates.get(rule).map_or("", Fate::word).to_owned()));
+        let first = found.rules.iter().find_map(|rule| row.fates.get(rule)?.kill());
+        line.push(first.map_or_else(String::new, |kill| {
+            let field = kill.field.map_or_else(String::new, |field| format!(" {field}"));
+            format!("{} {}{field} ({})", kill.entry, kill.element, kill.detail)
+        }));
+        line.push(format!("{:.1}", row.seconds));
+        lines.push(line);
+    }
+    let mut text = table(&lines);
+    text.push_str(&format!("\n{} mistakes, {} cases\n", found.rows.len(), found.cases));
+    for rule in &found.rules {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        found
+            .rows
+            .iter()
+            .filter_map(|row| row.fates.get(rule))
+            .for_each(|fate| *counts.entry(fate.word()).or_default() += 1);
+        let counts: Vec<String> = counts.iter().map(|(fate, count)| format!("{count} {fate}")).collect();
+        let alarms = found.rejections.count(*rule);
+        text.push_str(&format!(
+            "{}: {}; without any mistake it rejects {alarms} of {} cases\n",
+            rule.name(),
+            counts.join(", "),
+            found.cases
+        ));
+    }
+    text.push_str(&explained(&found.rows));
+    if found.rows.len() < found.plants {
+        text.push_str(&format!("interrupted: {} mistakes were not planted\n", found.plants - found.rows.len()));
+    }
+    text
 }

@@ -2,6 +2,7 @@
 
 mod backends;
 mod bench;
+mod compute;
 mod confirm;
 mod detect;
 mod fuzz;
@@ -16,6 +17,7 @@ mod record;
 mod replay;
 mod run;
 mod select;
+mod shapes;
 mod show;
 mod shrink;
 
@@ -104,6 +106,8 @@ enum Command {
     Detect(detect::Args),
     /// Times a backend on named shapes, and judges what was timed
     Bench(bench::Args),
+    /// Computes entries with the CUDA kernels in this process, for compute-sanitizer
+    Compute(compute::Args),
     /// Records what the CUDA kernels answer, to be judged again without a GPU
     Record(record::Args),
     /// Serves one GPU to the harness; not for use by hand
@@ -127,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Oracle(args) => oracle::main(&args),
         Command::Detect(args) => detect::main(&args),
         Command::Bench(args) => bench::main(&args),
+        Command::Compute(args) => compute::main(&args),
         Command::Record(args) => record::main(&args),
         Command::CudaWorker(args) => worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new),
     };

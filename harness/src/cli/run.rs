@@ -12,6 +12,7 @@ use super::{Outcome, Refusal};
 use crate::report::Report;
 use crate::run::{rerun, run_entry};
 use crate::tightness::Summary;
+use crate::vacuity::Injected;
 use crate::verdict::Verdict;
 
 /// Arguments of `run`.
@@ -20,6 +21,7 @@ use crate::verdict::Verdict;
   nsa-diff run
   nsa-diff run 'gqa/*' edges/seq_1 --candidate regular_attend --element f32
   nsa-diff run --json report.json
+  nsa-diff run 'edges/*' --vacuous
 
 Patterns are globs over entry names (`*` also matches `/`); `nsa-diff show '*'` lists them.")]
 pub(super) struct Args {
@@ -30,9 +32,12 @@ pub(super) struct Args {
     candidate: Candidate,
     #[command(flatten)]
     elements: Elements,
-    /// Run each case N times more and compare every bit with the first answer
+    /// Run each case N times more; each field must repeat as the backend declares: every bit, or but for the order of additions
     #[arg(long, value_name = "N", default_value_t = 0)]
     reruns: usize,
+    /// List every check that an injected fault (zeros, sign flip, swapped rows, 1 % gain) would have passed, with the reason
+    #[arg(long)]
+    vacuous: bool,
     #[command(flatten)]
     json: Json,
 }
@@ -70,6 +75,7 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     }
     let mut content = json!({ "candidate": args.candidate.name(), "left_out": left_out, "reports": reports });
     Summary::of(&reports).add_to(&mut content);
+    content["vacuous"] = json!(vacuous_counts(&reports));
     args.json.write("run", content)?;
     Ok(outcome(&reports, left_out))
 }
@@ -111,6 +117,7 @@ fn render(reports: &[Report], args: &Args) -> String {
     }
     text.push_str(&tightness_table(&Summary::of(reports)));
     text.push_str(&summary(reports));
+    text.push_str(&vacuous(reports, args.vacuous));
     if let Some(report) = reports.iter().find(|report| report.verdict.failure().is_some()) {
         let (name, element) = (&report.name, report.element);
         text.push_str(&format!(
@@ -153,6 +160,44 @@ fn summary(reports: &[Report]) -> String {
     }
     for (reason, count) in skips {
         text.push_str(&format!("skipped {count}: {reason}\n"));
+    }
+    text
+}
+
+/// How many checks (fields of cases) each injected fault would have passed.
+fn vacuous_counts(reports: &[Report]) -> BTreeMap<Injected, usize> {
+    let mut counts: BTreeMap<Injected, usize> = Injected::ALL.into_iter().map(|fault| (fault, 0)).collect();
+    let passed =
+        reports.iter().flat_map(|report| &report.comparisons).flat_map(|field| field.sensitivity.vacuous.keys());
+    passed.for_each(|fault| *counts.entry(*fault).or_default() += 1);
+    counts
+}
+
+fn vacuous(reports: &[Report], list: bool) -> String {
+    let checks: usize = reports.iter().map(|report| report.comparisons.len()).sum();
+    let counts = vacuous_counts(reports);
+    let each: Vec<String> = counts.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
+    let total: usize = counts.values().sum();
+    let mut text = format!(
+        "{total} of {} checks are vacuous: of {checks} fields, so many would have passed with {}\n",
+        checks * Injected::ALL.len(),
+        each.join(", ")
+    );
+    if !list {
+        if total > 0 {
+            text.push_str("  --vacuous lists them with reasons\n");
+        }
+        return text;
+    }
+    for report in reports {
+        for comparison in &report.comparisons {
+            for (fault, reason) in &comparison.sensitivity.vacuous {
+                text.push_str(&format!(
+                    "  {} {} {}: {fault}: {reason}\n",
+                    report.name, report.element, comparison.field
+                ));
+            }
+        }
     }
     text
 }

@@ -33,6 +33,11 @@ pub(super) struct Elements {
 }
 
 impl Elements {
+    /// The formats that were asked for; none: all.
+    pub(super) fn given(&self) -> &[Element] {
+        &self.elements
+    }
+
     /// The formats that were asked for, or those of `entry`.
     pub(super) fn of(&self, entry: &Entry) -> Vec<Element> {
         if self.elements.is_empty() { entry.elements.clone() } else { self.elements.clone() }

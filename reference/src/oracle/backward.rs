@@ -95,7 +95,7 @@ impl RegionTask<'_> {
             dv: Sums::zeros(padded * shape.value_dim(), bounded),
             dsel_scale: Sums::zeros(sel_heads * n * shape.num_sel(), bounded),
         };
-        let counts = self.model.map(|_| self.counts(parts)).unwrap_or_default();
+        let counts = self.model.map(|_| Counts::of(self.inputs, self.region, parts)).unwrap_or_default();
         // Without budgets, a part that the loss does not contain adds nothing.
         for saved in parts.iter().filter(|saved| self.model.is_some() || !saved.absent()) {
             self.part(saved, &counts, &mut answer);
@@ -119,7 +119,7 @@ impl RegionTask<'_> {
             });
             self.add_rows(tokens, first, answer);
             let visits = columns::visits(tokens, shape.groups());
-            let columns = Columns { inputs: self.inputs, saved, tokens, first, b, h };
+            let columns = Columns { inputs: self.inputs, saved, tokens, b, h };
             columns.add(&visits, &mut answer.dk, &mut answer.dv);
         }
     }
@@ -143,18 +143,29 @@ impl RegionTask<'_> {
             }
         }
     }
+}
 
-    /// How many terms each row and each key has over both parts: the lengths of the sums that their budgets bound.
-    fn counts(&self, parts: &[Saved<'_>]) -> Counts {
-        let shape = self.inputs.shape();
-        let (b, h) = (self.region / shape.kv_heads(), self.region % shape.kv_heads());
+/// Numbers of terms over both parts.
+#[derive(Default)]
+pub(super) struct Counts {
+    /// Keys that each row attends to, `[groups, n]`.
+    pub(super) rows: Vec<usize>,
+    /// Rows that attend to each key, `[padded keys]`.
+    pub(super) keys: Vec<usize>,
+}
+
+impl Counts {
+    /// How many terms each row and each key of a (batch, kv head) has: the lengths of the sums that their budgets bound.
+    pub(super) fn of(inputs: &Inputs, region: usize, parts: &[Saved<'_>]) -> Self {
+        let shape = inputs.shape();
+        let (b, h) = (region / shape.kv_heads(), region % shape.kv_heads());
         let mut rows = vec![0; shape.groups() * shape.seq_len()];
-        let mut steps = vec![0i64; padded_keys(self.inputs) + 1];
+        let mut steps = vec![0i64; padded_keys(inputs) + 1];
         let mut spans = Vec::new();
         for saved in parts {
             for i in 0..shape.seq_len() {
                 for g in 0..shape.groups() {
-                    saved.part.spans(self.inputs, [b, h * shape.groups() + g, i], &mut spans);
+                    saved.part.spans(inputs, [b, h * shape.groups() + g, i], &mut spans);
                     for span in &spans {
                         rows[g * shape.seq_len() + i] += span.len;
                         steps[span.start] += 1;
@@ -169,13 +180,4 @@ impl RegionTask<'_> {
         });
         Counts { rows, keys: running.collect() }
     }
-}
-
-/// Numbers of terms over both parts.
-#[derive(Default)]
-pub(super) struct Counts {
-    /// Keys that each row attends to, `[groups, n]`.
-    pub(super) rows: Vec<usize>,
-    /// Rows that attend to each key, `[padded keys]`.
-    pub(super) keys: Vec<usize>,
 }

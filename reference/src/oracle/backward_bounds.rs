@@ -98,8 +98,10 @@ impl Worker {
     /// if something in the row is not finite; then nothing is promised of what the row reaches.
     #[inline(always)]
     pub(super) fn row(&mut self, model: &Model, row: &BoundRow<'_>, g: usize, head: usize, token: &mut TokenRows) {
+        let terms = row.factors.len();
         let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
-        if row.d_out.is_none() && !(row.lse < f64::INFINITY && finite(row.out) && finite(&row.x[..row.factors.len()])) {
+        let usable = terms == 0 || row.lse < f64::INFINITY && finite(row.out) && finite(&row.x[..terms]);
+        if row.d_out.is_none() && !usable {
             token.promise_nothing(row, head);
             return;
         }
@@ -189,17 +191,21 @@ impl Worker {
                 largest = largest.max(size + error);
                 let cast = if tier == RIGOROUS { model.cast * (size + error) } else { 0.0 };
                 let each = |constant: f64| {
-                    let sum = model.scale * (error + cast + constant * (size + error)) + model.cast_least;
+                    let sum = match model.order_only {
+                        false => model.scale * (error + cast + constant * (size + error)) + model.cast_least,
+                        true => model.scale * constant * (size + error + cast),
+                    };
                     if size + error > model.cast_max { f64::INFINITY } else { sum }
                 };
                 self.key_coefficients[tier][t] = each(row_constant);
                 token.score_gradients[1 + tier].row_mut(head)[t] = each(key_constant + 6.0 * model.u);
                 let weight = term.weight * (1.0 + term.relative[tier]);
                 let cast = if tier == RIGOROUS { model.cast * weight } else { 0.0 };
-                token.weights[1 + tier].row_mut(head)[t] = term.weight * term.relative[tier]
-                    + cast
-                    + model.cast_least
-                    + (key_constant + model.value_gradient_heads + 2.0 * model.u) * weight;
+                let constant = key_constant + model.value_gradient_heads + 2.0 * model.u;
+                token.weights[1 + tier].row_mut(head)[t] = match model.order_only {
+                    false => term.weight * term.relative[tier] + cast + model.cast_least + constant * weight,
+                    true => constant * (weight + cast),
+                };
             }
             let scaled = model.scale * largest;
             self.key_coefficients[LIKELY + 1][t] = scaled * scaled;
@@ -247,8 +253,10 @@ impl Worker {
                         let error = term.gradient_errors[tier];
                         let size = (term.weight * term.difference).abs() + error;
                         let dot = dots[tier] + 3.0 * model.u * x;
-                        token.dsel_scale[1 + tier][slots + slot] +=
-                            model.scale * (error * x + size * dot + gamma * size * x) + model.flush;
+                        token.dsel_scale[1 + tier][slots + slot] += match model.order_only {
+                            false => model.scale * (error * x + size * dot + gamma * size * x) + model.flush,
+                            true => model.scale * gamma * size * (x + dot),
+                        };
                     }
                 }
             }

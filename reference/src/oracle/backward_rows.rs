@@ -17,6 +17,8 @@ pub(super) const ARRAYS: usize = 4;
 /// What the first pass keeps of one token, for all query heads of the kv head.
 #[derive(Default)]
 pub(super) struct TokenRows {
+    /// Which token.
+    pub(super) i: usize,
     /// Spans of each set of heads computed together.
     pub(super) spans: Vec<Vec<Span>>,
     /// `scale c dS` and, with a model, the error coefficients of `dk`; `[head][term]`.
@@ -56,6 +58,7 @@ impl RowTask<'_> {
         let shape = self.inputs.shape();
         let together = self.saved.part.heads_together(shape);
         let (groups, arrays) = (shape.groups(), if self.model.is_some() { ARRAYS } else { 1 });
+        token.i = i;
         token.spans.resize(groups / together, Vec::new());
         let slots = groups / shape.sel_groups() * shape.num_sel();
         for array in 0..arrays {

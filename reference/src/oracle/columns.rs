@@ -52,18 +52,17 @@ pub(super) fn visits(tokens: &[TokenRows], groups: usize) -> Vec<(usize, Vec<Vis
     same.map(|visits| (visits[0].0, visits.iter().map(|(_, visit)| *visit).collect())).collect()
 }
 
-/// A chunk of tokens of one (batch, kv head), after the first pass.
+/// Some tokens of one (batch, kv head), ascending, after the first pass.
 pub(super) struct Columns<'a> {
     pub(super) inputs: &'a Inputs,
     pub(super) saved: &'a Saved<'a>,
     pub(super) tokens: &'a [TokenRows],
-    pub(super) first: usize,
     pub(super) b: usize,
     pub(super) h: usize,
 }
 
 impl Columns<'_> {
-    /// Adds the chunk's terms to `dk` and `dv`.
+    /// Adds the tokens' terms to `dk` and `dv`, for the panels of `visits`.
     pub(super) fn add(&self, visits: &[(usize, Vec<Visit>)], dk: &mut Sums, dv: &mut Sums) {
         let shape = self.inputs.shape();
         let arch = Arch::new();
@@ -108,7 +107,7 @@ impl Columns<'_> {
         let bounded = !rigorous.is_empty();
         for visit in visits.iter().filter(|_| bounded) {
             let coefficients = &self.tokens[visit.token].weights[1].row(visit.head)[visit.term..visit.term + visit.len];
-            for (lane, _) in coefficients.iter().enumerate().filter(|(_, coefficient)| coefficient.is_infinite()) {
+            for (lane, _) in coefficients.iter().enumerate().filter(|(_, coefficient)| !coefficient.is_finite()) {
                 let key = (visit.lane + lane) * width;
                 rigorous[key..key + width].fill(f64::INFINITY);
                 likely[key..key + width].fill(f64::INFINITY);
@@ -127,9 +126,9 @@ impl Columns<'_> {
     ) {
         let width = rows.dim().3;
         let part = |visit: &Visit| {
-            let position = [self.b, self.h * self.inputs.shape().groups() + visit.head, self.first + visit.token];
-            let row = query_row(rows, position);
-            (&coefficients(&self.tokens[visit.token]).row(visit.head)[visit.term..visit.term + visit.len], row)
+            let token = &self.tokens[visit.token];
+            let row = query_row(rows, [self.b, self.h * self.inputs.shape().groups() + visit.head, token.i]);
+            (&coefficients(token).row(visit.head)[visit.term..visit.term + visit.len], row)
         };
         let mut rest = visits;
         while let Some(visit) = rest.first() {

@@ -42,32 +42,59 @@ const OFFSET: usize = 3;
 const OUT_BOUNDS: usize = 4;
 const LSE_BOUNDS: usize = 6;
 
+impl Forward {
+    fn zeros(rows: usize, width: usize, bounded: bool) -> Self {
+        let bound = |width: usize| vec![0.0; if bounded { rows * width } else { 0 }];
+        Forward {
+            out: vec![0.0; rows * width],
+            lse: vec![0.0; rows],
+            center: vec![0.0; rows],
+            offset: vec![0.0; rows],
+            out_bounds: std::array::from_fn(|_| bound(width)),
+            lse_bounds: std::array::from_fn(|_| bound(1)),
+        }
+    }
+
+    /// Every array, in the order of the positions above.
+    fn buffers(&mut self, heads: usize, width: usize) -> Vec<Buffer<'_>> {
+        let mut buffers = Vec::new();
+        let mut add = |values, width| buffers.push(Buffer { values, heads, width });
+        add(&mut self.out, width);
+        [&mut self.lse, &mut self.center, &mut self.offset].into_iter().for_each(|values| add(values, 1));
+        self.out_bounds.iter_mut().for_each(|values| add(values, width));
+        self.lse_bounds.iter_mut().for_each(|values| add(values, 1));
+        buffers
+    }
+}
+
 /// Computes `part` for every row.
 pub(super) fn forward(inputs: &Inputs, heads: &[Head], part: Part, model: Option<&Model>) -> Forward {
     let shape = inputs.shape();
-    let rows = shape.batch() * shape.q_heads() * shape.seq_len();
-    let width = shape.value_dim();
-    let bound = |width: usize| vec![0.0; if model.is_some() { rows * width } else { 0 }];
-    let mut answer = Forward {
-        out: vec![0.0; rows * width],
-        lse: vec![0.0; rows],
-        center: vec![0.0; rows],
-        offset: vec![0.0; rows],
-        out_bounds: std::array::from_fn(|_| bound(width)),
-        lse_bounds: std::array::from_fn(|_| bound(1)),
-    };
-    let mut buffers = Vec::new();
-    let mut add = |values, width| buffers.push(Buffer { values, heads: shape.groups(), width });
-    add(&mut answer.out, width);
-    [&mut answer.lse, &mut answer.center, &mut answer.offset].into_iter().for_each(|values| add(values, 1));
-    answer.out_bounds.iter_mut().for_each(|values| add(values, width));
-    answer.lse_bounds.iter_mut().for_each(|values| add(values, 1));
-    let tiles = cut(buffers, heads.len(), shape.seq_len(), TILE);
+    let (rows, width) = (shape.batch() * shape.q_heads() * shape.seq_len(), shape.value_dim());
+    let mut answer = Forward::zeros(rows, width, model.is_some());
+    let tiles = cut(answer.buffers(shape.groups(), width), heads.len(), shape.seq_len(), TILE);
     let arch = Arch::new();
     tiles.into_par_iter().for_each_init(Worker::default, |worker, mut tile| {
         let task = Task { inputs, head: &heads[tile.region], part, model };
         arch.dispatch(|| task.tile(worker, &mut tile));
     });
+    answer
+}
+
+/// Computes `part` for the query heads of one (batch, kv head), number `region`, at token `i` alone: the same bits.
+pub(super) fn forward_token(
+    inputs: &Inputs,
+    head: &Head,
+    part: Part,
+    model: Option<&Model>,
+    [region, i]: [usize; 2],
+) -> Forward {
+    let (groups, width) = (inputs.shape().groups(), inputs.shape().value_dim());
+    let mut answer = Forward::zeros(groups, width, model.is_some());
+    for mut tile in cut(answer.buffers(groups, width), 1, 1, 1) {
+        (tile.region, tile.first) = (region, i);
+        Arch::new().dispatch(|| Task { inputs, head, part, model }.tile(&mut Worker::default(), &mut tile));
+    }
     answer
 }
 

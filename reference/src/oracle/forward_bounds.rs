@@ -6,7 +6,7 @@
 //! term is centred: an error common to all weights cancels.
 
 use super::kernels::{PANEL, sum};
-use super::model::{LIKELY, Model, TIERS};
+use super::model::{LIKELY, Model, RIGOROUS, TIERS};
 use super::packed::Packed;
 use super::rows::{Scratch, Terms};
 use super::spans::Span;
@@ -31,7 +31,7 @@ pub(super) struct Row<'a> {
 pub(super) struct Worker {
     magnitude: Terms,
     square: Terms,
-    /// `w_t eps_t` of both tiers.
+    /// `w_t eps_t` of both tiers; of order alone, `w_t (1 + eps_t) o_t` in the place of the likely one.
     errors: [Vec<f64>; TIERS],
     sums: Sums,
 }
@@ -73,6 +73,10 @@ impl Worker {
             let rounding = 3.0 * model.u * (row.center - score + score.abs() + row.center.abs()) + constant;
             for tier in 0..TIERS {
                 errors[tier][t] = row.weights[t] * libm::expm1(score_errors[tier] + rounding);
+            }
+            if model.order_only {
+                // A score does not depend on the order of its row's terms, so its error is the same in every run.
+                errors[LIKELY][t] = (row.weights[t] + errors[RIGOROUS][t]) * libm::expm1(rounding);
             }
         }
         sums.total = std::array::from_fn(|tier| sum(&errors[tier]));
@@ -135,34 +139,84 @@ impl Sums {
     /// `B_out` of one tier, for every feature of the row.
     #[inline(always)]
     pub(super) fn out(&self, model: &Model, row: &Row<'_>, tier: usize, bounds: &mut [f64]) {
-        let total = self.total[tier];
-        let constant = model.product_constant(self.terms) + self.rescalings as f64 * model.u;
-        let logarithms = model.logarithms(self.rescalings, row.center, row.offset);
-        let gamma = model.arithmetic.gamma(self.terms + self.rescalings + 2) + 3.0 * model.u + logarithms;
         for (d, bound) in bounds.iter_mut().enumerate() {
-            let [values, weighted, squares] = [0, 1, 2].map(|index| self.plain[index][d]);
-            let cast = if tier == LIKELY { model.cast_deviation() * squares.sqrt() } else { model.cast * weighted };
-            let products = (cast + constant * weighted) * (1.0 + total) + model.cast_least * values;
-            let numerator = (self.centred[tier][d] + products) * (1.0 + logarithms) + gamma * row.out[d].abs();
-            let core = if total < 1.0 { numerator / (1.0 - total) } else { f64::INFINITY };
-            bound.clone_from(&model.stored(model.arithmetic.output, row.out[d], core));
+            *bound = if model.order_only {
+                self.out_order(model, row, d)
+            } else {
+                model.stored(model.arithmetic.output, row.out[d], self.core(model, row, tier, d))
+            };
         }
+    }
+
+    /// The error of one feature of `out` before it is stored.
+    #[inline(always)]
+    fn core(&self, model: &Model, row: &Row<'_>, tier: usize, d: usize) -> f64 {
+        let total = self.total[tier];
+        let [values, weighted, squares] = [0, 1, 2].map(|index| self.plain[index][d]);
+        let cast = if tier == LIKELY { model.cast_deviation() * squares.sqrt() } else { model.cast * weighted };
+        let products = (cast + self.constant(model) * weighted) * (1.0 + total) + model.cast_least * values;
+        let sums = (self.centred[tier][d] + products) * (1.0 + self.logarithms(model, row));
+        let numerator = sums + self.gamma(model, row) * row.out[d].abs();
+        if total < 1.0 { numerator / (1.0 - total) } else { f64::INFINITY }
+    }
+
+    /// How far one run's order of additions takes a feature of `out` from the exact sums over its own scores, with
+    /// `O = sum w (1 + eps) o`: `[sum w (1 + eps) o (|v - out| + core) + ...] / (1 - S - O)`.
+    #[inline(always)]
+    fn out_order(&self, model: &Model, row: &Row<'_>, d: usize) -> f64 {
+        let [total, order] = self.total;
+        let [values, weighted, _] = [0, 1, 2].map(|index| self.plain[index][d]);
+        let core = self.core(model, row, RIGOROUS, d);
+        let centred = self.centred[LIKELY][d] + order * core;
+        let products =
+            (model.cast + self.constant(model)) * weighted * (1.0 + total + order) + model.cast_least * values;
+        let numerator = centred + products + self.gamma(model, row) * (row.out[d].abs() + core);
+        let bound = if total + order < 1.0 { numerator / (1.0 - total - order) } else { f64::INFINITY };
+        if bound.is_nan() { f64::INFINITY } else { bound }
+    }
+
+    /// Constant of the sum `sum w v`.
+    #[inline(always)]
+    fn constant(&self, model: &Model) -> f64 {
+        model.product_constant(self.terms) + self.rescalings as f64 * model.u
+    }
+
+    /// Constant of the sum `sum w` and of the division by it.
+    #[inline(always)]
+    fn gamma(&self, model: &Model, row: &Row<'_>) -> f64 {
+        model.arithmetic.gamma(self.terms + self.rescalings + 2) + 3.0 * model.u + self.logarithms(model, row)
+    }
+
+    /// What keeping the sum's logarithm adds to it.
+    #[inline(always)]
+    fn logarithms(&self, model: &Model, row: &Row<'_>) -> f64 {
+        model.logarithms(self.rescalings, row.center, row.offset)
     }
 
     /// `B_lse` of one tier: `-log1p(-S) + gamma + 4u (|m| + |ln l| + |lse|) + exponential |ln l| + 2u`. A row without
     /// terms has no budget: its `-inf` is exact.
     #[inline(always)]
     pub(super) fn lse(&self, model: &Model, row: &Row<'_>, tier: usize) -> f64 {
-        let total = self.total[tier];
         if self.terms == 0 {
             return 0.0;
         }
+        let error = self.lse_error(model, row, self.total[tier], 0.0);
+        if model.order_only {
+            let [total, order] = self.total;
+            // Only the sum differs between runs; its logarithm is taken of a number that is off by `error`.
+            let bound = self.lse_error(model, row, if total < 1.0 { order / (1.0 - total) } else { 1.0 }, error);
+            return if bound.is_nan() { f64::INFINITY } else { bound };
+        }
+        model.stored(model.arithmetic.lse, row.center + row.offset, error)
+    }
+
+    /// The error of `lse` before it is stored, for weights that err by `total` in all, where `lse` itself is off by `off`.
+    #[inline(always)]
+    fn lse_error(&self, model: &Model, row: &Row<'_>, total: f64, off: f64) -> f64 {
         let weights = if total < 1.0 { -libm::log1p(-total) } else { f64::INFINITY };
         let lse = row.center + row.offset;
-        let rounding = 4.0 * model.u * (row.center.abs() + row.offset.abs() + lse.abs());
-        let gamma = model.arithmetic.gamma(self.terms + self.rescalings + 2)
-            + model.logarithms(self.rescalings, row.center, row.offset);
-        let error = weights + gamma + rounding + model.exponential * row.offset.abs() + 2.0 * model.u;
-        model.stored(model.arithmetic.lse, lse, error)
+        let rounding = 4.0 * model.u * (row.center.abs() + row.offset.abs() + lse.abs() + 3.0 * off);
+        let gamma = model.arithmetic.gamma(self.terms + self.rescalings + 2) + self.logarithms(model, row);
+        weights + gamma + rounding + model.exponential * (row.offset.abs() + off) + 2.0 * model.u
     }
 }

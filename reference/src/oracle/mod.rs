@@ -41,12 +41,17 @@ mod kernels;
 mod model;
 mod packed;
 mod rows;
+mod sampled;
 mod spans;
 mod tiles;
+
+use std::borrow::Cow;
 
 use ndarray::{ArrayD, IxDyn};
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
 use rayon::prelude::*;
+
+pub use sampled::{Sample, SampledField, sampled_backward, sampled_forward, sampled_order_bounds};
 
 use backward::{Region, Saved, Sums, backward as backward_regions};
 use forward::{Forward, forward as forward_part};
@@ -94,11 +99,14 @@ pub fn attend(inputs: &Inputs) -> Outputs {
 
 /// `out` and `lse`, and `sliding_out` and `sliding_lse` beside a sliding window; budgets under `arithmetic` if given.
 pub fn forward(inputs: &Inputs, arithmetic: Option<&Arithmetic>) -> Answer {
-    let model = arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape()));
+    forward_with(inputs, arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape())).as_ref())
+}
+
+fn forward_with(inputs: &Inputs, model: Option<&Model>) -> Answer {
     let heads = heads(inputs);
-    let mut answer = Answer { outputs: Outputs::new(), bounds: arithmetic.map(|_| Bounds::default()) };
+    let mut answer = Answer { outputs: Outputs::new(), bounds: model.map(|_| Bounds::default()) };
     for part in parts(inputs) {
-        let forward = forward_part(inputs, &heads, part, model.as_ref());
+        let forward = forward_part(inputs, &heads, part, model);
         store_forward(inputs, part, forward, &mut answer.outputs, answer.bounds.as_mut());
     }
     answer
@@ -112,20 +120,41 @@ pub fn forward(inputs: &Inputs, arithmetic: Option<&Arithmetic>) -> Answer {
 /// # Panics
 /// `saved` lacks a forward field that `inputs` ask for, or has it in another shape.
 pub fn backward(inputs: &Inputs, saved: &Outputs, arithmetic: Option<&Arithmetic>) -> Answer {
-    let bounds = arithmetic.map(|_| Bounds::default());
+    backward_with(inputs, saved, arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape())).as_ref())
+}
+
+fn backward_with(inputs: &Inputs, saved: &Outputs, model: Option<&Model>) -> Answer {
+    let bounds = model.map(|_| Bounds::default());
     if !inputs.cotangents().any() {
         return Answer { outputs: Outputs::new(), bounds };
     }
     let heads = heads(inputs);
     let parts = parts(inputs);
-    let fields: Vec<[Vec<f64>; 2]> =
-        parts.iter().map(|part| fields_of(*part).map(|field| saved_field(inputs, saved, field))).collect();
+    let fields = saved_fields(inputs, &parts, saved);
     let zeros = vec![0.0; fields[0][1].len()];
-    let saved: Vec<Saved<'_>> =
-        parts.iter().zip(&fields).map(|(part, [out, lse])| saved_part(inputs, *part, out, lse, &zeros)).collect();
-    let model = arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape()));
-    let regions = backward_regions(inputs, &heads, &saved, model.as_ref());
-    gradients(inputs, regions, model.as_ref())
+    let saved = saved_parts(inputs, &parts, &fields, &zeros);
+    let regions = backward_regions(inputs, &heads, &saved, model);
+    gradients(inputs, regions, model)
+}
+
+/// How far the order of its additions alone can take an answer, before it is stored, from what exact sums over the same
+/// rounded terms give: two runs of one problem differ by twice this at most, and by the rounding of each to its stored format.
+///
+/// The gradients' terms are those that follow from `saved`, which must be the same in both runs.
+///
+/// # Panics
+/// As [`backward`].
+pub fn order_bounds(inputs: &Inputs, saved: &Outputs, arithmetic: &Arithmetic) -> Outputs {
+    let model = Model::order_only(arithmetic, inputs.shape());
+    let forward = forward_with(inputs, Some(&model));
+    let backward = backward_with(inputs, saved, Some(&model));
+    let mut bounds = Outputs::new();
+    for answer in [forward, backward] {
+        for (field, tensor) in answer.bounds.expect("there is a model").rigorous.iter() {
+            bounds.set(field, tensor.clone());
+        }
+    }
+    bounds
 }
 
 fn heads(inputs: &Inputs) -> Vec<Head> {
@@ -146,11 +175,25 @@ fn fields_of(part: Part) -> [Field; 2] {
     }
 }
 
-fn saved_field(inputs: &Inputs, saved: &Outputs, field: Field) -> Vec<f64> {
+fn saved_fields<'a>(inputs: &Inputs, parts: &[Part], saved: &'a Outputs) -> Vec<[Cow<'a, [f64]>; 2]> {
+    parts.iter().map(|part| fields_of(*part).map(|field| saved_field(inputs, saved, field))).collect()
+}
+
+fn saved_field<'a>(inputs: &Inputs, saved: &'a Outputs, field: Field) -> Cow<'a, [f64]> {
     let expected = field.shape(inputs.shape());
     let tensor = saved.get(field).unwrap_or_else(|| panic!("saved outputs lack {field}"));
     assert_eq!(tensor.shape(), expected, "shape of the saved {field}");
-    tensor.iter().copied().collect()
+    tensor.as_slice().map_or_else(|| tensor.iter().copied().collect(), Cow::Borrowed)
+}
+
+/// The parts with what was saved of them; `zeros` are as many as rows.
+fn saved_parts<'a>(
+    inputs: &'a Inputs,
+    parts: &[Part],
+    fields: &'a [[Cow<'a, [f64]>; 2]],
+    zeros: &'a [f64],
+) -> Vec<Saved<'a>> {
+    parts.iter().zip(fields).map(|(part, [out, lse])| saved_part(inputs, *part, out, lse, zeros)).collect()
 }
 
 fn saved_part<'a>(inputs: &'a Inputs, part: Part, out: &'a [f64], center: &'a [f64], offset: &'a [f64]) -> Saved<'a> {
@@ -216,6 +259,13 @@ fn gradients(inputs: &Inputs, regions: Vec<Region>, model: Option<&Model>) -> An
 /// Adds the casts of the likely tier and the rounding to the stored format. An element that no term reaches is exactly
 /// zero in any arithmetic and has no budget.
 fn finish(model: &Model, field: Field, sums: &Sums, kept: usize, bounds: &mut [Vec<f64>; TIERS]) {
+    if model.order_only {
+        let order =
+            sums.errors[RIGOROUS][..kept].iter().map(|error| if error.is_nan() { f64::INFINITY } else { *error });
+        bounds[RIGOROUS].extend(order.clone());
+        bounds[LIKELY].extend(order);
+        return;
+    }
     let stored = model.arithmetic.stored(field);
     let underflow = if field == Field::Dv { model.value_gradient_underflow } else { 0.0 };
     for tier in [RIGOROUS, LIKELY] {

@@ -43,6 +43,8 @@ pub(super) struct Model {
     pub(super) value_gradient_heads: f64,
     /// What those products can lose to underflow, as if every row attended to the key.
     pub(super) value_gradient_underflow: f64,
+    /// Compute, instead of the rigorous tier, what the order of additions can make of one answer before it is stored.
+    pub(super) order_only: bool,
     dim: f64,
 }
 
@@ -71,8 +73,14 @@ impl Model {
                 .map_or(0.0, |format| shape.seq_len() as f64 * heads * format.unit_roundoff() * format.min_positive()),
             dim: shape.dim() as f64,
             value_underflow: shape.value_dim() as f64 * flush,
+            order_only: false,
             arithmetic: arithmetic.clone(),
         }
+    }
+
+    /// The model of [`Model::order_only`].
+    pub(super) fn order_only(arithmetic: &Arithmetic, shape: &Shape) -> Self {
+        Model { order_only: true, ..Self::new(arithmetic, shape) }
     }
 
     /// The absolute error of `x = <q, k>` in both tiers. `magnitude = sum |q k|`, `square = sum (q k)^2`.

@@ -139,7 +139,7 @@ fn pass<R: Real>(machine: &Machine<'_, R>, part: &Part<'_, R>) -> Sums<R> {
 
 fn scale<R: Real>(machine: &Machine<'_, R>, sums: &mut Sums<R>) {
     let change = machine.gradient();
-    let mut times = |values: &mut Vec<R>, missing| {
+    let times = |values: &mut Vec<R>, missing| {
         if change != Some(missing) {
             values.iter_mut().for_each(|value| *value *= machine.scale);
         }

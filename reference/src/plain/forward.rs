@@ -137,7 +137,7 @@ fn weight<R: Real>(change: Option<Numbers>, score: R, shift: R, term: &Term) -> 
     match change {
         // An approximation's error waves about zero.
         Some(Numbers::ExponentialOff(error)) => {
-            let sign = if term.token % 2 == 0 { 1.0 } else { -1.0 };
+            let sign = if term.token.is_multiple_of(2) { 1.0 } else { -1.0 };
             exponent.exp() * R::narrow(1.0 + sign * error)
         }
         Some(Numbers::ExponentialCut(limit)) if exponent < R::narrow(-limit) => R::default(),
@@ -169,7 +169,7 @@ fn finish<R: Real>(machine: &Machine<'_, R>, running: Running<R>, first_tile: R,
 fn empty_row<R: Real>(machine: &Machine<'_, R>, change: Option<Numbers>, saved: &mut Saved<R>) {
     let zero = R::default();
     let (out, lse) = match change {
-        Some(Numbers::EmptyRowNan) => (zero / zero, zero / zero),
+        Some(Numbers::EmptyRowNan) => (R::narrow(f64::NAN), R::narrow(f64::NAN)),
         Some(Numbers::EmptyRowLseZero) => (zero, zero),
         _ => (zero, R::NEG_INFINITY),
     };

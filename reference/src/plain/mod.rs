@@ -16,7 +16,7 @@ use nsa_corpus::{Arithmetic, Element, Field, Inputs, Outputs};
 
 use crate::real::Real;
 use numbers::{Formats, Machine};
-use terms::{Lister, Row};
+use terms::{Lister, Row, Term};
 
 pub use fault::{
     Act, BlockIs, FactorFrom, Fault, Gradient, HeadFrom, HeadIs, KeyIs, Numbers, PartIs, Pass, ReadFrom, SelectionPart,
@@ -45,18 +45,28 @@ pub fn attend_exactly(inputs: &Inputs, fault: Option<&Fault>, saved: Option<&Out
 }
 
 /// The terms of row (`b`, query head, `i`) that `fault` adds, leaves out or changes, in the forward or in the backward; of
-/// the sliding part with `sliding`.
+/// the sliding part with `sliding`. None for a fault that leaves terms as they are.
 pub fn touched(inputs: &Inputs, fault: &Fault, [b, q_head, i]: [usize; 3], sliding: bool) -> Vec<Touched> {
-    let mut terms = Vec::new();
-    let mut touched: Vec<Touched> = Vec::new();
-    for pass in [Pass::Forward, Pass::Backward] {
-        let lister = Lister { inputs, fault: Some(fault), pass };
-        let row = Row { b, q_head, i };
-        touched.extend(match (sliding, inputs.sliding_window()) {
+    let row = Row { b, q_head, i };
+    let list = |fault, pass| {
+        let lister = Lister { inputs, fault, pass };
+        let mut terms = Vec::new();
+        match (sliding, inputs.sliding_window()) {
             (false, _) => lister.selected(row, &mut terms),
             (true, Some(window)) => lister.sliding(row, window, &mut terms),
-            (true, None) => Vec::new(),
-        });
+            (true, None) => {}
+        }
+        terms
+    };
+    let mut touched: Vec<Touched> = Vec::new();
+    for pass in [Pass::Forward, Pass::Backward] {
+        let (right, wrong) = (list(None, pass), list(Some(fault), pass));
+        let only = |these: &[Term], those: &[Term]| -> Vec<Touched> {
+            let missing = these.iter().filter(|term| !those.contains(term));
+            missing.map(|term| Touched { slot: term.slot, token: term.token }).collect()
+        };
+        touched.extend(only(&right, &wrong));
+        touched.extend(only(&wrong, &right));
     }
     touched.sort();
     touched.dedup();

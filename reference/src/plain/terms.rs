@@ -17,7 +17,7 @@ pub(super) struct Row {
 }
 
 /// One term of a row's softmax.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Term {
     /// Terms of one tile follow each other; the running softmax goes on tile by tile.
     pub tile: usize,
@@ -75,41 +75,37 @@ struct Candidate<'a> {
 
 impl Lister<'_> {
     /// The diagonal, then the slots in order.
-    pub(super) fn selected(&self, row: Row, terms: &mut Vec<Term>) -> Vec<Touched> {
+    pub(super) fn selected(&self, row: Row, terms: &mut Vec<Term>) {
         let shape = self.inputs.shape();
         let block_size = shape.block_size();
-        let mut touched = Vec::new();
         terms.clear();
         let start = row.i / block_size * block_size;
         for token in start..start + block_size {
             let live = self.inputs.include_block_causal() && token <= row.i;
             let part = PartIs::Diagonal;
-            self.add(Candidate { row, part, slot: None, token, window: 0, live, tile: 0 }, terms, &mut touched);
+            self.add(Candidate { row, part, slot: None, token, window: 0, live, tile: 0 }, terms);
         }
         for (at, slot) in self.slots(row).iter().enumerate() {
             let start = slot.block * block_size;
             for token in start..start + block_size {
                 let (part, live) = (PartIs::Slot, slot.live);
                 let candidate = Candidate { row, part, slot: Some(slot), token, window: 0, live, tile: at + 1 };
-                self.add(candidate, terms, &mut touched);
+                self.add(candidate, terms);
             }
         }
-        touched
     }
 
     /// The window, with what lies just outside of it.
-    pub(super) fn sliding(&self, row: Row, window: usize, terms: &mut Vec<Term>) -> Vec<Touched> {
+    pub(super) fn sliding(&self, row: Row, window: usize, terms: &mut Vec<Term>) {
         let n = self.inputs.shape().seq_len();
         let block_size = self.inputs.shape().block_size();
-        let mut touched = Vec::new();
         terms.clear();
         let first = row.i.saturating_sub(window.saturating_add(2));
         for token in first..(row.i + 2).min(n) {
             let live = token <= row.i && row.i - token <= window;
             let (part, tile) = (PartIs::Sliding, token / block_size);
-            self.add(Candidate { row, part, slot: None, token, window, live, tile }, terms, &mut touched);
+            self.add(Candidate { row, part, slot: None, token, window, live, tile }, terms);
         }
-        touched
     }
 
     fn slots(&self, row: Row) -> Vec<Slot> {
@@ -156,7 +152,7 @@ impl Lister<'_> {
         pass == Pass::Both || pass == self.pass
     }
 
-    fn add(&self, candidate: Candidate<'_>, terms: &mut Vec<Term>, touched: &mut Vec<Touched>) {
+    fn add(&self, candidate: Candidate<'_>, terms: &mut Vec<Term>) {
         let mut live = candidate.live;
         let mut term = self.term(&candidate);
         if let Some(Fault::Terms { pass, when, act }) = self.fault
@@ -167,7 +163,6 @@ impl Lister<'_> {
             if adds != live {
                 self.act(*act, &candidate, &mut term);
                 live = *act != Act::Drop;
-                touched.push(Touched { slot: term.slot, token: term.token });
             }
         }
         if live {
@@ -251,7 +246,7 @@ impl Lister<'_> {
             KeyIs::Next => token == i + 1,
             KeyIs::Future => token > i,
             KeyIs::NotFuture => token <= i,
-            KeyIs::First => token % block_size == 0,
+            KeyIs::First => token.is_multiple_of(block_size),
             KeyIs::Last => token % block_size == block_size - 1,
             KeyIs::Padded => token >= self.inputs.shape().seq_len(),
             KeyIs::WindowEdge => i.checked_sub(token) == Some(window),
@@ -294,7 +289,7 @@ impl Lister<'_> {
             TokenIs::Last => row.i == n - 1,
             TokenIs::VeryLast => row.i == n - 1 && row.b == shape.batch() - 1,
             TokenIs::InPartialBlock => row.i >= n / block_size * block_size,
-            TokenIs::FirstOfBlock => row.i % block_size == 0,
+            TokenIs::FirstOfBlock => row.i.is_multiple_of(block_size),
             TokenIs::LastOfBlock => row.i % block_size == block_size - 1,
             TokenIs::From16 => row.i >= 16,
             TokenIs::BeyondTiles => row.i >= n / 16 * 16,
@@ -304,7 +299,7 @@ impl Lister<'_> {
     fn head_is(&self, head: HeadIs, row: Row) -> bool {
         let groups = self.inputs.shape().groups();
         match head {
-            HeadIs::NotFirstOfGroup => row.q_head % groups > 0,
+            HeadIs::NotFirstOfGroup => !row.q_head.is_multiple_of(groups),
             HeadIs::LastOfGroup => groups > 1 && row.q_head % groups == groups - 1,
             HeadIs::NotFirstKvHead => row.q_head / groups > 0,
             HeadIs::NotFirstBatch => row.b > 0,

@@ -1,6 +1,7 @@
 //! Small generated problems, and a row-by-row program that answers them in the plainest loops there are.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod budgets;
 pub(crate) mod naive;
 
 use ndarray::{Array, Array4, ArrayD, Dimension, ShapeBuilder};

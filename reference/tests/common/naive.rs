@@ -2,22 +2,28 @@
 //! is gathered, padded or reshaped, so it shares no index arithmetic with what it checks.
 
 use ndarray::{ArrayD, IxDyn};
-use nsa_corpus::{Field, Inputs, Outputs};
+use nsa_corpus::{Field, Inputs, Outputs, Shape};
 
 /// One key that a row attends to. A padded key has no token.
-struct Term {
-    token: Option<usize>,
-    slot: Option<usize>,
-    factor: f64,
+pub(crate) struct Term {
+    pub(crate) token: Option<usize>,
+    pub(crate) slot: Option<usize>,
+    pub(crate) factor: f64,
 }
 
 /// Where a row stands.
-struct Row {
-    batch: usize,
-    head: usize,
-    kv_head: usize,
-    sel_head: usize,
-    token: usize,
+pub(crate) struct Row {
+    pub(crate) batch: usize,
+    pub(crate) head: usize,
+    pub(crate) kv_head: usize,
+    pub(crate) sel_head: usize,
+    pub(crate) token: usize,
+}
+
+impl Row {
+    pub(crate) fn new(shape: &Shape, batch: usize, head: usize, token: usize) -> Self {
+        Row { batch, head, kv_head: head / shape.groups(), sel_head: head / shape.sel_groups(), token }
+    }
 }
 
 /// Every field that `inputs` ask for.
@@ -31,8 +37,7 @@ pub(crate) fn attend(inputs: &Inputs) -> Outputs {
     for batch in 0..shape.batch() {
         for head in 0..shape.q_heads() {
             for token in 0..shape.seq_len() {
-                let (kv_head, sel_head) = (head / shape.groups(), head / shape.sel_groups());
-                let row = Row { batch, head, kv_head, sel_head, token };
+                let row = Row::new(shape, batch, head, token);
                 answer(inputs, &row, &mut outputs, &mut gradients);
             }
         }
@@ -57,9 +62,13 @@ fn answer(inputs: &Inputs, row: &Row, outputs: &mut Outputs, gradients: &mut Out
     let selected = (Field::Out, Field::Lse, selected_terms(inputs, row), vector(&cotangents.d_out), d_lse);
     let mut parts = vec![selected];
     if let Some(window) = inputs.sliding_window() {
-        let term = |token| Term { token: Some(token), slot: None, factor: 1.0 };
-        let terms = (row.token.saturating_sub(window)..=row.token).map(term).collect();
-        parts.push((Field::SlidingOut, Field::SlidingLse, terms, vector(&cotangents.d_sliding), 0.0));
+        parts.push((
+            Field::SlidingOut,
+            Field::SlidingLse,
+            sliding_terms(row, window),
+            vector(&cotangents.d_sliding),
+            0.0,
+        ));
     }
     for (out_field, lse_field, terms, d_out, d_lse) in parts {
         let (out, lse) = part(inputs, row, &terms, &d_out, d_lse, gradients);
@@ -70,7 +79,14 @@ fn answer(inputs: &Inputs, row: &Row, outputs: &mut Outputs, gradients: &mut Out
     }
 }
 
-fn selected_terms(inputs: &Inputs, row: &Row) -> Vec<Term> {
+/// The keys of the sliding part.
+pub(crate) fn sliding_terms(row: &Row, window: usize) -> Vec<Term> {
+    let term = |token| Term { token: Some(token), slot: None, factor: 1.0 };
+    (row.token.saturating_sub(window)..=row.token).map(term).collect()
+}
+
+/// The keys of the selected part: the diagonal's, then each live slot's.
+pub(crate) fn selected_terms(inputs: &Inputs, row: &Row) -> Vec<Term> {
     let shape = inputs.shape();
     let own = row.token - row.token % shape.block_size();
     let mut terms = Vec::new();

@@ -36,18 +36,41 @@ impl Cuda {
     /// # Errors
     /// There is no GPU, no driver or no compiler library here.
     pub fn new(rung: Option<Rung>, mutant: Option<&str>, workers: usize) -> Result<Self, Unavailable> {
+        let time_limit = if mutant.is_some() { MUTANT_TIME_LIMIT } else { TIME_LIMIT };
+        Self::start(rung, mutant, &[], workers, time_limit)
+    }
+
+    /// The same, each tensor in turn set more than 2^32 elements apart along each of its axes: every bit of the answer
+    /// must be what it is where tensors are dense. Takes tens of GiB of device memory, so one process for each GPU.
+    ///
+    /// # Errors
+    /// As [`Cuda::new`].
+    pub fn apart(rung: Option<Rung>, mutant: Option<&str>) -> Result<Self, Unavailable> {
+        Self::start(rung, mutant, &["apart"], 1, TIME_LIMIT)
+    }
+
+    fn start(
+        rung: Option<Rung>,
+        mutant: Option<&str>,
+        modes: &[&str],
+        workers: usize,
+        time_limit: Duration,
+    ) -> Result<Self, Unavailable> {
         nsa_gpu::availability().map_err(|reason| Unavailable(reason.to_string()))?;
         let mut arguments = vec!["cuda-worker".to_owned()];
         let mut name = "cuda".to_owned();
         if let Some(rung) = rung {
-            name = format!("cuda:{rung}");
+            name = format!("{name}:{rung}");
             arguments.extend(["--rung".to_owned(), rung.to_string()]);
+        }
+        for mode in modes {
+            name = format!("{name}:{mode}");
+            arguments.push(format!("--{mode}"));
         }
         if let Some(mutant) = mutant {
             name = format!("{name}+{mutant}");
             arguments.extend(["--mutant".to_owned(), mutant.to_owned()]);
         }
-        let time_limit = if mutant.is_some() { MUTANT_TIME_LIMIT } else { TIME_LIMIT };
         Ok(Cuda { name, rung, pool: Pool::new(arguments, nsa_gpu::device_count(), workers, time_limit) })
     }
 
@@ -57,13 +80,14 @@ impl Cuda {
     }
 }
 
-/// The backend called `cuda`, `cuda:plain` or `cuda:tensor`.
+/// The backend called `cuda`, `cuda:plain` or `cuda:tensor`, each perhaps with `:apart` behind it.
 pub(super) fn make(name: &str) -> Result<Box<dyn Backend>, Unavailable> {
+    let (name, apart) = name.strip_suffix(":apart").map_or((name, false), |name| (name, true));
     let rung = match name.split_once(':') {
         None => None,
         Some((_, rung)) => Some(rung.parse::<Rung>().map_err(|error| Unavailable(error.to_string()))?),
     };
-    Ok(Box::new(Cuda::new(rung, None, WORKERS)?))
+    Ok(Box::new(if apart { Cuda::apart(rung, None)? } else { Cuda::new(rung, None, WORKERS)? }))
 }
 
 impl Backend for Cuda {
@@ -72,7 +96,7 @@ impl Backend for Cuda {
     }
 
     fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        self.variant(inputs).arithmetic(inputs.element())
+        self.variant(inputs).arithmetic(inputs.shape(), inputs.element())
     }
 
     fn reads_only_what_it_attends_to(&self, inputs: &Inputs) -> bool {

@@ -36,9 +36,7 @@ struct Process {
 
 impl Pool {
     pub(super) fn new(arguments: Vec<String>, devices: usize, workers: usize, time_limit: Duration) -> Self {
-        let places =
-            (0..workers.max(1)).flat_map(|_| (0..devices.max(1)).map(|device| Place { device, process: None }));
-        Pool { arguments, time_limit, idle: Mutex::new(places.collect()), returned: Condvar::new() }
+        Pool { arguments, time_limit, idle: Mutex::new(places(devices, workers)), returned: Condvar::new() }
     }
 
     /// Computes `inputs` in a worker, waiting for one to be idle.
@@ -122,6 +120,13 @@ impl Pool {
     }
 }
 
+/// `workers` places for each device, the devices taking turns: however few places are in use, they are on as many devices
+/// as there are.
+fn places(devices: usize, workers: usize) -> Vec<Place> {
+    let turns = (0..workers.max(1)).flat_map(|_| 0..devices.max(1));
+    turns.map(|device| Place { device, process: None }).collect()
+}
+
 impl Process {
     /// Why it died, as far as it can be told.
     fn obituary(&mut self, what: &str) -> String {
@@ -140,5 +145,25 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_device_has_its_workers_and_they_take_turns() {
+        for (devices, workers) in [(0, 0), (1, 8), (2, 1), (3, 4), (8, 8)] {
+            let places = places(devices, workers);
+            let (devices, workers) = (devices.max(1), workers.max(1));
+            for device in 0..devices {
+                assert_eq!(places.iter().filter(|place| place.device == device).count(), workers);
+            }
+            // Taken from the end, as cases arrive: the first ones are on different devices.
+            let mut first: Vec<usize> = places.iter().rev().take(devices).map(|place| place.device).collect();
+            first.sort_unstable();
+            assert_eq!(first, (0..devices).collect::<Vec<_>>());
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{BufReader, BufWriter, stdin, stdout};
 
 use nsa_corpus::{Element, GoldenCase, Inputs, Outputs, TensorFile, TensorFileBuilder};
-use nsa_gpu::{Device, Kind, Layout, Options, Rung, Safety, Variant};
+use nsa_gpu::{Axis, Device, Kind, Layout, Operand, Options, Rung, Safety, Variant};
 use serde::{Deserialize, Serialize};
 
 use super::frame;
@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// Fault to plant in the kernels
     #[arg(long)]
     mutant: Option<String>,
+    /// Set each tensor apart in turn
+    #[arg(long)]
+    apart: bool,
 }
 
 /// An error as it travels.
@@ -54,16 +57,11 @@ impl Trouble {
 
 /// Serves requests until standard input ends. The first byte of an answer is 0 before outputs and 1 before trouble.
 pub(crate) fn main(args: &Args) -> Result<(), String> {
-    let mut device = Device::open(args.device).map_err(|error| error.to_string())?;
-    if let Some(name) = &args.mutant {
-        let mutants = nsa_gpu::mutants().map_err(|error| error.to_string())?;
-        let mutant = mutants.into_iter().find(|mutant| mutant.name == *name);
-        device = device.with_mutant(Some(mutant.ok_or_else(|| format!("no mutant is called `{name}`"))?));
-    }
+    let device = open(args.device, args.mutant.as_deref())?;
     let rung = args.rung.as_deref().map(str::parse::<Rung>).transpose().map_err(|error| error.to_string())?;
     let (mut input, mut output) = (BufReader::new(stdin().lock()), BufWriter::new(stdout().lock()));
     while let Some(request) = frame::read(&mut input).map_err(|error| error.to_string())? {
-        let answer = match compute(&device, rung, request) {
+        let answer = match compute(&device, rung, args.apart, request) {
             Ok(outputs) => encode(&outputs),
             Err(trouble) => {
                 let mut bytes = vec![1];
@@ -76,23 +74,48 @@ pub(crate) fn main(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-fn compute(device: &Device, rung: Option<Rung>, request: Vec<u8>) -> Result<Outputs, Trouble> {
+/// The device, with the fault called `mutant` planted in its kernels.
+pub(crate) fn open(device: usize, mutant: Option<&str>) -> Result<Device, String> {
+    let device = Device::open(device).map_err(|error| error.to_string())?;
+    let Some(name) = mutant else { return Ok(device) };
+    let mutants = nsa_gpu::mutants().map_err(|error| error.to_string())?;
+    let mutant = mutants.into_iter().find(|mutant| mutant.name == *name);
+    Ok(device.with_mutant(Some(mutant.ok_or_else(|| format!("no mutant is called `{name}`"))?)))
+}
+
+fn compute(device: &Device, rung: Option<Rung>, apart: bool, request: Vec<u8>) -> Result<Outputs, Trouble> {
     let inputs = decode_inputs(request).map_err(|message| Trouble { class: "crash".to_owned(), message })?;
-    let options = Options { variant: rung.map(Variant::uniform), layout: layout(&inputs), safety: Safety::CHECKED };
-    let run = || nsa_gpu::run(device, &inputs, &options).map_err(|error| Trouble::of(&error));
-    let (first, second) = (run()?, run()?);
+    let run = |layout| {
+        let options = Options { variant: rung.map(Variant::uniform), layout, safety: Safety::CHECKED };
+        nsa_gpu::run(device, &inputs, &options).map_err(|error| Trouble::of(&error))
+    };
+    let outputs = run(layout(&inputs))?;
+    expect_same(&outputs, &run(layout(&inputs))?, "between two runs")?;
+    for (operand, axis) in Operand::ALL.into_iter().flat_map(|operand| Axis::ALL.map(|axis| (operand, axis))) {
+        if apart && operand.count(axis, inputs.shape()) > 1 {
+            let what = format!("once {operand:?} lies 2^32 elements apart along {axis:?}");
+            let again = run(Layout::Apart { operand, axis })
+                .map_err(|trouble| Trouble { message: format!("{what}: {}", trouble.message), ..trouble })?;
+            expect_same(&outputs, &again, &what)?;
+        }
+    }
+    Ok(outputs)
+}
+
+/// The kernels promise the same bits, whenever they run and wherever tensors lie.
+fn expect_same(first: &Outputs, second: &Outputs, when: &str) -> Result<(), Trouble> {
     for ((field, first), (_, second)) in first.iter().zip(second.iter()) {
         let differing = first.iter().zip(second).filter(|(first, second)| first.to_bits() != second.to_bits()).count();
         if differing > 0 {
-            let message = format!("{differing} of {} elements of {field} differ between two runs", first.len());
+            let message = format!("{differing} of {} elements of {field} differ {when}", first.len());
             return Err(Trouble { class: "nondeterministic".to_owned(), message });
         }
     }
-    Ok(first)
+    Ok(())
 }
 
-/// Both layouts take their turn, by the length of the sequence.
-fn layout(inputs: &Inputs) -> Layout {
+/// Both dense layouts take their turn, by the length of the sequence.
+pub(crate) fn layout(inputs: &Inputs) -> Layout {
     if inputs.shape().seq_len().is_multiple_of(2) { Layout::TokenMajor } else { Layout::HeadMajor }
 }
 

@@ -1,0 +1,69 @@
+//! `nsa-diff compute`: the kernels alone, in this very process, for tools that watch a process.
+
+use std::time::Instant;
+
+use nsa_corpus::Element;
+use nsa_gpu::{Options, Rung, Safety, Variant};
+
+use super::output::table;
+use super::select::select;
+use super::{Outcome, Refusal};
+use crate::backend::cuda::worker;
+
+/// Arguments of `compute`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Nothing is judged: a kernel that faults, or that writes outside its buffers, is all that fails here.
+
+Examples, on a machine with a GPU:
+  compute-sanitizer --tool racecheck --error-exitcode 1 nsa-diff compute 'edges/*' --rung tensor --element bf16
+  compute-sanitizer --tool initcheck --error-exitcode 1 nsa-diff compute 'edges/*' --bare"
+)]
+pub(super) struct Args {
+    /// Entries, or patterns such as 'edges/*'
+    #[arg(value_name = "ENTRY", required = true)]
+    entries: Vec<String>,
+    /// Number of the GPU
+    #[arg(long, default_value_t = 0)]
+    device: usize,
+    /// Rung of every pass
+    #[arg(long, default_value = "plain")]
+    rung: String,
+    /// Format of the inputs
+    #[arg(long, default_value = "f32")]
+    element: Element,
+    /// Fault to plant in the kernels
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+    /// No guard zones, and no NaN written into outputs first: what a kernel reads before it was written stays uninitialised
+    #[arg(long)]
+    bare: bool,
+}
+
+pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+    let refused = |error: nsa_gpu::Error| Refusal::new(error.to_string());
+    let chosen = select(&args.entries)?;
+    let variant = Variant::uniform(args.rung.parse::<Rung>().map_err(refused)?);
+    let device = worker::open(args.device, args.mutant.as_deref()).map_err(Refusal::new)?;
+    let safety = if args.bare { Safety::NONE } else { Safety::CHECKED };
+    let mut rows = Vec::new();
+    let mut failed = false;
+    for entry in chosen {
+        let inputs = entry.case.materialize(args.element)?;
+        let options = Options { variant: Some(variant), layout: worker::layout(&inputs), safety };
+        let start = Instant::now();
+        let outcome = match variant.supports(inputs.shape(), args.element) {
+            Err(reason) => format!("skip: {reason}"),
+            Ok(()) => match nsa_gpu::run(&device, &inputs, &options) {
+                Ok(_) => format!("computed in {:.2} s", start.elapsed().as_secs_f64()),
+                Err(error) => {
+                    failed = true;
+                    format!("failed: {error}")
+                }
+            },
+        };
+        rows.push(vec![entry.name.clone(), args.element.to_string(), args.rung.clone(), outcome]);
+    }
+    print!("{}", table(&rows));
+    Ok(if failed { Outcome::Failed } else { Outcome::Passed })
+}

@@ -1,0 +1,232 @@
+//! Defects planted round any backend: its inputs are changed on the way in, or its answer on the way out.
+
+use ndarray::{Array4, ArrayD, Axis, Dimension};
+use nsa_corpus::{Element, Error, Field, InputParts, Inputs, Outputs};
+use serde::{Deserialize, Serialize};
+
+/// A change of what a backend is given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputChange {
+    /// Which tensor.
+    pub tensor: InputTensor,
+    /// How it is misread.
+    pub act: Misread,
+}
+
+/// A tensor that a backend is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputTensor {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// Cotangent of `out`.
+    DOut,
+    /// Cotangent of `sliding_out`.
+    DSliding,
+}
+
+/// How a tensor is misread.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Misread {
+    /// Memory laid out `[b, h, n, d]` is read as `[b, n, h, d]`: strides are not honoured.
+    Interleaved,
+    /// Rounded to this format first.
+    Narrowed(Element),
+    /// Read as zeros.
+    Zeros,
+    /// The last feature is never read.
+    LastFeatureMissing,
+    /// Subnormal numbers of the format are read as zero.
+    Flushed,
+}
+
+impl InputChange {
+    /// The inputs as they are misread.
+    pub(crate) fn apply(&self, inputs: &Inputs) -> Result<Inputs, Error> {
+        let mut parts = inputs.clone().into_parts();
+        let element = parts.element;
+        if let Some(tensor) = self.tensor.of(&mut parts) {
+            self.act.apply(tensor, element);
+        }
+        Inputs::new(parts)
+    }
+}
+
+impl InputTensor {
+    fn of(self, parts: &mut InputParts) -> Option<&mut Array4<f64>> {
+        match self {
+            InputTensor::Q => Some(&mut parts.q),
+            InputTensor::K => Some(&mut parts.k),
+            InputTensor::V => Some(&mut parts.v),
+            InputTensor::DOut => parts.cotangents.d_out.as_mut(),
+            InputTensor::DSliding => parts.cotangents.d_sliding.as_mut(),
+        }
+    }
+}
+
+impl Misread {
+    fn apply(self, tensor: &mut Array4<f64>, element: Element) {
+        match self {
+            Misread::Interleaved => {
+                let (b, h, n, d) = tensor.dim();
+                let memory: Vec<f64> = tensor.iter().copied().collect();
+                *tensor = Array4::from_shape_fn((b, h, n, d), |(b, head, i, d_at)| {
+                    memory[((b * n + i) * h + head) * d + d_at]
+                });
+            }
+            Misread::Narrowed(narrow) => tensor.mapv_inplace(|value| narrow.round(value)),
+            Misread::Zeros => tensor.fill(0.0),
+            Misread::LastFeatureMissing => {
+                let last = tensor.dim().3 - 1;
+                tensor.index_axis_mut(Axis(3), last).fill(0.0);
+            }
+            Misread::Flushed => tensor.mapv_inplace(|v| if v.abs() < element.min_positive() { 0.0 } else { v }),
+        }
+    }
+}
+
+/// A change of what a backend answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputChange {
+    /// Which field.
+    pub field: Field,
+    /// Which of its rows (the axes before the last; for `lse`, elements).
+    #[serde(default)]
+    pub rows: Rows,
+    /// What they hold instead.
+    pub act: Miswritten,
+}
+
+/// Which rows of a field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rows {
+    /// All.
+    #[default]
+    All,
+    /// Of the last token.
+    LastToken,
+    /// Of the last token of the last batch entry.
+    VeryLast,
+    /// Beyond the last multiple of 16 tokens.
+    BeyondTiles,
+    /// Of token 0, in heads other than the first.
+    FirstOfLaterHeads,
+    /// Of heads other than the first.
+    LaterHeads,
+    /// Of batch entries other than the first.
+    LaterBatch,
+    /// One row in the middle.
+    One,
+}
+
+/// What rows hold instead.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Miswritten {
+    /// Zeros.
+    Zeros,
+    /// NaN: what a buffer was filled with before.
+    Unwritten,
+    /// The opposite sign.
+    Negated,
+    /// A multiple.
+    Gain(f64),
+    /// What the row before them in memory holds.
+    RowBefore,
+    /// What the row after them in memory holds.
+    RowAfter,
+    /// What the same row of head 0, batch entry 0 holds: stale.
+    Stale,
+    /// The number of a narrower format.
+    Narrowed(Element),
+    /// Zero where smaller in magnitude than this.
+    Flushed(f64),
+    /// A little more in every second run: twice this relative amount between runs.
+    Wavering(f64),
+    /// Added twice in every second run.
+    DoubledAtTimes,
+    /// One infinity.
+    Infinite,
+}
+
+impl OutputChange {
+    /// Whether runs differ.
+    pub(crate) fn depends_on_the_run(&self) -> bool {
+        matches!(self.act, Miswritten::Wavering(_) | Miswritten::DoubledAtTimes)
+    }
+
+    /// Changes the answer of run number `run`.
+    pub(crate) fn apply(&self, inputs: &Inputs, outputs: &mut Outputs, run: usize) {
+        let Some(tensor) = outputs.get_mut(self.field) else { return };
+        let original = tensor.clone();
+        let places: Vec<_> = original.indexed_iter().map(|(index, _)| index.as_array_view().to_vec()).collect();
+        for index in places.iter().filter(|index| self.rows.hold(inputs, &original, index)) {
+            tensor[index.as_slice()] = self.act.instead(&original, index, run);
+        }
+    }
+}
+
+impl Rows {
+    fn hold(self, inputs: &Inputs, tensor: &ArrayD<f64>, index: &[usize]) -> bool {
+        let n = inputs.shape().seq_len();
+        let (b, head, token) = (index[0], index[1], index[2]);
+        match self {
+            Rows::All => true,
+            Rows::LastToken => token == n - 1,
+            Rows::VeryLast => token == n - 1 && b == tensor.shape()[0] - 1 && head == tensor.shape()[1] - 1,
+            Rows::BeyondTiles => token >= n / 16 * 16,
+            Rows::FirstOfLaterHeads => token == 0 && (b, head) != (0, 0),
+            Rows::LaterHeads => head > 0,
+            Rows::LaterBatch => b > 0,
+            Rows::One => b == 0 && head == tensor.shape()[1] / 2 && token == n / 2,
+        }
+    }
+}
+
+impl Miswritten {
+    fn instead(self, tensor: &ArrayD<f64>, index: &[usize], run: usize) -> f64 {
+        let value = tensor[index];
+        match self {
+            Miswritten::Zeros => 0.0,
+            Miswritten::Unwritten => f64::NAN,
+            Miswritten::Negated => -value,
+            Miswritten::Gain(gain) => gain * value,
+            Miswritten::RowBefore => neighbour(tensor, index, -1).unwrap_or(value),
+            Miswritten::RowAfter => neighbour(tensor, index, 1).unwrap_or(value),
+            Miswritten::Stale => {
+                let mut place = index.to_vec();
+                place[..2].fill(0);
+                tensor[place.as_slice()]
+            }
+            Miswritten::Narrowed(element) => element.round(value),
+            Miswritten::Flushed(least) => {
+                if value.abs() < least {
+                    0.0
+                } else {
+                    value
+                }
+            }
+            Miswritten::Wavering(amount) if run % 2 == 1 => value * (1.0 + amount),
+            Miswritten::DoubledAtTimes if run % 2 == 1 => 2.0 * value,
+            Miswritten::Wavering(_) | Miswritten::DoubledAtTimes => value,
+            Miswritten::Infinite => f64::INFINITY,
+        }
+    }
+}
+
+/// The same element of the row that stands `by` rows on in memory.
+fn neighbour(tensor: &ArrayD<f64>, index: &[usize], by: isize) -> Option<f64> {
+    let shape = tensor.shape();
+    let flat = index.iter().zip(shape).fold(0usize, |flat, (at, size)| flat * size + at);
+    let width = if shape.len() == 4 { shape[3] } else { 1 };
+    let flat = flat.checked_add_signed(by * width as isize).filter(|flat| *flat < tensor.len())?;
+    tensor.as_slice().map(|values| values[flat])
+}

@@ -1,0 +1,190 @@
+//! Known mistakes, planted to find out whether the harness sees them.
+//!
+//! `harness/defects/*.toml` is the catalogue, strictly parsed and embedded: each defect says what it stands for, where the
+//! mistake was seen, what should become of it, and how it is planted: in the plain CPU implementation
+//! ([`nsa_reference::plain`]), or round any backend, by changing what goes in or comes out ([`decorate`]). Faults of the
+//! CUDA kernels are kept with them (`gpu/mutants`) in the same words.
+
+pub mod decorate;
+mod planted;
+
+use std::sync::OnceLock;
+
+use nsa_reference::plain::Fault;
+use serde::{Deserialize, Serialize};
+
+use decorate::{InputChange, OutputChange};
+pub use planted::{Plain, planted};
+
+const FILES: &[(&str, &str)] = &[
+    ("terms.toml", include_str!("../../defects/terms.toml")),
+    ("numbers.toml", include_str!("../../defects/numbers.toml")),
+    ("gradients.toml", include_str!("../../defects/gradients.toml")),
+    ("memory.toml", include_str!("../../defects/memory.toml")),
+];
+
+/// What kind of mistake it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Genre {
+    /// A slot that should, or should not, take part.
+    Mask,
+    /// The diagonal's causal cut.
+    Causality,
+    /// The wrong block, key or row.
+    Index,
+    /// The partial last block and odd sizes.
+    Tail,
+    /// Which kv head a query head reads.
+    Gqa,
+    /// The factor of all scores.
+    Scale,
+    /// The factor of a slot's scores.
+    SelScale,
+    /// The softmax and its log-sum-exp.
+    Softmax,
+    /// How often a repeated block counts.
+    Multiplicity,
+    /// Fewer bits than declared.
+    Precision,
+    /// Rows not written, or left from before.
+    Unwritten,
+    /// Updates lost or made twice.
+    Race,
+    /// The backward's formulas.
+    Gradient,
+    /// The sliding part.
+    Sliding,
+    /// Addresses.
+    Memory,
+}
+
+/// What should become of a defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expected {
+    /// Some case of the corpus must show it.
+    Killed,
+    /// No case can: within the declared arithmetic it computes the same. `argument` says why.
+    Equivalent,
+}
+
+/// How a defect is planted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "carrier", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Carrier {
+    /// In the plain implementation.
+    Plain {
+        /// What is wrong in it.
+        fault: Fault,
+    },
+    /// Round a backend: what it is given.
+    Inputs {
+        /// What is changed.
+        change: InputChange,
+    },
+    /// Round a backend: what it answers.
+    Outputs {
+        /// What is changed.
+        change: OutputChange,
+    },
+}
+
+/// One known mistake.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defect {
+    /// Unique, in words joined by underscores.
+    pub name: String,
+    /// What kind of mistake it is.
+    pub genre: Genre,
+    /// Which mistake it stands for.
+    pub why: String,
+    /// Where it was seen, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// What should become of it.
+    pub expect: Expected,
+    /// Why no case can show it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argument: Option<String>,
+    /// How it is planted.
+    pub plant: Carrier,
+}
+
+impl Defect {
+    /// The defect in words: its name without the joints.
+    pub fn words(&self) -> String {
+        self.name.replace('_', " ")
+    }
+
+    /// What carries it: `"plain"`, `"inputs"` or `"outputs"`.
+    pub fn place(&self) -> &'static str {
+        match self.plant {
+            Carrier::Plain { .. } => "plain",
+            Carrier::Inputs { .. } => "inputs",
+            Carrier::Outputs { .. } => "outputs",
+        }
+    }
+
+    /// Whether it changes what another backend is given or answers, rather than the plain implementation.
+    pub fn decorates(&self) -> bool {
+        !matches!(self.plant, Carrier::Plain { .. })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    defect: Vec<Defect>,
+}
+
+/// The catalogue, in the order of its files.
+///
+/// # Panics
+/// Never: a test reads it.
+pub fn defects() -> &'static [Defect] {
+    static DEFECTS: OnceLock<Vec<Defect>> = OnceLock::new();
+    DEFECTS.get_or_init(|| {
+        let read = |(file, text): &(&str, &str)| parse(text).unwrap_or_else(|error| panic!("{file}: {error}"));
+        FILES.iter().flat_map(read).collect()
+    })
+}
+
+fn parse(text: &str) -> Result<Vec<Defect>, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    for defect in &file.defect {
+        let argued = defect.argument.is_some() == (defect.expect == Expected::Equivalent);
+        if !argued || defect.why.trim().is_empty() {
+            return Err(format!("{}: needs `why`, and `argument` where it is equivalent", defect.name));
+        }
+    }
+    Ok(file.defect)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_catalogue_is_large_unique_and_of_every_genre() {
+        let names: BTreeSet<&str> = defects().iter().map(|defect| defect.name.as_str()).collect();
+        assert_eq!(names.len(), defects().len());
+        assert!(names.len() >= 80, "{} defects", names.len());
+        let genres: BTreeSet<Genre> = defects().iter().map(|defect| defect.genre).collect();
+        assert_eq!(genres.len(), 15);
+    }
+
+    #[test]
+    fn a_defect_with_an_unknown_word_or_without_a_reason_is_refused() {
+        let defect = |rest: &str| format!("[[defect]]\nname = \"x\"\ngenre = \"mask\"\n{rest}");
+        let plant =
+            "expect = \"killed\"\nplant = { carrier = \"plain\", fault = { stage = \"terms\", act = \"drop\" } }";
+        assert_eq!(parse(&defect(&format!("why = \"y\"\n{plant}"))).unwrap().len(), 1);
+        assert!(parse(&defect(&format!("why = \" \"\n{plant}"))).is_err());
+        assert!(parse(&defect(&format!("why = \"y\"\nmore = 1\n{plant}"))).is_err());
+        assert!(parse(&defect(&format!("why = \"y\"\n{}", plant.replace("drop", "dorp")))).is_err());
+    }
+}

@@ -1,0 +1,176 @@
+//! What becomes of a planted mistake once it is seen: whether it is placed and named rightly, and how small its
+//! counterexample gets.
+
+use nsa_corpus::{Bundle, Element, Entry, Inputs, Sizes};
+use serde::{Deserialize, Serialize};
+
+use super::{Failed, Fate, Job, Plant, Row, Rule, cost};
+use crate::backend::Backend;
+use crate::defect::Defect;
+use crate::localize::{self, Evidence};
+use crate::minimize::{Effort, minimize};
+use crate::run::run_case;
+
+/// Cases of more score terms times features than this are not asked which mistake they look like.
+const COST_MAX: usize = 120_000;
+
+/// Failing cases that a mistake is named from.
+const EVIDENCE: usize = 3;
+
+/// How a planted mistake was placed. `None` where the question does not arise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Placed {
+    /// The entry whose answer was placed.
+    pub entry: String,
+    /// Whether the mistake changes the field that was named.
+    pub field: bool,
+    /// Whether it changes an element of the batch entry, head and token (or key) that were named.
+    pub row: bool,
+    /// Whether it touches a term (slot, key) that was named in that row.
+    pub term: Option<bool>,
+    /// Whether the first mistake named is the planted one, or one that no element of these answers tells from it.
+    pub named: bool,
+    /// What was named.
+    pub likely: Vec<String>,
+}
+
+/// How small a planted mistake's counterexample gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Minimal {
+    /// Its sizes.
+    pub sizes: Sizes,
+    /// Elements of floating-point inputs that are not 0.
+    pub nonzero: usize,
+    /// Cases run on the way.
+    pub calls: usize,
+    /// Length of the stored failure.
+    pub bytes: usize,
+    /// Whether the effort ran out first.
+    pub unfinished: bool,
+}
+
+/// Places the mistake of `row`, and minimises its first failing case.
+///
+/// # Errors
+/// The backend cannot be made, or a case is broken.
+pub fn explain(plant: &Plant<'_>, jobs: &[Job], row: &mut Row) -> Result<(), Failed> {
+    let Some(Fate::Killed(kill)) = row.fates.get(&Rule::Ours) else { return Ok(()) };
+    let backend = plant.backend()?;
+    let killer = jobs.iter().find(|job| job.entry.name == kill.entry && job.element == kill.element);
+    let Some(killer) = killer.filter(|_| kill.cases <= jobs.len()) else { return Ok(()) };
+    row.minimal = minimal(&killer.entry.case, killer.element, backend.as_ref())?;
+    if let Plant::Defect(defect, _) = plant {
+        row.placed = placed(defect, jobs, killer, backend.as_ref())?;
+    }
+    Ok(())
+}
+
+fn minimal(case: &nsa_corpus::Case, element: Element, backend: &dyn Backend) -> Result<Option<Minimal>, Failed> {
+    let report = run_case(case, element, backend)?;
+    if report.verdict.failure().is_none() {
+        return Ok(None);
+    }
+    let effort = Effort { calls: 20_000, ..Effort::default() };
+    let minimized = minimize(case, report, element, backend, effort);
+    let entry = Entry::new("bugs/minimal", "Minimised.", minimized.case.clone());
+    let bundle = Bundle::new(entry, element, minimized.report.outputs.clone())?;
+    Ok(Some(Minimal {
+        sizes: minimized.case.sizes,
+        nonzero: nonzero(&bundle.inputs),
+        calls: minimized.calls,
+        bytes: bundle.to_bytes().len(),
+        unfinished: minimized.unfinished,
+    }))
+}
+
+/// Elements of floating-point inputs that are not 0.
+fn nonzero(inputs: &Inputs) -> usize {
+    let cotangents = inputs.cotangents();
+    let tensors = [Some(inputs.q()), Some(inputs.k()), Some(inputs.v()), inputs.sel_scale()];
+    let count = |values: ndarray::ArrayViewD<'_, f64>| values.iter().filter(|value| **value != 0.0).count();
+    let four = tensors.into_iter().chain([cotangents.d_out.as_ref(), cotangents.d_sliding.as_ref()]).flatten();
+    four.map(|tensor| count(tensor.view().into_dyn())).sum::<usize>()
+        + cotangents.d_lse.as_ref().map_or(0, |tensor| count(tensor.view().into_dyn()))
+}
+
+/// Answers that are wrong, those of the largest cases that are still cheap to explain first; else the one that killed.
+fn evidence(jobs: &[Job], killer: &Job, backend: &dyn Backend) -> Result<Vec<(String, Evidence)>, Failed> {
+    let cheap =
+        jobs.iter().rev().filter(|job| cost(job.entry) <= COST_MAX && !job.entry.name.starts_with("non_finite"));
+    let mut found = Vec::new();
+    for job in cheap.chain([killer]) {
+        let known = found.iter().any(|(name, _): &(String, Evidence)| *name == job.entry.name);
+        if found.len() == EVIDENCE || known {
+            continue;
+        }
+        let report = run_case(&job.entry.case, job.element, backend)?;
+        let (Some(_), Some(outputs)) = (report.verdict.failure(), report.outputs) else { continue };
+        let inputs = job.entry.case.materialize(job.element)?;
+        let arithmetic = backend.arithmetic(&inputs);
+        found.push((job.entry.name.clone(), Evidence { inputs, arithmetic, outputs }));
+    }
+    Ok(found)
+}
+
+fn placed(defect: &Defect, jobs: &[Job], killer: &Job, backend: &dyn Backend) -> Result<Option<Placed>, Failed> {
+    let evidence = evidence(jobs, killer, backend)?;
+    let Some(((entry, first), more)) = evidence.split_first() else { return Ok(None) };
+    let more: Vec<&Evidence> = more.iter().map(|(_, evidence)| evidence).collect();
+    let Some(found) = localize::localize(first, &more) else { return Ok(None) };
+    let changed = localize::changed(defect, first);
+    let here = |place: &[usize]| place[..3] == found.place[..3];
+    let truth = localize::terms(&first.inputs, defect, found.field, &found.place);
+    let best = found.likely.first();
+    let own = found.likely.iter().find(|likely| likely.defect == defect.name);
+    Ok(Some(Placed {
+        entry: entry.clone(),
+        field: changed.iter().any(|(field, _)| *field == found.field),
+        row: changed.iter().any(|(field, place)| *field == found.field && here(place)),
+        term: (!truth.is_empty()).then(|| found.terms.iter().any(|term| truth.contains(term))),
+        named: matches!((best, own), (Some(best), Some(own)) if best.explained == own.explained),
+        likely: found.likely.iter().map(|likely| likely.defect.clone()).collect(),
+    }))
+}
+
+/// What [`explain`] measured over all rows, in lines; nothing where it was not asked for.
+pub fn explained(rows: &[Row]) -> String {
+    let placed: Vec<&Placed> = rows.iter().filter_map(|row| row.placed.as_ref()).collect();
+    let minimal: Vec<&Minimal> = rows.iter().filter_map(|row| row.minimal.as_ref()).collect();
+    let mut text = String::new();
+    if !placed.is_empty() {
+        let share =
+            |right: usize, of: usize| format!("{right} of {of} ({:.1} %)", 100.0 * right as f64 / of.max(1) as f64);
+        let count = |right: fn(&Placed) -> bool| placed.iter().filter(|placed| right(placed)).count();
+        let terms: Vec<bool> = placed.iter().filter_map(|placed| placed.term).collect();
+        text += &format!(
+            "placed: field right in {}, head and token in {}, slot and key in {}; named rightly: {}\n",
+            share(count(|placed| placed.field), placed.len()),
+            share(count(|placed| placed.row), placed.len()),
+            share(terms.iter().filter(|right| **right).count(), terms.len()),
+            share(count(|placed| placed.named), placed.len()),
+        );
+    }
+    if !minimal.is_empty() {
+        let mut nonzero: Vec<usize> = minimal.iter().map(|minimal| minimal.nonzero).collect();
+        let mut bytes: Vec<usize> = minimal.iter().map(|minimal| minimal.bytes).collect();
+        let mut calls: Vec<usize> = minimal.iter().map(|minimal| minimal.calls).collect();
+        for numbers in [&mut nonzero, &mut bytes, &mut calls] {
+            numbers.sort_unstable();
+        }
+        let at = |numbers: &[usize], share: f64| numbers[((numbers.len() - 1) as f64 * share).round() as usize];
+        text += &format!(
+            "minimised {}: elements not 0 median {}, most {}; bytes median {}, 95 % within {}, most {}; cases run median {}, most {}; {} \
+             unfinished\n",
+            minimal.len(),
+            at(&nonzero, 0.5),
+            at(&nonzero, 1.0),
+            at(&bytes, 0.5),
+            at(&bytes, 0.95),
+            at(&bytes, 1.0),
+            at(&calls, 0.5),
+            at(&calls, 1.0),
+            minimal.iter().filter(|minimal| minimal.unfinished).count(),
+        );
+    }
+    text
+}

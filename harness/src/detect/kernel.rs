@@ -1,0 +1,160 @@
+//! Faults of the CUDA kernels that no case of the corpus shows by itself: offsets that wrap only where tensors are huge, and
+//! races that did not happen.
+
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use nsa_corpus::{Element, Entry, entries};
+use nsa_gpu::{Genre, Mutant, Rung};
+
+use super::{Failed, Fate, Job, Kill, Plant, Rejections, Row, Rule, fates, rung_of};
+use crate::backend::Backend;
+use crate::backend::cuda::Cuda;
+use crate::run::run_entry;
+use crate::verdict::Verdict;
+
+/// The entry on which tensors are set apart, and races are looked for: small, with every kind of tensor, two batch entries
+/// and several heads.
+const SMALL: &str = "edges/seq_ragged";
+
+/// What a sanitizer is told to end with once it found something.
+const HAZARDS: i32 = 86;
+
+/// Looks for faults beyond what the corpus shows.
+pub struct Means<'a> {
+    /// The program `compute-sanitizer`, for races; without it they are not looked for.
+    pub sanitizer: Option<&'a str>,
+}
+
+impl Means<'_> {
+    /// Without any fault, everything that will be tried on `mutants` must find nothing.
+    ///
+    /// # Errors
+    /// It finds something.
+    pub fn baseline(&self, mutants: &[&Mutant]) -> Result<(), Failed> {
+        let any = |genre| mutants.iter().any(|mutant| mutant.genre == genre);
+        for rung in Rung::ALL {
+            let mut found = if any(Genre::Offsets) { apart(rung, None)? } else { None };
+            if found.is_none() && any(Genre::Race) {
+                found = self.racecheck(rung, None)?;
+            }
+            if let Some(kill) = found {
+                let candidate = format!("cuda:{rung}");
+                let (entry, element, message) = (kill.entry, kill.element, kill.detail);
+                return Err(Failed::Baseline { candidate, entry, element, message });
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`fates`], for `plant`, which is `mutant`.
+    ///
+    /// # Errors
+    /// As [`fates`]; the sanitizer does not run.
+    pub fn fates(
+        &self,
+        plant: &Plant<'_>,
+        mutant: &Mutant,
+        jobs: &[Job],
+        rules: &[Rule],
+        alarms: &Rejections,
+    ) -> Result<Row, Failed> {
+        let start = Instant::now();
+        let ours = rules.contains(&Rule::Ours);
+        // First, because the whole corpus would be run before the next: it compiles each kernel at every size.
+        let found =
+            if ours && mutant.genre == Genre::Offsets { apart(rung_of(mutant), Some(&mutant.name))? } else { None };
+        let open: Vec<Rule> = rules.iter().copied().filter(|rule| found.is_none() || *rule != Rule::Ours).collect();
+        let mut row = fates(plant, jobs, &open, alarms)?;
+        row.fates.extend(found.map(|kill| (Rule::Ours, Fate::Killed(kill))));
+        let escaped = row.fates.get(&Rule::Ours).is_some_and(|fate| fate.kill().is_none());
+        if escaped && mutant.genre == Genre::Race {
+            let kill = self.racecheck(rung_of(mutant), Some(&mutant.name))?;
+            row.fates.extend(kill.map(|kill| (Rule::Ours, Fate::Killed(kill))));
+        }
+        row.seconds = start.elapsed().as_secs_f64();
+        Ok(row)
+    }
+
+    /// What racecheck says of the shared memory of a rung's kernels, if anything.
+    fn racecheck(&self, rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
+        let Some(sanitizer) = self.sanitizer else { return Ok(None) };
+        let failed = |message: String| Failed::Sanitizer { program: sanitizer.to_owned(), message };
+        let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+        let mut command = Command::new(sanitizer);
+        command.args(["--tool", "racecheck", "--error-exitcode", &HAZARDS.to_string()]).arg(program);
+        command.args(["compute", SMALL, "--rung", rung.name(), "--element", &element_of(rung).to_string()]);
+        command.args(mutant.into_iter().flat_map(|name| ["--mutant", name]));
+        let output = command.output().map_err(|error| failed(error.to_string()))?;
+        match output.status.code() {
+            Some(0) => Ok(None),
+            Some(HAZARDS) => Ok(Some(kill(rung, "racecheck: a hazard in shared memory".to_owned()))),
+            _ => {
+                let text = [output.stdout, output.stderr].concat();
+                let text = String::from_utf8_lossy(&text).into_owned();
+                let last: Vec<&str> = text.lines().rev().take(3).collect();
+                Err(failed(format!("{}: {}", output.status, last.join(" | "))))
+            }
+        }
+    }
+}
+
+fn small() -> &'static Entry {
+    entries().iter().find(|entry| entry.name == SMALL).expect("the corpus holds it")
+}
+
+/// The element in which a rung is tried on [`SMALL`].
+fn element_of(rung: Rung) -> Element {
+    match rung {
+        Rung::Plain => Element::F32,
+        Rung::Tensor => Element::Bf16,
+    }
+}
+
+fn kill(rung: Rung, detail: String) -> Kill {
+    Kill { entry: SMALL.to_owned(), element: element_of(rung), field: None, detail, cases: 1 }
+}
+
+/// What is found once each tensor in turn is set apart, if anything; nothing where the device is too small for that.
+fn apart(rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
+    // One at a time: tensors set apart fill the device.
+    static DEVICE: Mutex<()> = Mutex::new(());
+    let _device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+    let backend = Cuda::apart(Some(rung), mutant)?;
+    let report = run_entry(small(), element_of(rung), &backend as &dyn Backend)?;
+    Ok(match &report.verdict {
+        Verdict::Fail(failure) => Some(kill(rung, format!("apart: {}", failure.message))),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use nsa_corpus::Field;
+    use nsa_gpu::{Axis, Operand, Variant};
+
+    use super::*;
+
+    #[test]
+    fn the_small_entry_holds_every_tensor_and_every_axis() {
+        for rung in Rung::ALL {
+            let inputs = small().case.materialize(element_of(rung)).unwrap();
+            assert!(Field::ALL.into_iter().all(|field| field.asked_by(&inputs)));
+            Variant::uniform(rung).supports(inputs.shape(), inputs.element()).unwrap();
+            for (operand, axis) in Operand::ALL.into_iter().flat_map(|operand| Axis::ALL.map(|axis| (operand, axis))) {
+                assert!(operand.count(axis, inputs.shape()) > 1, "{operand:?} {axis:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sanitizer_that_is_none_is_an_error_and_one_that_finds_nothing_is_not() {
+        let racecheck = |sanitizer| Means { sanitizer }.racecheck(Rung::Plain, None);
+        assert!(racecheck(None).unwrap().is_none());
+        assert!(racecheck(Some("true")).unwrap().is_none());
+        let failed = racecheck(Some("false")).unwrap_err().to_string();
+        assert!(failed.starts_with("false: exit status: 1"), "{failed}");
+        assert!(racecheck(Some("no-such-program")).is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! The kill matrix as a page: docs/detection.md is written by it, and a test holds the page to the catalogue.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use nsa_corpus::entries;
+use sha2::{Digest, Sha256};
+
+use super::{Fate, Rejections, Row, Rule};
+use crate::defect::defects;
+
+/// What the page depends on: every defect, every case, and the formulas of the rules. A page whose digest differs is old.
+pub fn digest() -> String {
+    let mut hash = Sha256::new();
+    for defect in defects() {
+        hash.update(serde_json::to_string(defect).expect("plain data serialises"));
+    }
+    for entry in entries() {
+        hash.update(&entry.name);
+        hash.update(entry.case.id());
+    }
+    Rule::ALL.iter().for_each(|rule| hash.update(rule.formula()));
+    hash.finalize().iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// The page: what was planted in `candidate`, what each rule made of it, and what the rules say of the candidate itself.
+pub fn markdown(candidate: &str, cases: usize, rows: &[Row], rules: &[Rule], rejections: &Rejections) -> String {
+    let mut text = String::from(HEAD);
+    let _ = writeln!(text, "Planted in `{candidate}`, {} mistakes, {cases} cases (entries × formats).", rows.len());
+    let _ = writeln!(text, "Catalogue and corpus: `{}`.\n", digest());
+    summary(&mut text, rows, rules, rejections, cases);
+    genres(&mut text, rows, rules);
+    matrix(&mut text, rows, rules);
+    arguments(&mut text, rows);
+    text
+}
+
+const HEAD: &str = "# Detection
+
+<!-- Written by `nsa-diff detect --markdown docs/detection.md --rule all`; `harness/tests/detection.rs` fails when it is old. -->
+
+A tester is worth what it catches. Each mistake of `harness/defects` is planted, the corpus is run, cheapest cases first, until a rule
+rejects the answer. Without any mistake the same backend passes every case by our rule.
+
+";
+
+fn killed(fate: Option<&Fate>) -> bool {
+    fate.is_some_and(|fate| fate.kill().is_some())
+}
+
+fn summary(text: &mut String, rows: &[Row], rules: &[Rule], rejections: &Rejections, cases: usize) {
+    let possible: Vec<&Row> = rows.iter().filter(|row| row.equivalent.is_none()).collect();
+    let of = possible.len();
+    text.push_str(
+        "| rule | corpus: killed | mock inputs alone: killed | rejects the correct backend |\n|---|---|---|---|\n",
+    );
+    for rule in rules {
+        let corpus = possible.iter().filter(|row| killed(row.fates.get(rule))).count();
+        let mock = possible.iter().filter(|row| killed(row.on_mock_inputs.get(rule))).count();
+        let alarms = rejections.count(*rule);
+        let _ = writeln!(text, "| {} | {corpus} / {of} | {mock} / {of} | in {alarms} of {cases} cases |", rule.name());
+    }
+    text.push_str(BELOW_SUMMARY);
+    rules.iter().for_each(|rule| {
+        let _ = writeln!(text, "- **{}**: {}.", rule.name(), rule.formula());
+    });
+    text.push('\n');
+}
+
+const BELOW_SUMMARY: &str = "
+The mock inputs are those of the seed's own test, in f16 (`seed/mock_inputs`: blocks 0 and 1, factors of 1, a sum as the loss). A case in
+which a rule rejects the correct backend too shows nothing by that rule and is not counted as a kill: the corpus is full of such
+cases, as its values are not all of size 1.
+
+";
+
+fn genres(text: &mut String, rows: &[Row], rules: &[Rule]) {
+    let mut by_genre: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    rows.iter().for_each(|row| by_genre.entry(&row.genre).or_default().push(row));
+    let names: Vec<&str> = rules.iter().map(|rule| rule.name()).collect();
+    let _ = writeln!(text, "## By genre\n\nKilled of all that are not equivalent.\n");
+    let _ = writeln!(text, "| genre | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    for (genre, rows) in by_genre {
+        let possible = rows.iter().filter(|row| row.equivalent.is_none()).count();
+        let counts: Vec<String> = rules
+            .iter()
+            .map(|rule| {
+                let killed = rows.iter().filter(|row| row.equivalent.is_none() && killed(row.fates.get(rule)));
+                format!("{} / {possible}", killed.count())
+            })
+            .collect();
+        let _ = writeln!(text, "| {} | {} |", genre.replace('_', " "), counts.join(" | "));
+    }
+    text.push('\n');
+}
+
+fn matrix(text: &mut String, rows: &[Row], rules: &[Rule]) {
+    let others: Vec<Rule> = rules.iter().copied().filter(|rule| *rule != Rule::Ours).collect();
+    let names: String = others.iter().map(|rule| format!(" {} |", rule.name())).collect();
+    let _ = writeln!(
+        text,
+        "## Every mistake\n\nThe first case, format and field that show it; for the other rules, whether any case does, and after the comma whether the mock inputs
+alone do.\n"
+    );
+    let _ = writeln!(text, "| mistake | stands for | ours, by |{names}\n|---|---|---|{}", "---|".repeat(others.len()));
+    for row in rows {
+        let ours = row.fates.get(&Rule::Ours).map_or_else(String::new, cell);
+        let words = |rule: &Rule| match (row.fates.get(rule), row.on_mock_inputs.get(rule)) {
+            (Some(fate), Some(mock)) => format!(" {}, {} |", fate.word(), mock.word()),
+            (Some(fate), None) => format!(" {} |", fate.word()),
+            _ => " |".to_owned(),
+        };
+        let others: String = others.iter().map(words).collect();
+        let _ = writeln!(text, "| {} | {} | {ours} |{others}", row.name.replace('_', " "), row.why.replace('|', "\\|"));
+    }
+    text.push('\n');
+}
+
+fn cell(fate: &Fate) -> String {
+    match fate.kill() {
+        Some(kill) => {
+            let field = kill.field.map_or_else(|| kill.detail.clone(), |field| field.to_string());
+            format!("{} {}, {field}", kill.entry, kill.element)
+        }
+        None => fate.word().to_owned(),
+    }
+}
+
+fn arguments(text: &mut String, rows: &[Row]) {
+    let claimed: Vec<&Row> = rows.iter().filter(|row| row.equivalent.is_some()).collect();
+    if claimed.is_empty() {
+        return;
+    }
+    text.push_str("## Equivalent\n\nNo case can show these: they compute the same.\n\n");
+    for row in claimed {
+        let _ =
+            writeln!(text, "- **{}**: {}", row.name.replace('_', " "), row.equivalent.as_deref().unwrap_or_default());
+    }
+}

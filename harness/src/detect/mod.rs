@@ -1,0 +1,384 @@
+//! Whether planted mistakes are noticed: each is planted in a backend that passes without it, and run through cases until
+//! every rule has rejected it or no case is left.
+
+mod explain;
+mod kernel;
+mod markdown;
+mod rule;
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use nsa_corpus::{Element, Entry, Error, Field, entries};
+use nsa_gpu::{Mutant, Rung};
+use serde::{Deserialize, Serialize};
+
+use crate::backend::cuda::Cuda;
+use crate::backend::{Backend, Unavailable};
+use crate::defect::{Defect, Expected, planted};
+use crate::run::{rerun, run_entry};
+use crate::verdict::{Class, Verdict};
+
+pub use explain::{Minimal, Placed, explain, explained};
+pub use kernel::Means;
+pub use markdown::{digest, markdown};
+pub use rule::{Reference, Rule};
+
+/// A case in one format, with what the rules of others compare with, computed once.
+pub struct Job {
+    /// The case.
+    pub entry: &'static Entry,
+    /// The format.
+    pub element: Element,
+    reference: OnceLock<Reference>,
+}
+
+/// Every entry of `chosen` in each of its formats that `elements` names (none: all), those with the fewest terms first.
+pub fn jobs(chosen: &[&'static Entry], elements: &[Element]) -> Vec<Job> {
+    let wanted = |element: &Element| elements.is_empty() || elements.contains(element);
+    let mut jobs: Vec<Job> = chosen
+        .iter()
+        .flat_map(|entry| {
+            entry.elements.iter().filter(|element| wanted(element)).map(move |element| (*entry, *element))
+        })
+        .map(|(entry, element)| Job { entry, element, reference: OnceLock::new() })
+        .collect();
+    jobs.sort_by_key(|job| cost(job.entry));
+    jobs
+}
+
+/// All entries, as [`jobs`] takes them.
+pub fn all_entries() -> Vec<&'static Entry> {
+    entries().iter().collect()
+}
+
+fn cost(entry: &Entry) -> usize {
+    let sizes = &entry.case.sizes;
+    let terms = sizes.batch * sizes.q_heads * sizes.seq_len * (sizes.num_sel + 1) * sizes.block_size;
+    terms * sizes.dim.max(sizes.value_dim)
+}
+
+/// One planted mistake.
+pub enum Plant<'a> {
+    /// In the plain implementation, or round a backend.
+    Defect(&'static Defect, &'a dyn Backend),
+    /// In a CUDA kernel.
+    Kernel(Mutant),
+}
+
+impl Plant<'_> {
+    fn backend(&self) -> Result<Box<dyn Backend + '_>, Unavailable> {
+        match self {
+            Plant::Defect(defect, inner) => Ok(planted(defect, *inner)),
+            Plant::Kernel(mutant) => Ok(Box::new(Cuda::new(Some(rung_of(mutant)), Some(&mutant.name), 1)?)),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Plant::Defect(defect, _) => &defect.name,
+            Plant::Kernel(mutant) => &mutant.name,
+        }
+    }
+
+    /// The fault, where it is one of a kernel.
+    pub fn kernel(&self) -> Option<&Mutant> {
+        match self {
+            Plant::Defect(..) => None,
+            Plant::Kernel(mutant) => Some(mutant),
+        }
+    }
+
+    fn row(&self) -> Row {
+        let (name, genre, place, why, equivalent) = match self {
+            Plant::Defect(defect, _) => {
+                let place = defect.place().to_owned();
+                (defect.name.clone(), word(&defect.genre), place, defect.why.clone(), defect.argument.clone())
+            }
+            Plant::Kernel(mutant) => {
+                let argument = (mutant.expect == nsa_gpu::Expect::Equivalent).then(|| mutant.why.clone());
+                (mutant.name.clone(), word(&mutant.genre), mutant.file.clone(), mutant.why.clone(), argument)
+            }
+        };
+        Row {
+            name,
+            genre,
+            place,
+            why,
+            equivalent,
+            fates: BTreeMap::new(),
+            on_mock_inputs: BTreeMap::new(),
+            placed: None,
+            minimal: None,
+            seconds: 0.0,
+        }
+    }
+}
+
+/// The word that a unit variant is written as.
+pub(crate) fn word(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// The rung on which a mutant's file is compiled.
+fn rung_of(mutant: &Mutant) -> Rung {
+    let tensor = mutant.file.contains("tensor") || mutant.file.contains("mma");
+    if tensor { Rung::Tensor } else { Rung::Plain }
+}
+
+/// What became of a planted mistake under one rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fate", content = "by", rename_all = "snake_case")]
+pub enum Fate {
+    /// A case showed it.
+    Killed(Kill),
+    /// A case did not end in time.
+    Timeout(Kill),
+    /// It does not compile.
+    Unviable(Kill),
+    /// No case showed it, and an argument says that none can.
+    Equivalent,
+    /// No case showed it.
+    Survived,
+}
+
+impl Fate {
+    /// `"killed"` and so on.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Fate::Killed(_) => "killed",
+            Fate::Timeout(_) => "timeout",
+            Fate::Unviable(_) => "unviable",
+            Fate::Equivalent => "equivalent",
+            Fate::Survived => "survived",
+        }
+    }
+
+    /// What showed it.
+    pub fn kill(&self) -> Option<&Kill> {
+        match self {
+            Fate::Killed(kill) | Fate::Timeout(kill) | Fate::Unviable(kill) => Some(kill),
+            Fate::Equivalent | Fate::Survived => None,
+        }
+    }
+}
+
+/// What showed a mistake.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kill {
+    /// The entry.
+    pub entry: String,
+    /// The format.
+    pub element: Element,
+    /// The first field that was rejected.
+    pub field: Option<Field>,
+    /// How, in words.
+    pub detail: String,
+    /// Cases run until then.
+    pub cases: usize,
+}
+
+/// A planted mistake and its fates.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// Its genre.
+    pub genre: String,
+    /// What carries it: `plain`, `inputs`, `outputs`, or a kernel's file.
+    pub place: String,
+    /// What it stands for.
+    pub why: String,
+    /// Why no case can show it, where that is claimed.
+    pub equivalent: Option<String>,
+    /// By rule.
+    pub fates: BTreeMap<Rule, Fate>,
+    /// By rule, on the seed's mock inputs alone, where that was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub on_mock_inputs: BTreeMap<Rule, Fate>,
+    /// How it was placed and named, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Placed>,
+    /// How small its counterexample gets, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimal: Option<Minimal>,
+    /// Wall-clock time.
+    pub seconds: f64,
+}
+
+/// Runs the jobs in order until every rule has rejected the planted mistake. A case in which a rule also rejects the backend
+/// without any mistake (`alarms`) shows nothing by that rule.
+///
+/// # Errors
+/// The backend cannot be made, or a case is broken.
+pub fn fates(plant: &Plant<'_>, jobs: &[Job], rules: &[Rule], alarms: &Rejections) -> Result<Row, Failed> {
+    let start = Instant::now();
+    let backend = plant.backend()?;
+    let mut row = plant.row();
+    for (at, job) in jobs.iter().enumerate() {
+        let left: Vec<Rule> = rules.iter().copied().filter(|rule| !row.fates.contains_key(rule)).collect();
+        if left.is_empty() {
+            break;
+        }
+        let open: Vec<Rule> = left.into_iter().filter(|rule| !alarms.has(*rule, job)).collect();
+        if open.is_empty() {
+            continue;
+        }
+        for (rule, fate) in judged(job, &open, backend.as_ref(), at + 1)? {
+            row.fates.insert(rule, fate);
+        }
+    }
+    if rules.contains(&Rule::Ours) && !row.fates.contains_key(&Rule::Ours) {
+        let kill = rerun_all(jobs, backend.as_ref())?;
+        row.fates.extend(kill.map(|kill| (Rule::Ours, Fate::Killed(kill))));
+    }
+    for rule in rules {
+        let left = if row.equivalent.is_some() { Fate::Equivalent } else { Fate::Survived };
+        row.fates.entry(*rule).or_insert(left);
+    }
+    row.seconds = start.elapsed().as_secs_f64();
+    Ok(row)
+}
+
+/// Why nothing can be said of a planted mistake.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// A case is broken.
+    #[error("{0}")]
+    Case(#[from] Error),
+    /// The backend is not to be had.
+    #[error("{0}")]
+    Backend(#[from] Unavailable),
+    /// The sanitizer does not run.
+    #[error("{program}: {message}")]
+    Sanitizer {
+        /// The program.
+        program: String,
+        /// How it ended, and its last lines.
+        message: String,
+    },
+    /// Without any mistake planted it fails.
+    #[error("{candidate} fails {entry} {element} without any mistake planted: {message}")]
+    Baseline {
+        /// The backend.
+        candidate: String,
+        /// The entry.
+        entry: String,
+        /// The format.
+        element: Element,
+        /// How.
+        message: String,
+    },
+}
+
+/// The rules of `open` that reject what `backend` answers to the job.
+fn judged(job: &Job, open: &[Rule], backend: &dyn Backend, cases: usize) -> Result<Vec<(Rule, Fate)>, Failed> {
+    let report = run_entry(job.entry, job.element, backend)?;
+    let kill =
+        |field, detail: String| Kill { entry: job.entry.name.clone(), element: job.element, field, detail, cases };
+    let mut found = Vec::new();
+    for rule in open {
+        let fate = match (rule, &report.verdict, &report.outputs) {
+            (Rule::Ours, Verdict::Fail(failure), _) | (_, Verdict::Fail(failure), None) => {
+                let kill = kill(failure.field, failure.class.to_string());
+                Some(match failure.class {
+                    Class::Compile => Fate::Unviable(kill),
+                    Class::Timeout => Fate::Timeout(kill),
+                    _ => Fate::Killed(kill),
+                })
+            }
+            (Rule::Ours, _, _) | (_, _, None) => None,
+            (rule, _, Some(outputs)) => {
+                let reference = job.reference(&job.entry.case.materialize(job.element)?);
+                let field = reference.rejected(*rule, outputs, |field| backend.computes(field));
+                field.map(|field| Fate::Killed(kill(Some(field), "rejected".to_owned())))
+            }
+        };
+        found.extend(fate.map(|fate| (*rule, fate)));
+    }
+    Ok(found)
+}
+
+impl Job {
+    fn reference(&self, inputs: &nsa_corpus::Inputs) -> &Reference {
+        self.reference.get_or_init(|| Reference::new(inputs))
+    }
+}
+
+/// Runs each job twice and compares every bit: what no single run shows.
+fn rerun_all(jobs: &[Job], backend: &dyn Backend) -> Result<Option<Kill>, Failed> {
+    for (at, job) in jobs.iter().enumerate() {
+        let Some(outputs) = run_entry(job.entry, job.element, backend)?.outputs else { continue };
+        if let Some(failure) = rerun(&job.entry.case, job.element, backend, &outputs, 1)? {
+            return Ok(Some(Kill {
+                entry: job.entry.name.clone(),
+                element: job.element,
+                field: failure.field,
+                detail: failure.class.to_string(),
+                cases: jobs.len() + at + 1,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// The cases in which each rule rejects the backend without any mistake in it: false alarms.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rejections(BTreeMap<Rule, Vec<Kill>>);
+
+impl Rejections {
+    /// In how many cases `rule` rejects it.
+    pub fn count(&self, rule: Rule) -> usize {
+        self.0.get(&rule).map_or(0, Vec::len)
+    }
+
+    /// Adds what another job showed.
+    pub fn extend(&mut self, other: Rejections) {
+        for (rule, kills) in other.0 {
+            self.0.entry(rule).or_default().extend(kills);
+        }
+    }
+
+    fn has(&self, rule: Rule, job: &Job) -> bool {
+        let same = |kill: &Kill| kill.entry == job.entry.name && kill.element == job.element;
+        self.0.get(&rule).is_some_and(|kills| kills.iter().any(same))
+    }
+}
+
+/// Runs a job without a planted mistake.
+///
+/// # Errors
+/// A case fails by our own rule: nothing could be said of planted mistakes then.
+pub fn baseline(job: &Job, rules: &[Rule], backend: &dyn Backend) -> Result<Rejections, Failed> {
+    let mut rejections = Rejections::default();
+    for (rule, fate) in judged(job, rules, backend, 1)? {
+        let Some(kill) = fate.kill() else { continue };
+        if rule == Rule::Ours {
+            return Err(Failed::Baseline {
+                candidate: backend.name().to_owned(),
+                entry: kill.entry.clone(),
+                element: kill.element,
+                message: kill.detail.clone(),
+            });
+        }
+        rejections.0.entry(rule).or_default().push(kill.clone());
+    }
+    Ok(rejections)
+}
+
+/// The defects that can be planted in, or round, the backend called `candidate`.
+pub fn plants<'a>(candidate: &str, inner: &'a dyn Backend, defects: &'static [Defect]) -> Vec<Plant<'a>> {
+    let all = candidate == "plain";
+    defects.iter().filter(|defect| all || defect.decorates()).map(|defect| Plant::Defect(defect, inner)).collect()
+}
+
+/// Whether what was expected of it came true.
+pub fn as_expected(defect: &Defect, fate: &Fate) -> bool {
+    match defect.expect {
+        Expected::Killed => matches!(fate, Fate::Killed(_) | Fate::Timeout(_)),
+        Expected::Equivalent => matches!(fate, Fate::Equivalent),
+    }
+}

@@ -1,0 +1,218 @@
+//! From a wrong answer to where it is wrong and what that looks like: field, batch, head, token, slot or key, what the
+//! wrong elements have in common, what a probe's answer counts, and which known mistakes would answer so.
+
+mod likely;
+mod pattern;
+mod probe;
+mod residual;
+
+use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
+use nsa_reference::plain;
+use serde::{Deserialize, Serialize};
+
+use crate::defect::{Carrier, Defect, defects};
+
+pub use likely::{Evidence, Likely, likely};
+
+/// Where an answer is wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Localization {
+    /// The first wrong field.
+    pub field: Field,
+    /// Its wrong elements, and all of them.
+    pub wrong: [usize; 2],
+    /// The position of its worst element, one number for each axis of the field ([`Field::axes`]).
+    pub place: Vec<usize>,
+    /// What the wrong elements, and no others of their kind, have in common.
+    pub pattern: Vec<String>,
+    /// What the answer to a probe counts, where it counts something else than it should.
+    pub readings: Vec<String>,
+    /// Known mistakes that would give this answer, the best first.
+    pub likely: Vec<Likely>,
+    /// The terms of the worst row that the best of them adds, leaves out or changes.
+    pub terms: Vec<Term>,
+}
+
+/// A term of a row's softmax.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Term {
+    /// The selection slot, where it is one's.
+    pub slot: Option<usize>,
+    /// The key's block.
+    pub block: usize,
+    /// The key's position in the sequence; beyond its end for padding.
+    pub key: usize,
+}
+
+/// Where `outputs`, the answer of an implementation of `arithmetic` to `inputs`, is wrong, without asking what it looks like;
+/// `None` where no element is wrong.
+pub fn locate(inputs: &Inputs, arithmetic: &Arithmetic, outputs: &Outputs) -> Option<Localization> {
+    let residuals = residual::residuals(inputs, arithmetic, outputs);
+    let first = residuals.iter().find(|residual| !residual.wrong.is_empty())?;
+    Some(Localization {
+        field: first.field,
+        wrong: [first.wrong.len(), first.expected.len()],
+        place: first.worst().to_vec(),
+        pattern: pattern::pattern(inputs, first),
+        readings: probe::readings(inputs, outputs),
+        likely: Vec::new(),
+        terms: Vec::new(),
+    })
+}
+
+/// As [`locate`], and which known mistakes the answer looks like, by it and by `more` answers of the same implementation.
+pub fn localize(evidence: &Evidence, more: &[&Evidence]) -> Option<Localization> {
+    let mut found = locate(&evidence.inputs, &evidence.arithmetic, &evidence.outputs)?;
+    let all: Vec<&Evidence> = std::iter::once(evidence).chain(more.iter().copied()).collect();
+    found.likely = likely(&all);
+    if let Some(best) = found.likely.first() {
+        let defect = defects().iter().find(|defect| defect.name == best.defect).expect("named by the catalogue");
+        found.terms = terms(&evidence.inputs, defect, found.field, &found.place);
+    }
+    Some(found)
+}
+
+/// The terms that `defect` touches in the row of `field` that `place` lies in; none where `place` is a key's.
+pub fn terms(inputs: &Inputs, defect: &Defect, field: Field, place: &[usize]) -> Vec<Term> {
+    let shape = inputs.shape();
+    let Carrier::Plain { fault } = &defect.plant else { return Vec::new() };
+    let rows: Vec<usize> = match field {
+        Field::Dk | Field::Dv => return Vec::new(),
+        Field::DselScale => (0..shape.sel_groups()).map(|g| place[1] * shape.sel_groups() + g).collect(),
+        _ => vec![place[1]],
+    };
+    let sliding = matches!(field, Field::SlidingOut | Field::SlidingLse);
+    let mut found = Vec::new();
+    for q_head in rows {
+        for touched in plain::touched(inputs, fault, [place[0], q_head, place[2]], sliding) {
+            let block = touched.token / shape.block_size();
+            let term = Term { slot: touched.slot, block, key: touched.token };
+            if !found.contains(&term) {
+                found.push(term);
+            }
+        }
+    }
+    found
+}
+
+/// The elements that `defect` puts off their right values by more than their budgets in the answer of `evidence`, if it is planted
+/// there; nothing for one whose answer depends on the run.
+pub fn changed(defect: &Defect, evidence: &Evidence) -> Vec<(Field, Vec<usize>)> {
+    let Evidence { inputs, arithmetic, outputs } = evidence;
+    let Some(answer) = likely::predict(defect, inputs, outputs) else { return Vec::new() };
+    residual::residuals(inputs, arithmetic, outputs)
+        .iter()
+        .flat_map(|residual| residual.against(answer.get(residual.field)))
+        .collect()
+}
+
+impl Localization {
+    /// A short word that stays the same while a case shrinks, to tell failures of one field apart: the likeliest mistake, where
+    /// one stands out.
+    pub fn slug(&self) -> Option<&str> {
+        self.likely.first().filter(|likely| likely.explained >= 0.9).map(|likely| likely.defect.as_str())
+    }
+
+    /// In words, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let place: Vec<String> =
+            self.field.axes().iter().zip(&self.place).map(|(axis, at)| format!("{axis} {at}")).collect();
+        let mut lines = vec![format!(
+            "{}: {} of {} elements wrong, the worst at {}",
+            self.field,
+            self.wrong[0],
+            self.wrong[1],
+            place.join(", ")
+        )];
+        if !self.pattern.is_empty() {
+            lines.push(format!("in common: {}", self.pattern.join("; ")));
+        }
+        lines.extend(self.readings.iter().map(|reading| format!("counted: {reading}")));
+        lines.extend(self.likely.iter().map(Likely::line));
+        if !self.terms.is_empty() {
+            let shown: Vec<String> = self.terms.iter().take(4).map(Term::words).collect();
+            let more = if self.terms.len() > 4 { format!(" and {} more", self.terms.len() - 4) } else { String::new() };
+            lines.push(format!("in that row: {}{more}", shown.join("; ")));
+        }
+        lines
+    }
+}
+
+impl Term {
+    fn words(&self) -> String {
+        let from = self.slot.map_or_else(String::new, |slot| format!("slot {slot}, "));
+        format!("{from}key {} of block {}", self.key, self.block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nsa_corpus::{Element, entries};
+
+    use super::*;
+    use crate::backend::by_name;
+    use crate::defect::planted;
+
+    fn evidence(entry: &str, defect: Option<&str>) -> Evidence {
+        let entry = entries().iter().find(|found| found.name == entry).unwrap();
+        let inputs = entry.case.materialize(Element::F32).unwrap();
+        let inner = by_name("plain").unwrap();
+        let defect = defect.map(|name| defects().iter().find(|defect| defect.name == name).unwrap());
+        let outputs = match defect {
+            Some(defect) => planted(defect, inner.as_ref()).run(&inputs).unwrap(),
+            None => inner.run(&inputs).unwrap(),
+        };
+        Evidence { arithmetic: inner.arithmetic(&inputs), inputs, outputs }
+    }
+
+    #[test]
+    fn a_right_answer_is_nowhere_wrong() {
+        assert_eq!(localize(&evidence("seed/small", None), &[]), None);
+    }
+
+    #[test]
+    fn a_missing_own_key_is_named_with_its_row_and_key() {
+        let found = localize(&evidence("seed/small", Some("diagonal_own_key_missing")), &[]).unwrap();
+        assert_eq!(found.likely[0].defect, "diagonal_own_key_missing");
+        let token = found.place[2];
+        assert_eq!(found.terms, [Term { slot: None, block: token / 8, key: token }]);
+    }
+
+    #[test]
+    fn a_probe_of_zero_queries_counts_the_padded_keys_that_are_missing() {
+        let found = localize(&evidence("probes/zero_queries", Some("padded_keys_dropped")), &[]).unwrap();
+        assert_eq!(found.likely[0].defect, "padded_keys_dropped");
+        assert!(found.terms.iter().all(|term| term.key >= 43), "{:?}", found.terms);
+        assert!(found.readings.iter().any(|reading| reading.contains("keys counted")), "{:?}", found.readings);
+    }
+
+    #[test]
+    fn a_probe_of_one_hot_values_names_the_key_that_is_counted_wrongly() {
+        let found = localize(&evidence("probes/one_hot_values", Some("diagonal_own_key_counted_twice")), &[]).unwrap();
+        // The row's own key, once more than it should be.
+        let key = |reading: &String| {
+            let number = |after: &str| -> Option<usize> {
+                let rest = reading.split(after).nth(1)?;
+                rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+            };
+            Some([number("token ")?, number("key ")?, number("attended to ")?, number("instead of ")?])
+        };
+        let numbers: Vec<[usize; 4]> = found.readings.iter().filter_map(key).collect();
+        assert!(!numbers.is_empty(), "{:?}", found.readings);
+        for [token, key, times, expected] in numbers {
+            assert_eq!((key, times), (token, expected + 1), "{:?}", found.readings);
+        }
+    }
+
+    #[test]
+    fn one_wrong_head_is_seen_in_what_the_elements_have_in_common() {
+        let defect = "slots_of_the_first_head_of_a_group_only";
+        let found = localize(&evidence("gqa/group_16", Some(defect)), &[]).unwrap();
+        assert_eq!(found.likely[0].defect, defect);
+        assert!(
+            found.pattern.iter().any(|words| words.contains("not the first of their group")),
+            "{:?}",
+            found.pattern
+        );
+    }
+}

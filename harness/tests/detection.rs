@@ -1,0 +1,57 @@
+//! Known mistakes are noticed, and docs/detection.md says so of this catalogue and this corpus.
+
+use std::path::Path;
+
+use nsa_corpus::Element;
+use nsa_harness::backend::by_name;
+use nsa_harness::defect::{Expected, defects};
+use nsa_harness::detect::{Fate, Job, Rejections, Rule, all_entries, baseline, digest, fates, jobs, plants};
+use rayon::prelude::*;
+
+/// The cases that cost least: three quarters of the corpus at a tenth of its cost.
+fn cheap(elements: &[Element]) -> Vec<Job> {
+    let mut jobs = jobs(&all_entries(), elements);
+    jobs.truncate(jobs.len() * 3 / 4);
+    jobs
+}
+
+#[test]
+fn every_defect_is_killed_and_nothing_correct_is_rejected() {
+    let inner = by_name("plain").unwrap();
+    let jobs = cheap(&[]);
+    jobs.par_iter().for_each(|job| {
+        baseline(job, &[Rule::Ours], inner.as_ref()).unwrap_or_else(|error| panic!("{error}"));
+    });
+    let alarms = Rejections::default();
+    let plants = plants("plain", inner.as_ref(), defects());
+    assert_eq!(plants.len(), defects().len());
+    plants.par_iter().zip(defects()).filter(|(_, defect)| defect.expect == Expected::Killed).for_each(
+        |(plant, defect)| {
+            let row = fates(plant, &jobs, &[Rule::Ours], &alarms).unwrap();
+            assert!(matches!(row.fates[&Rule::Ours], Fate::Killed(_)), "{} survives", defect.name);
+        },
+    );
+}
+
+#[test]
+fn the_rule_of_the_seed_misses_what_ours_sees() {
+    let inner = by_name("plain").unwrap();
+    let defect = defects().iter().find(|defect| defect.name == "exponential_off_by_1e_4").unwrap();
+    let jobs = jobs(&all_entries().into_iter().filter(|entry| entry.name == "seed/small").collect::<Vec<_>>(), &[]);
+    let plant = plants("plain", inner.as_ref(), std::slice::from_ref(defect)).pop().unwrap();
+    let row = fates(&plant, &jobs, &Rule::ALL, &Rejections::default()).unwrap();
+    assert!(matches!(row.fates[&Rule::Ours], Fate::Killed(_)));
+    assert_eq!(row.fates[&Rule::Seed], Fate::Survived);
+}
+
+#[test]
+fn the_page_is_of_this_catalogue_and_this_corpus() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("docs/detection.md");
+    let text = std::fs::read_to_string(page).unwrap();
+    let command = "run: nsa-diff detect --rule all --markdown docs/detection.md";
+    assert!(text.contains(&digest()), "docs/detection.md is old; {command}");
+    for defect in defects() {
+        assert!(text.contains(&defect.name.replace('_', " ")), "docs/detection.md lacks {}; {command}", defect.name);
+    }
+    assert!(!text.contains("| survived |\n| "), "a mistake survives by our rule");
+}

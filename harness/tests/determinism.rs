@@ -1,0 +1,228 @@
+//! Reruns are held to what a backend declares: any bit where it says bitwise, the order of additions and nothing more where it
+//! says bounded.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nsa_corpus::{Arithmetic, Case, Element, Field, Inputs, Outputs, Sizes, Values};
+use nsa_harness::backend::{Backend, BackendError, Determinism, Unsupported};
+use nsa_harness::run::{rerun, run_case};
+use nsa_harness::verdict::{Class, Failure};
+use nsa_reference::{oracle, tiled};
+
+/// The tiled candidate, with a change to its answer that depends on the number of the run.
+struct Wavering<F> {
+    declared: fn(Field) -> Determinism,
+    change: F,
+    runs: AtomicUsize,
+}
+
+impl<F: Fn(usize, &Inputs, &mut Outputs) + Send + Sync> Wavering<F> {
+    fn new(declared: fn(Field) -> Determinism, change: F) -> Self {
+        Wavering { declared, change, runs: AtomicUsize::new(0) }
+    }
+}
+
+impl<F: Fn(usize, &Inputs, &mut Outputs) + Send + Sync> Backend for Wavering<F> {
+    fn name(&self) -> &str {
+        "wavering"
+    }
+
+    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
+        tiled::arithmetic(inputs.element())
+    }
+
+    fn determinism(&self, field: Field) -> Determinism {
+        (self.declared)(field)
+    }
+
+    fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+        let mut outputs = tiled::attend(inputs);
+        (self.change)(self.runs.fetch_add(1, Ordering::SeqCst), inputs, &mut outputs);
+        Ok(outputs)
+    }
+}
+
+fn case() -> Case {
+    let sizes = Sizes {
+        batch: 1,
+        q_heads: 4,
+        kv_heads: 2,
+        seq_len: 48,
+        dim: 8,
+        value_dim: 8,
+        block_size: 8,
+        num_sel: 2,
+        sel_heads: 2,
+    };
+    Case { d_lse: Some(Values::normal()), ..Case::ordinary(sizes, 77) }
+}
+
+fn bitwise(_: Field) -> Determinism {
+    Determinism::Bitwise
+}
+
+fn gradients_bounded(field: Field) -> Determinism {
+    if field.is_gradient() { Determinism::Bounded } else { Determinism::Bitwise }
+}
+
+fn all_bounded(_: Field) -> Determinism {
+    Determinism::Bounded
+}
+
+/// Runs the case once, holds it to its budgets, and reruns it.
+fn reruns(backend: &dyn Backend, element: Element, times: usize) -> Option<Failure> {
+    let report = run_case(&case(), element, backend).unwrap();
+    assert!(report.verdict.failure().is_none(), "{}", report.verdict);
+    rerun(&case(), element, backend, report.outputs.as_ref().unwrap(), times).unwrap()
+}
+
+fn assert_race(failure: Option<Failure>, field: Field) {
+    let failure = failure.expect("a race is noticed");
+    assert_eq!((failure.class, failure.field), (Class::Nondeterministic, Some(field)), "{}", failure.message);
+    assert!(failure.message.contains("a race: "), "{}", failure.message);
+}
+
+#[test]
+fn one_other_bit_breaks_a_bitwise_contract() {
+    let one_bit = |run: usize, _: &Inputs, outputs: &mut Outputs| {
+        let value = &mut outputs.get_mut(Field::Dk).unwrap()[[0, 1, 20, 3]];
+        *value = f64::from(f32::from_bits((*value as f32).to_bits() + u32::from(run == 2)));
+    };
+    let failure = reruns(&Wavering::new(bitwise, one_bit), Element::F32, 3).unwrap();
+    assert_eq!((failure.class, failure.field), (Class::Nondeterministic, Some(Field::Dk)));
+    for words in ["rerun 2 of 3", "dk is declared bitwise", "1 of 768", "batch 0, kv_head 1, key 20, feature 3"] {
+        assert!(failure.message.contains(words), "{words}: {}", failure.message);
+    }
+    assert_eq!(reruns(&Wavering::new(gradients_bounded, one_bit), Element::F32, 3), None, "one bit is order");
+    assert_eq!(reruns(&Wavering::new(bitwise, |_, _, _| ()), Element::F32, 2), None);
+}
+
+/// `dk` and `dv` as a kernel with atomics adds them: rounded terms, added in f32 in an order that differs from run to run. In run
+/// `lost` the largest term of key 3 is lost.
+fn any_order(run: usize, lost: Option<usize>, inputs: &Inputs, outputs: &mut Outputs) {
+    let (shape, element) = (*inputs.shape(), inputs.element());
+    let cast = |value: f64| if element == Element::F32 { value as f32 } else { element.round(value) as f32 };
+    let scale = shape.scale() as f32;
+    let (d_out, d_lse) = (inputs.cotangents().d_out.as_ref().unwrap(), inputs.cotangents().d_lse.as_ref().unwrap());
+    for h in 0..shape.kv_heads() {
+        for key in 0..shape.seq_len() {
+            // Each term: P, dS, and the row it comes from.
+            let mut terms: Vec<(f32, f32, [usize; 2])> = Vec::new();
+            for (head, i) in (0..shape.groups()).flat_map(|g| (0..shape.seq_len()).map(move |i| (h * 2 + g, i))) {
+                let diagonal = key / 8 == i / 8 && key <= i;
+                let slots = (0..2)
+                    .filter(|&s| inputs.mask()[[0, h, i, s]] && inputs.indices()[[0, h, i, s]] as usize == key / 8);
+                for _ in 0..slots.count() + usize::from(diagonal) {
+                    let dot = |a: &ndarray::Array4<f64>, b: &ndarray::Array4<f64>| -> f64 {
+                        (0..8).map(|d| a[[0, head, i, d]] * b[[0, h, key, d]]).sum()
+                    };
+                    let at = [0, head, i];
+                    let weight =
+                        (dot(inputs.q(), inputs.k()) * shape.scale() - outputs.get(Field::Lse).unwrap()[at]).exp();
+                    let out = outputs.get(Field::Out).unwrap();
+                    let delta: f64 = (0..8).map(|d| out[[0, head, i, d]] * d_out[[0, head, i, d]]).sum();
+                    let gradient = weight * (dot(d_out, inputs.v()) - delta + d_lse[at]);
+                    terms.push((cast(weight), cast(gradient), [head, i]));
+                }
+            }
+            if lost == Some(run) && key == 3 {
+                let largest = (0..terms.len()).max_by(|a, b| terms[*a].0.total_cmp(&terms[*b].0)).unwrap();
+                terms.swap_remove(largest);
+            }
+            let mut random = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(run as u64 + 1);
+            terms.sort_by_cached_key(|_| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random >> 16
+            });
+            for d in 0..8 {
+                let (mut dk, mut dv) = (0.0f32, 0.0f32);
+                for (weight, gradient, [head, i]) in &terms {
+                    dv += weight * d_out[[0, *head, *i, d]] as f32;
+                    dk += gradient * inputs.q()[[0, *head, *i, d]] as f32;
+                }
+                outputs.get_mut(Field::Dk).unwrap()[[0, h, key, d]] = element.round(f64::from(dk * scale));
+                outputs.get_mut(Field::Dv).unwrap()[[0, h, key, d]] = element.round(f64::from(dv));
+            }
+        }
+    }
+}
+
+#[test]
+fn additions_in_any_order_hold_a_bounded_contract_and_a_lost_one_is_a_race() {
+    for element in [Element::F32, Element::F16, Element::Bf16] {
+        let right = Wavering::new(gradients_bounded, |run, inputs, outputs| any_order(run, None, inputs, outputs));
+        assert_eq!(reruns(&right, element, 20), None, "{element}");
+        let again = Wavering::new(bitwise, |run, inputs, outputs| any_order(run, None, inputs, outputs));
+        if element == Element::F32 {
+            assert!(reruns(&again, element, 5).is_some(), "the order does change bits");
+        }
+        let losing = Wavering::new(gradients_bounded, |run, inputs, outputs| any_order(run, Some(4), inputs, outputs));
+        let failure = reruns(&losing, element, 6);
+        assert!(failure.as_ref().is_some_and(|failure| failure.message.contains("rerun 4 of 6")), "{failure:?}");
+        assert_race(failure, Field::Dk);
+    }
+}
+
+/// A change of `parts` of the order-only budget, at one element of `field`, in runs after the first.
+fn shifted(field: Field, parts: f64) -> impl Fn(usize, &Inputs, &mut Outputs) + Send + Sync {
+    move |run, inputs, outputs| {
+        let order = oracle::order_bounds(inputs, outputs, &tiled::arithmetic(inputs.element()));
+        let index = match field {
+            Field::Lse => vec![0, 2, 30],
+            _ => vec![0, 1, 30, 5],
+        };
+        let unit = Element::F32.unit_roundoff();
+        let value = &mut outputs.get_mut(field).unwrap()[index.as_slice()];
+        if run > 0 {
+            *value += parts * (2.0 * order.get(field).unwrap()[index.as_slice()] + 2.0 * unit * value.abs());
+        }
+    }
+}
+
+#[test]
+fn the_spread_may_take_the_order_only_budget_and_no_more() {
+    for field in [Field::Out, Field::Lse, Field::Dq, Field::Dk, Field::Dv] {
+        assert_eq!(reruns(&Wavering::new(all_bounded, shifted(field, 0.98)), Element::F32, 2), None, "{field}");
+        assert_race(reruns(&Wavering::new(all_bounded, shifted(field, 1.02)), Element::F32, 2), field);
+    }
+}
+
+#[test]
+fn order_alone_explains_less_than_the_whole_budget() {
+    let inputs = case().materialize(Element::F32).unwrap();
+    let arithmetic = tiled::arithmetic(Element::F32);
+    let forward = oracle::forward(&inputs, Some(&arithmetic));
+    let backward = oracle::backward(&inputs, &forward.outputs, Some(&arithmetic));
+    let order = oracle::order_bounds(&inputs, &forward.outputs, &arithmetic);
+    for bounds in [forward.bounds.unwrap(), backward.bounds.unwrap()] {
+        for (field, whole) in bounds.rigorous.iter() {
+            let part = order.get(field).unwrap();
+            assert!(whole.iter().zip(part).all(|(whole, part)| part < whole && *part > 0.0), "{field}");
+        }
+    }
+}
+
+#[test]
+fn where_the_forward_wavers_the_gradients_are_judged_anew() {
+    let wrong = |run: usize, inputs: &Inputs, outputs: &mut Outputs| {
+        shifted(Field::Out, 0.5)(run, inputs, outputs);
+        if run == 1 {
+            outputs.get_mut(Field::Dv).unwrap()[[0, 0, 9, 1]] += 0.01;
+        }
+    };
+    assert_race(reruns(&Wavering::new(all_bounded, wrong), Element::F32, 2), Field::Dv);
+}
+
+#[test]
+fn nan_in_a_rerun_is_a_race() {
+    let nan = |run: usize, _: &Inputs, outputs: &mut Outputs| {
+        if run == 1 {
+            outputs.get_mut(Field::Dq).unwrap()[[0, 0, 9, 1]] = f64::NAN;
+        }
+    };
+    assert_race(reruns(&Wavering::new(all_bounded, nan), Element::Bf16, 1), Field::Dq);
+}

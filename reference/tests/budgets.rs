@@ -1,0 +1,246 @@
+//! The oracle's budgets against a second program of the same formulas (docs/numerics.md), and against numbers worked out by
+//! hand.
+
+mod common;
+
+use common::Draw;
+use common::budgets::{Budgets, Tier};
+use ndarray::Array4;
+use nsa_corpus::{Arithmetic, Cotangents, Delta, Dot, Element, Field, InputParts, Inputs, Outputs};
+use nsa_reference::oracle::{self, Answer};
+
+/// Some of all of the kinds below.
+const PROBLEMS: u64 = 600;
+
+/// Every option, and numbers of every size: products below the smallest normal value, weights that underflow, keys and
+/// values of zero.
+fn problem(draw: &mut Draw) -> Inputs {
+    let (batch, kv_heads, groups) = (1 + draw.below(2), 1 + draw.below(2), draw.one_of(&[1, 2, 3, 5]));
+    let q_heads = kv_heads * groups;
+    let block_size = draw.one_of(&[1, 2, 3, 4, 9]);
+    let seq_len = 1 + draw.below(2 * block_size + 4);
+    let (dim, value_dim) = (draw.one_of(&[1, 2, 5, 9]), draw.one_of(&[1, 3, 4, 9, 17]));
+    let sel_heads = draw.one_of(&[kv_heads, q_heads]);
+    let slots = (batch, sel_heads, seq_len, draw.below(4));
+    let rows = (batch, q_heads, seq_len, value_dim);
+    let sliding_window = draw.chance(50).then(|| draw.below(seq_len + 2));
+    Inputs::new(InputParts {
+        block_size,
+        include_block_causal: draw.chance(70),
+        sliding_window,
+        element: Element::F64,
+        q: sizes(draw, (batch, q_heads, seq_len, dim)),
+        k: sizes(draw, (batch, kv_heads, seq_len, dim)),
+        v: sizes(draw, (batch, kv_heads, seq_len, value_dim)),
+        indices: Array4::from_shape_simple_fn(slots, || draw.below(seq_len.div_ceil(block_size)) as i64),
+        mask: Array4::from_shape_simple_fn(slots, || draw.chance(60)),
+        sel_scale: draw.chance(70).then(|| sizes(draw, slots)),
+        cotangents: Cotangents {
+            d_out: draw.chance(80).then(|| sizes(draw, rows)),
+            d_lse: draw.chance(50).then(|| draw.tensor((batch, q_heads, seq_len), 1.0)),
+            d_sliding: (sliding_window.is_some() && draw.chance(70)).then(|| sizes(draw, rows)),
+        },
+    })
+    .expect("the sizes agree")
+}
+
+/// A tensor of one order of magnitude, of which some elements are 0.
+fn sizes(draw: &mut Draw, dim: (usize, usize, usize, usize)) -> Array4<f64> {
+    let size = draw.one_of(&[1.0, 1.0, 1.0, 12.0, 1e-25]);
+    let zeros = draw.one_of(&[0, 20, 90]);
+    let mut tensor = draw.tensor(dim, size);
+    tensor.iter_mut().filter(|_| draw.chance(zeros)).for_each(|value| *value = 0.0);
+    tensor
+}
+
+/// Any arithmetic that can be declared, sensible or not.
+fn arithmetic(draw: &mut Draw) -> Arithmetic {
+    let unit = draw.one_of(&[2f64.powi(-53), 2f64.powi(-24), 2f64.powi(-24), 2f64.powi(-11), 2f64.powi(-4)]);
+    let dots = [
+        Dot::Fma { unit },
+        Dot::Fma { unit },
+        Dot::Blocks { block: 16, extra_bits: 0 },
+        Dot::Blocks { block: 4, extra_bits: 2 },
+        Dot::Tf32 { extra_bits: 1 },
+    ];
+    Arithmetic {
+        unit,
+        exponential: draw.one_of(&[0.0, 2f64.powi(-22), 2f64.powi(-6)]),
+        scores: draw.one_of(&dots),
+        products: draw.one_of(&dots),
+        probability: draw.one_of(&Element::ALL),
+        rescale_every: draw.one_of(&[None, Some(1), Some(3), Some(64)]),
+        // In f64, `sum P dP - delta` would be noise of the same size in both programs.
+        delta: if unit < 2f64.powi(-24) { Delta::Output } else { draw.one_of(&[Delta::Output, Delta::Probabilities]) },
+        output: draw.one_of(&Element::ALL),
+        lse: draw.one_of(&Element::ALL),
+        gradient: draw.one_of(&Element::ALL),
+        sel_scale_gradient: draw.one_of(&Element::ALL),
+    }
+}
+
+/// What an implementation might have saved: the oracle's answer with an error of a thousandth.
+fn saved(draw: &mut Draw, forward: &Outputs) -> Outputs {
+    let mut saved = forward.clone();
+    for field in [Field::Out, Field::Lse, Field::SlidingOut, Field::SlidingLse] {
+        let tensor = saved.get_mut(field).into_iter().flatten();
+        tensor.for_each(|value| *value *= 1.0 + 1e-3 * draw.normal());
+    }
+    saved
+}
+
+/// Both compute in f64, whose rounding scores of up to some 10^3 amplify to less than 1e-8 of a budget. What a forgotten
+/// term adds is far more in some problem.
+fn assert_same(found: &Outputs, expected: &Outputs, what: &str) {
+    let fields = |outputs: &Outputs| outputs.iter().map(|(field, _)| field).collect::<Vec<_>>();
+    assert_eq!(fields(found), fields(expected), "{what}");
+    for (field, expected) in expected.iter() {
+        let found = found.get(field).unwrap();
+        assert_eq!(found.shape(), expected.shape(), "{what}: {field}");
+        for (index, expected) in expected.indexed_iter() {
+            let found = found[&index];
+            let close = expected.is_finite() && (found - expected).abs() <= 1e-8 * expected.abs();
+            let same = found == *expected || close;
+            assert!(same, "{what}: {field}{index:?}: found {found:e}, expected {expected:e}");
+        }
+    }
+}
+
+/// The oracle's own error is far below the budget of any arithmetic from f32 on: `2^29` times for each rounding.
+fn assert_values(found: &Outputs, expected: &Outputs, budgets: &Outputs, what: &str) {
+    for (field, budgets) in budgets.iter() {
+        for (index, budget) in budgets.indexed_iter().filter(|(_, budget)| budget.is_finite()) {
+            let [found, expected] = [found, expected].map(|outputs| outputs.get(field).unwrap()[&index]);
+            let same = found == expected || (found - expected).abs() <= 1e-6 * budget;
+            assert!(same, "{what}: {field}{index:?}: {found:e} and {expected:e}");
+        }
+    }
+}
+
+/// Holds every budget of both tiers, what the order of additions can do, and the values themselves to the second program's.
+fn assert_budgets(inputs: &Inputs, saved: &Outputs, arithmetic: &Arithmetic, what: &str) {
+    let expected = [Tier::Rigorous, Tier::Likely, Tier::Order].map(|tier| {
+        let budgets = Budgets::new(inputs, arithmetic, tier);
+        let backward = if inputs.cotangents().any() { budgets.backward(saved) } else { Default::default() };
+        [budgets.forward(), backward]
+    });
+    let order = oracle::order_bounds(inputs, saved, arithmetic);
+    let answers = [oracle::forward(inputs, Some(arithmetic)), oracle::backward(inputs, saved, Some(arithmetic))];
+    for (part, Answer { outputs, bounds }) in answers.iter().enumerate() {
+        let what = |tier| format!("{what}, {tier:?}, {arithmetic:?}");
+        let [rigorous, likely, spread] = [0, 1, 2].map(|tier| &expected[tier][part][1]);
+        let bounds = bounds.as_ref().unwrap();
+        assert_same(&bounds.rigorous, rigorous, &what(Tier::Rigorous));
+        assert_same(&bounds.likely, &least(likely, rigorous), &what(Tier::Likely));
+        if arithmetic.unit >= 2f64.powi(-24) {
+            // In f64, what both programs add up here are differences as small as their own rounding.
+            assert_same(&of_part(&order, rigorous), spread, &what(Tier::Order));
+            assert_values(outputs, &expected[0][part][0], rigorous, &what(Tier::Rigorous));
+        }
+    }
+}
+
+/// The smaller of two budgets, element by element.
+fn least(likely: &Outputs, rigorous: &Outputs) -> Outputs {
+    let mut least = likely.clone();
+    for (field, rigorous) in rigorous.iter() {
+        least.get_mut(field).unwrap().zip_mut_with(rigorous, |least, rigorous| *least = least.min(*rigorous));
+    }
+    least
+}
+
+/// Of `outputs` the fields that `part` has.
+fn of_part(outputs: &Outputs, part: &Outputs) -> Outputs {
+    let mut found = Outputs::new();
+    part.iter().for_each(|(field, _)| found.set(field, outputs.get(field).unwrap().clone()));
+    found
+}
+
+/// Values of which some are spoiled.
+fn spoil<'a>(draw: &mut Draw, values: impl ExactSizeIterator<Item = &'a mut f64>, count: usize) {
+    let chosen: Vec<usize> = (0..count).map(|_| draw.below(values.len())).collect();
+    let spoiled = values.enumerate().filter(|(index, _)| chosen.contains(index));
+    spoiled.for_each(|(_, value)| *value = draw.one_of(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e200]));
+}
+
+#[test]
+fn every_budget_follows_from_the_documented_formulas() {
+    for seed in 0..PROBLEMS {
+        let mut draw = Draw::new(seed);
+        // Half of the problems have inputs and saved outputs that are not finite.
+        let spoiled = seed % 2 == 1;
+        let mut parts = problem(&mut draw).into_parts();
+        for tensor in [&mut parts.q, &mut parts.k, &mut parts.v].into_iter().filter(|_| spoiled) {
+            let count = draw.below(3);
+            spoil(&mut draw, tensor.iter_mut(), count);
+        }
+        let inputs = Inputs::new(parts).unwrap();
+        let mut saved = saved(&mut draw, &oracle::forward(&inputs, None).outputs);
+        for field in Field::ALL.into_iter().filter(|_| spoiled) {
+            let count = draw.below(2);
+            saved.get_mut(field).into_iter().for_each(|tensor| spoil(&mut draw, tensor.iter_mut(), count));
+        }
+        assert_budgets(&inputs, &saved, &arithmetic(&mut draw), &format!("problem {seed}"));
+    }
+}
+
+/// One head, two tokens in one block, `q = 2`, `k = 1`, `v = (1, 3)`, `d_out = 1`: token 0 has one term, token 1 two equal ones.
+fn two_terms(element: Element) -> Inputs {
+    let column = |values: [f64; 2]| Array4::from_shape_vec((1, 1, 2, 1), values.to_vec()).unwrap();
+    Inputs::new(InputParts {
+        block_size: 2,
+        include_block_causal: true,
+        sliding_window: None,
+        element,
+        q: column([2.0, 2.0]),
+        k: column([1.0, 1.0]),
+        v: column([1.0, 3.0]),
+        indices: Array4::zeros((1, 1, 2, 0)),
+        mask: Array4::from_elem((1, 1, 2, 0), false),
+        sel_scale: None,
+        cotangents: Cotangents { d_out: Some(column([1.0, 1.0])), ..Cotangents::default() },
+    })
+    .unwrap()
+}
+
+/// Budgets of tier B, flattened, in the order of fields.
+fn rigorous(inputs: &Inputs, arithmetic: &Arithmetic, field: Field) -> Vec<f64> {
+    let Answer { outputs, bounds } = oracle::forward(inputs, Some(arithmetic));
+    let answer = if field.is_gradient() { oracle::backward(inputs, &outputs, Some(arithmetic)).bounds } else { bounds };
+    answer.unwrap().rigorous.get(field).unwrap().iter().copied().collect()
+}
+
+#[test]
+fn the_budgets_of_two_equal_terms_in_f32_are_these_numbers() {
+    // To the first order in u = 2^-24, with e_x = 2^-22 = 4u; the second order is below 1e-4 of it.
+    let inputs = two_terms(Element::F32);
+    let ln_2 = 2f64.ln();
+    let assert_units = |field, at: usize, units: f64| {
+        let found = rigorous(&inputs, &Arithmetic::f32(), field)[at] * 2f64.powi(24);
+        assert!((found - units).abs() <= 1e-4 * units, "{field} {at}: {found} u, by hand {units} u");
+    };
+    // E = 2u + 8u; eps = S = E + 3u (2 + 2) + 2 e_x = 30u. Centred: 1/2 30u |1 - 2| + 1/2 30u |3 - 2| = 30u. Products: W = 2 and
+    // C_2 + N_b u = 3u. Carried: (5 + 3) u |2|. Stored: 2u.
+    assert_units(Field::Out, 1, 30.0 + 6.0 + 16.0 + 2.0);
+    // S, gamma_5, 4u (2 + ln 2 + 2 + ln 2), e_x ln 2, 2u, stored.
+    assert_units(Field::Lse, 1, 30.0 + 5.0 + 16.0 + 8.0 * ln_2 + 4.0 * ln_2 + 2.0 + 2.0 + ln_2);
+    // eps = 10u + 4u (ln 2 + 2 + 2 + ln 2) + 4u = (30 + 8 ln 2) u, D = 3u |2|, dP - delta = -1 and 1,
+    // F = 1/2 (A + 6 + 3 + 30 + 8 ln 2) u with A = 1 and 3; F' = F + u/2; then (C_2 + 5u) |dS| for each; dq itself is 0.
+    assert_units(Field::Dq, 1, 0.5 * (40.0 + 42.0 + 16.0 * ln_2) + 1.0 + 7.0);
+    // One row attends to key 1: (F' + (1 + 6) u / 2) |q|, and 1u to store dk = 1.
+    assert_units(Field::Dk, 1, 2.0 * (21.0 + 4.0 * ln_2 + 0.5 + 3.5) + 1.0);
+    // P eps + (C_1 + 2u) P, and u/2 to store dv = 1/2.
+    assert_units(Field::Dv, 1, 15.0 + 4.0 * ln_2 + 1.5 + 0.5);
+}
+
+#[test]
+fn the_budget_of_one_term_in_f16_is_two_casts_and_little_more() {
+    // C_1 = 36u + 1u; E = 72u + 8u, S = E + 12u + 8u = 100u. core = 2^-11 (1 + 2 S) + C_1 + u + 2^-25 + (4 + 3) u.
+    let u = 2f64.powi(-24);
+    let casts = 2f64.powi(-11);
+    let core = casts * (1.0 + 200.0 * u) + 37.0 * u + u + 0.5 * u + 7.0 * u;
+    let by_hand = core + casts * (1.0 + core) + casts * 2f64.powi(-14);
+    let found = rigorous(&two_terms(Element::F16), &Arithmetic::tensor_core(Element::F16), Field::Out)[0];
+    // What is left out is of the order of 100u times 45u.
+    assert!((found - by_hand).abs() <= 1e4 * u * u, "{found:e}, by hand {by_hand:e}");
+}
