@@ -110,7 +110,8 @@ impl Model {
     /// What a running log-sum-exp adds to the relative error of the sum of weights: each of the row's rescalings, and the
     /// last use of it, rounds a logarithm. `center = m`, `offset = ln l`.
     pub(super) fn logarithms(&self, rescalings: usize, center: f64, offset: f64) -> f64 {
-        if self.arithmetic.running_sum == RunningSum::Plain {
+        // A row without keys has no sum.
+        if self.arithmetic.running_sum == RunningSum::Plain || rescalings == 0 {
             return 0.0;
         }
         let sizes = (center + offset).abs() + center.abs() + 2.0 * offset.abs() + 4.0;
