@@ -2,7 +2,7 @@
 //!
 //! A known failure explains another case that fails with the same signature and has everything that the known one's minimal
 //! case needs. Another bug behind the same signature shows in cases that lack some of it. Two minimal cases are of one bug
-//! where one has all that the other needs.
+//! where one has all that the other needs, unless they look like two different mistakes of the catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -54,6 +54,8 @@ pub struct Known {
     pub signature: Signature,
     /// What every case that fails with it has.
     pub needs: BTreeSet<&'static str>,
+    /// The known mistake that its answer looks like, where one stands out.
+    pub mistake: Option<String>,
     /// Why it is no failure of this run; `None` where it is.
     pub waiver: Option<String>,
     /// Cases of this run that it explains.
@@ -63,7 +65,7 @@ pub struct Known {
 impl Known {
     /// A failure whose minimal case is `case`.
     pub fn new(file: PathBuf, element: Element, signature: Signature, case: &Case) -> Self {
-        Known { file, element, signature, needs: needs(case, element), waiver: None, cases: 0 }
+        Known { file, element, signature, needs: needs(case, element), mistake: None, waiver: None, cases: 0 }
     }
 
     /// Whether a case that fails with `signature` and has `needs` may well fail for this reason.
@@ -71,10 +73,11 @@ impl Known {
         self.element == element && self.signature == *signature && self.needs.is_subset(needs)
     }
 
-    /// Whether a minimal case that needs `needs` is of the same bug as far as can be told.
-    pub fn is(&self, element: Element, signature: &Signature, needs: &BTreeSet<&'static str>) -> bool {
-        let same = self.element == element && self.signature == *signature;
-        same && (self.needs.is_subset(needs) || needs.is_subset(&self.needs))
+    /// Whether another minimal case is of the same bug, as far as can be told.
+    pub fn is(&self, other: &Known) -> bool {
+        let same = self.element == other.element && self.signature == other.signature;
+        let mistakes = self.mistake.is_none() || other.mistake.is_none() || self.mistake == other.mistake;
+        same && mistakes && (self.needs.is_subset(&other.needs) || other.needs.is_subset(&self.needs))
     }
 
     /// Takes note of a case that minimised to this failure: what it lacks was not needed.

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::output::Json;
 use super::{Outcome, Refusal};
 use crate::backend::{Backend, by_name};
+use crate::localize::{Localization, localize_alone};
 use crate::report::Report;
 use crate::run::run_case;
-use crate::store::judge_again;
+use crate::store::{arithmetic, judge_again};
 use crate::verdict::Verdict;
 
 /// Arguments of `confirm`.
@@ -74,6 +75,8 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Backend>], output: &Json) -> Result
     if let Some((field, index, values)) = &worst {
         output.text(&format!("  {field} {index:?}: expected {} to {}, found {}\n", values[0], values[1], values[2]));
     }
+    let place = located(&bundle);
+    place.iter().flat_map(Localization::lines).for_each(|line| output.text(&format!("  {line}\n")));
     for Testimony { witness, element, report, value } in &testimonies {
         let value = value.map(|value| format!("; there {value}")).unwrap_or_default();
         output.text(&format!("  {witness} in {element}: {}{value}\n", report.verdict));
@@ -82,6 +85,7 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Backend>], output: &Json) -> Result
         "file": path,
         "confirmed": confirmed,
         "report": again,
+        "where": place,
         "worst": worst.map(|(field, index, values)| json!({
             "field": field, "index": index, "lowest": values[0], "highest": values[1], "found": values[2],
         })),
@@ -89,6 +93,11 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Backend>], output: &Json) -> Result
             "witness": each.witness, "element": each.element, "report": each.report, "value": each.value,
         })).collect::<Vec<_>>(),
     }))
+}
+
+/// Where the stored answer is wrong, and what that looks like.
+fn located(bundle: &Bundle) -> Option<Localization> {
+    localize_alone(&bundle.inputs, &arithmetic(bundle).ok()?, bundle.outputs.as_ref()?)
 }
 
 /// The worst element of the field at fault, with the ends of its interval as stored and the candidate's value.

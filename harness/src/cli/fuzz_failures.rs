@@ -14,6 +14,7 @@ use super::fuzz::Args;
 use super::output::interrupted;
 use crate::backend::Backend;
 use crate::known::{Known, needs, stored};
+use crate::localize::{Localization, localize_alone};
 use crate::minimize::{Effort, Minimized, Signature, minimize};
 use crate::report::Report;
 use crate::run::run_case;
@@ -140,41 +141,57 @@ impl<'a> Failures<'a> {
 
     /// Stores a minimal case, unless it is one that is known already.
     fn keep(&mut self, failing: &Failing, minimal: &Minimized) -> Result<(), Refusal> {
-        let (element, signature) = (failing.report.element, &failing.signature);
-        let needed = needs(&minimal.case, element);
-        if let Some(known) = self.known.iter_mut().find(|known| known.is(element, signature, &needed)) {
-            known.learn(&needed);
+        let element = failing.report.element;
+        let place = minimal.report.outputs.as_ref().and_then(|outputs| {
+            let inputs = minimal.case.materialize(element).ok()?;
+            localize_alone(&inputs, &self.backend.arithmetic(&inputs), outputs)
+        });
+        let mut found = Known::new(PathBuf::new(), element, failing.signature.clone(), &minimal.case);
+        found.mistake = place.as_ref().and_then(|place| Some(place.slug()?.to_owned()));
+        found.cases = 1;
+        if let Some(known) = self.known.iter_mut().find(|known| known.is(&found)) {
+            known.learn(&found.needs);
             known.learn(&failing.needs);
             known.cases += 1;
             return Ok(());
         }
-        let candidate: String =
-            self.args.candidate.name().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        let name = format!("{candidate}-{element}-{}-{}", signature.slug(), minimal.case.id());
-        let (seed, index, calls) = (self.args.seed, failing.index, minimal.calls);
-        let why = format!("found by fuzz --seed {seed} as case {index}, minimised in {calls} runs");
-        let file = store(&self.args.bugs, &name, &why, &minimal.case, &minimal.report, self.backend)?;
-        let note = if minimal.unfinished { " (the budget for minimising ran out)" } else { "" };
-        let mut known = Known::new(file, element, signature.clone(), &minimal.case);
-        known.learn(&failing.needs);
-        known.cases = 1;
-        let path = known.file.display();
-        let needs = known.needs.iter().copied().collect::<Vec<_>>().join(", ");
-        self.args.json.text(&format!(
-            "\ncase {index}, {element}: {}\n  minimised in {calls} runs{note}; needs: {needs}\n  stored: {path}\n  again: nsa-diff replay {path}\n",
-            minimal.report.verdict,
-        ));
+        found.learn(&failing.needs);
+        found.file = self.write(failing, minimal)?;
+        let lines = place.as_ref().map(Localization::lines).unwrap_or_default();
+        self.say(&found, failing, minimal, &lines);
         self.found.push(json!({
-            "case": index,
+            "case": failing.index,
             "element": element,
-            "file": known.file,
-            "calls": calls,
+            "file": found.file,
+            "calls": minimal.calls,
             "unfinished": minimal.unfinished,
-            "signature": signature,
+            "signature": failing.signature,
+            "where": place,
             "report": minimal.report,
         }));
-        self.known.push(known);
+        self.known.push(found);
         Ok(())
+    }
+
+    fn write(&self, failing: &Failing, minimal: &Minimized) -> Result<PathBuf, Refusal> {
+        let candidate: String =
+            self.args.candidate.name().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let (element, signature) = (failing.report.element, failing.signature.slug());
+        let name = format!("{candidate}-{element}-{signature}-{}", minimal.case.id());
+        let (seed, index, calls) = (self.args.seed, failing.index, minimal.calls);
+        let why = format!("found by fuzz --seed {seed} as case {index}, minimised in {calls} runs");
+        Ok(store(&self.args.bugs, &name, &why, &minimal.case, &minimal.report, self.backend)?)
+    }
+
+    fn say(&self, found: &Known, failing: &Failing, minimal: &Minimized, lines: &[String]) {
+        let note = if minimal.unfinished { " (the budget for minimising ran out)" } else { "" };
+        let needs = found.needs.iter().copied().collect::<Vec<_>>().join(", ");
+        let mut text = format!("\ncase {}, {}: {}\n", failing.index, failing.report.element, minimal.report.verdict);
+        lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+        let path = found.file.display();
+        text.push_str(&format!("  minimised in {} runs{note}; needs: {needs}\n", minimal.calls));
+        text.push_str(&format!("  stored: {path}\n  again: nsa-diff replay {path}\n"));
+        self.args.json.text(&text);
     }
 
     /// What is said at the end: how many cases each known failure explains, and what was left.
