@@ -140,7 +140,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Failed) => ExitCode::from(1),
         Ok(Outcome::Interrupted) => ExitCode::from(130),
         Err(refusal) => {
-            eprintln!("nsa-diff: error: {refusal}");
+            eprintln!("nsa-diff: error: {}", output::printable(&refusal.to_string()));
             ExitCode::from(2)
         }
     }
