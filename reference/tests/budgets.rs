@@ -6,7 +6,7 @@ mod common;
 use common::Draw;
 use common::budgets::{Budgets, Tier};
 use ndarray::Array4;
-use nsa_corpus::{Arithmetic, Cotangents, Delta, Dot, Element, Field, InputParts, Inputs, Outputs};
+use nsa_corpus::{Arithmetic, Cotangents, Delta, Dot, Element, Field, InputParts, Inputs, Outputs, RunningSum};
 use nsa_reference::oracle::{self, Answer};
 
 /// Some of all of the kinds below.
@@ -73,6 +73,8 @@ fn arithmetic(draw: &mut Draw) -> Arithmetic {
         products: draw.one_of(&dots),
         probability: draw.one_of(&Element::ALL),
         rescale_every: draw.one_of(&[None, Some(1), Some(3), Some(64)]),
+        running_sum: draw.one_of(&[RunningSum::Plain, RunningSum::Plain, RunningSum::Logarithm]),
+        value_gradient_products: draw.one_of(&[None, None, Some(Element::F16), Some(Element::Bf16)]),
         delta: if double { Delta::Output } else { draw.one_of(&[Delta::Output, Delta::Probabilities]) },
         output: draw.one_of(&Element::ALL),
         lse: draw.one_of(&Element::ALL),

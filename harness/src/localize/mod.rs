@@ -81,6 +81,17 @@ fn name(found: &mut Localization, inputs: &Inputs, likely: Vec<Likely>) {
     found.likely = likely;
 }
 
+/// As [`localize`], of one answer alone; `None` too where it lacks a field, which says enough.
+pub fn localize_alone(inputs: &Inputs, arithmetic: &Arithmetic, outputs: &Outputs) -> Option<Localization> {
+    let whole = |field: Field| {
+        let shape = field.shape(inputs.shape());
+        outputs.get(field).is_some_and(|found| found.shape() == shape.as_slice())
+    };
+    let whole = Field::ALL.into_iter().filter(|field| field.asked_by(inputs)).all(whole);
+    let evidence = || Evidence { inputs: inputs.clone(), arithmetic: arithmetic.clone(), outputs: outputs.clone() };
+    if whole { localize(&evidence(), &[]) } else { None }
+}
+
 /// The terms that `defect` touches in the row of `field` that `place` lies in; none where `place` is a key's.
 pub fn terms(inputs: &Inputs, defect: &Defect, field: Field, place: &[usize]) -> Vec<Term> {
     let shape = inputs.shape();
