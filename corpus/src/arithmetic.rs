@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Element, Field};
+use crate::{Element, Error, Field};
 
 /// How an implementation accumulates a dot product.
 ///
@@ -58,8 +58,19 @@ pub enum Delta {
     Probabilities,
 }
 
+/// How a forward keeps the sum of its weights while it goes over the keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunningSum {
+    /// As it is, relative to the running maximum.
+    #[default]
+    Plain,
+    /// As its logarithm, a running log-sum-exp: each rescaling rounds it relative to the size of the logarithm.
+    Logarithm,
+}
+
 /// `K u / (1 - K u)`: the relative error that `K` roundings of unit `u` add up to. Infinite from `K u = 1` on.
-pub(crate) fn gamma(count: f64, unit: f64) -> f64 {
+pub fn gamma(count: f64, unit: f64) -> f64 {
     let product = count * unit;
     if product < 1.0 { product / (1.0 - product) } else { f64::INFINITY }
 }
@@ -80,8 +91,15 @@ pub struct Arithmetic {
     pub probability: Element,
     /// Keys between two rescalings of the running sum at least; `None`: a whole block.
     pub rescale_every: Option<usize>,
+    /// How the sum of the weights is kept meanwhile.
+    #[serde(default)]
+    pub running_sum: RunningSum,
     /// Where the backward takes `delta_i`, the mean of dP under P, from.
     pub delta: Delta,
+    /// The format in which `dv` multiplies P by `d_out` and adds the query heads of a group, before sums in `unit` take over;
+    /// `None`: as the other products.
+    #[serde(default)]
+    pub value_gradient_products: Option<Element>,
     /// The format that `out` and `sliding_out` are stored in.
     pub output: Element,
     /// The format that `lse` and `sliding_lse` are stored in.
@@ -112,7 +130,9 @@ impl Arithmetic {
             products: Dot::Fma { unit },
             probability: element,
             rescale_every: None,
+            running_sum: RunningSum::Plain,
             delta: Delta::Output,
+            value_gradient_products: None,
             output: element,
             lse: element,
             gradient: element,
@@ -132,6 +152,29 @@ impl Arithmetic {
             gradient: element,
             ..Self::f32()
         }
+    }
+
+    /// Whether these can be the errors of an arithmetic: what a file or another program declares is not believed before.
+    ///
+    /// # Errors
+    /// The part that cannot.
+    pub fn check(&self) -> Result<(), Error> {
+        for (name, error) in [("unit", self.unit), ("exponential", self.exponential)] {
+            if !(0.0..1.0).contains(&error) {
+                return Err(Error::invalid(format!("arithmetic: {name} {error} is not within 0 and 1")));
+            }
+        }
+        for (name, dot) in [("scores", self.scores), ("products", self.products)] {
+            let possible = match dot {
+                Dot::Fma { unit } => (0.0..1.0).contains(&unit),
+                Dot::Blocks { block, extra_bits } => block > 0 && (-64..=64).contains(&extra_bits),
+                Dot::Tf32 { extra_bits } => (-64..=64).contains(&extra_bits),
+            };
+            if !possible {
+                return Err(Error::invalid(format!("arithmetic: {name} {dot:?} is none")));
+            }
+        }
+        Ok(())
     }
 
     /// The format that `field` is stored in.
@@ -167,6 +210,37 @@ mod tests {
         assert_eq!(Dot::Blocks { block: 16, extra_bits: 2 }.constant(64), 42.0 * u);
         assert!(Dot::Fma { unit: u }.constant(64) > 64.0 * u);
         assert_eq!(Dot::Fma { unit: 2f64.powi(-11) }.constant(4096), f64::INFINITY);
+    }
+
+    #[test]
+    fn what_is_declared_covers_tiles_that_spans_fill_in_part() {
+        let u = 2f64.powi(-24);
+        let declared = Dot::Blocks { block: 16, extra_bits: 0 };
+        // A step over k products that are not zero, as measured: (k + 1) / 2 + 2 units.
+        let step = |products: usize| ((products + 1) as f64 / 2.0 + 2.0) * u;
+        for length in 1..=256 {
+            for spans in 1..=64 {
+                let whole = (length / 16) as f64 * step(16);
+                let rest = if length % 16 > 0 { step(length % 16) } else { 0.0 };
+                let rescalings = spans as f64 * u;
+                let measured = spans as f64 * (whole + rest);
+                assert!(measured <= declared.constant(length * spans) + rescalings, "{spans} spans of {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_arithmetic_is_refused() {
+        let refused = |change: fn(&mut Arithmetic)| {
+            let mut arithmetic = Arithmetic::f32();
+            change(&mut arithmetic);
+            arithmetic.check().unwrap_err().to_string()
+        };
+        assert!(Arithmetic::tensor_core(Element::F16).check().is_ok());
+        assert!(refused(|a| a.unit = f64::NAN).contains("unit NaN"));
+        assert!(refused(|a| a.exponential = 1.0).contains("exponential 1"));
+        assert!(refused(|a| a.scores = Dot::Blocks { block: 0, extra_bits: 0 }).contains("block: 0"));
+        assert!(refused(|a| a.products = Dot::Tf32 { extra_bits: i32::MIN }).contains("extra_bits"));
     }
 
     #[test]

@@ -8,13 +8,16 @@ use crate::{Case, Element, Entry, Error, Field, Inputs, Outputs, TensorFile, Ten
 
 /// The prefix of the candidate's tensors.
 const CANDIDATE: &str = "candidate.";
+/// The prefixes of the ends of what was expected.
+const ENDS: [&str; 2] = ["lowest.", "highest."];
 /// The prefix of notes among the header's metadata.
 const NOTE: &str = "note.";
 
 /// A stored failure.
 ///
 /// In the file: metadata `entry` (the entry's TOML, whose tensors are those of the file), `element`, and `note.…`; tensors
-/// `q`, `k`, `v`, `indices`, `mask`, … in the element's own format, and `candidate.out`, … as F64.
+/// `q`, `k`, `v`, `indices`, `mask`, … in the element's own format, `candidate.out`, … as F64, and of the fields that failed
+/// `lowest.out` and `highest.out`, … as F64.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bundle {
     /// The entry. Once stored and read, its case holds the tensors themselves.
@@ -25,6 +28,8 @@ pub struct Bundle {
     pub inputs: Inputs,
     /// What the candidate answered.
     pub outputs: Option<Outputs>,
+    /// Of the fields that failed, the least and the greatest value that each element could have had.
+    pub intervals: [Outputs; 2],
     /// Anything else: the environment, the report, each as text.
     pub notes: BTreeMap<String, String>,
 }
@@ -39,7 +44,8 @@ impl Bundle {
         let inputs = entry.case.materialize(element)?;
         entry.case = Case::from_inputs(&inputs);
         entry.elements = vec![element];
-        Ok(Bundle { entry, element, inputs, outputs, notes: BTreeMap::new() })
+        let intervals = [Outputs::new(), Outputs::new()];
+        Ok(Bundle { entry, element, inputs, outputs, intervals, notes: BTreeMap::new() })
     }
 
     /// Reads a file that [`Bundle::write`] wrote.
@@ -73,17 +79,12 @@ impl Bundle {
             Error::invalid(format!("metadata `entry` holds {} entries, expected 1", entries.len()))
         })?;
         let inputs = entry.case.materialize(element)?;
-        let mut outputs = Outputs::new();
-        for field in Field::ALL {
-            let name = format!("{CANDIDATE}{field}");
-            if file.has(&name) {
-                outputs.set(field, file.get_f64(&name)?);
-            }
-        }
+        let outputs = fields(file, CANDIDATE)?;
         let outputs = (outputs != Outputs::new()).then_some(outputs);
+        let intervals = [fields(file, ENDS[0])?, fields(file, ENDS[1])?];
         let note = |(key, value): (&str, &str)| Some((key.strip_prefix(NOTE)?.to_owned(), value.to_owned()));
         let notes = file.metadata_all().filter_map(note).collect();
-        Ok(Bundle { entry, element, inputs, outputs, notes })
+        Ok(Bundle { entry, element, inputs, outputs, intervals, notes })
     }
 
     /// The file's bytes; the same bundle gives the same bytes.
@@ -95,8 +96,11 @@ impl Bundle {
             file.metadata(&format!("{NOTE}{key}"), value);
         }
         golden::store_inputs(&mut file, &self.inputs);
-        for (field, tensor) in self.outputs.iter().flat_map(Outputs::iter) {
-            file.float(&format!("{CANDIDATE}{field}"), Element::F64, tensor);
+        let ends = ENDS.into_iter().zip(&self.intervals);
+        for (prefix, outputs) in self.outputs.iter().map(|outputs| (CANDIDATE, outputs)).chain(ends) {
+            for (field, tensor) in outputs.iter() {
+                file.float(&format!("{prefix}{field}"), Element::F64, tensor);
+            }
         }
         file.to_bytes()
     }
@@ -108,4 +112,16 @@ impl Bundle {
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         crate::tensors_write::write_atomically(path.as_ref(), &self.to_bytes())
     }
+}
+
+/// The tensors of a file whose names begin with `prefix` and end with a field's.
+fn fields(file: &TensorFile, prefix: &str) -> Result<Outputs, Error> {
+    let mut outputs = Outputs::new();
+    for field in Field::ALL {
+        let name = format!("{prefix}{field}");
+        if file.has(&name) {
+            outputs.set(field, file.get_f64(&name)?);
+        }
+    }
+    Ok(outputs)
 }

@@ -19,6 +19,7 @@ pub(crate) const CASES: &[(&str, &[u8])] = files![
     "cases/probes.toml",
     "cases/non_finite.toml",
     "cases/field.toml",
+    "cases/kernels.toml",
     "cases/activations.toml",
 ];
 

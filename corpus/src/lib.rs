@@ -36,7 +36,7 @@ mod tensors;
 mod tensors_write;
 mod values;
 
-pub use arithmetic::{Arithmetic, Delta, Dot};
+pub use arithmetic::{Arithmetic, Delta, Dot, RunningSum, gamma};
 pub use bundle::Bundle;
 pub use case::Case;
 pub use element::Element;

@@ -8,7 +8,7 @@ use ndarray::{ArrayD, Dimension};
 use crate::{Case, Override, Selection, Tensor, Values};
 
 /// Tensors of more elements than this are not taken apart: their sizes have to shrink first.
-const ELEMENTS_MAX: usize = 256;
+const ELEMENTS_MAX: usize = 2048;
 
 /// Cases with one distribution replaced by a plainer one.
 pub(crate) fn distributions(case: &Case) -> Vec<Case> {

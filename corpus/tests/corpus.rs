@@ -58,7 +58,7 @@ fn names_and_cases_are_unique_and_every_entry_has_a_reason() {
 fn almost_every_case_is_small() {
     let large = |case: &Case| case.sizes.seq_len > 100 || case.sizes.dim > 32;
     let count = entries().iter().filter(|entry| large(&entry.case)).count();
-    assert!(count <= 20, "{count}");
+    assert!(8 * count <= entries().len(), "{count} of {}", entries().len());
 }
 
 #[test]

@@ -22,9 +22,13 @@ ARITHMETIC = {
     "output": "f16",
     # dq, dk, dv and dsel_scale are added up in f32 by atomics.
     "gradient": "f32",
-    # Selected blocks are taken 16 keys at a time.
+    # Selected blocks are taken 16 keys at a time, and of the running sum the logarithm is kept.
     "rescale_every": 16,
+    "running_sum": "logarithm",
 }
+if not USE_DOT:
+    # dv of a selected block: P d_out multiplied, and added over the heads of a group, in fp16.
+    ARITHMETIC["value_gradient_products"] = "f16"
 
 
 @guest(

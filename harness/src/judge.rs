@@ -24,6 +24,21 @@ pub(crate) fn expected(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs
     [forward, backward]
 }
 
+/// The least and the greatest value that each element of `fields` may have, for an implementation of `arithmetic` that
+/// answered `found`.
+pub fn intervals(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs, fields: &[Field]) -> [Outputs; 2] {
+    let mut ends = [Outputs::new(), Outputs::new()];
+    for answer in &expected(inputs, arithmetic, found) {
+        let budgets = &answer.bounds.as_ref().expect("asked for with an arithmetic").rigorous;
+        for (field, values) in answer.outputs.iter().filter(|(field, _)| fields.contains(field)) {
+            let budget = budgets.get(field).expect("every output has its bounds");
+            ends[0].set(field, values - budget);
+            ends[1].set(field, values + budget);
+        }
+    }
+    ends
+}
+
 fn compare_fields(answer: &Answer, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
     let bounds = answer.bounds.as_ref().expect("asked for with an arithmetic");
     let compare_field = |(field, values): (Field, &ArrayD<f64>)| {

@@ -14,6 +14,7 @@ pub mod determinism;
 pub mod environment;
 pub mod excerpt;
 pub mod judge;
+pub mod known;
 pub mod large;
 pub mod localize;
 pub mod minimize;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nsa_corpus::{Case, Element, Field};
+use serde::Serialize;
 
 use crate::backend::Backend;
 use crate::report::Report;
@@ -16,34 +17,54 @@ pub struct Effort {
     pub calls: usize,
     /// Time at most.
     pub time: Duration,
+    /// Asked before each case: whether to end now, as Ctrl-C wants.
+    pub stop: fn() -> bool,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Effort { calls: 2000, time: Duration::from_secs(20) }
+        Effort { calls: 2000, time: Duration::from_secs(20), stop: || false }
     }
 }
 
-/// What makes two failures the same: the class and the field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What stays the same while a case shrinks: the class, the field, and the kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Signature {
     /// The class.
     pub class: Class,
     /// The field at fault.
     pub field: Option<Field>,
+    /// In words, what tells failures of one class and field apart: of one without a field, what the implementation called it.
+    pub kind: String,
 }
 
 impl Signature {
     /// The signature of a failure.
     pub fn of(failure: &Failure) -> Self {
-        Signature { class: failure.class, field: failure.field }
+        let kind = if failure.field.is_none() { kind(&failure.message) } else { String::new() };
+        Signature { class: failure.class, field: failure.field, kind }
     }
 
-    /// `over_budget-dq` and the like, for file names.
+    /// `over_budget-dq`, `compile-CompilationError` and the like, for file names.
     pub fn slug(&self) -> String {
-        let class = self.class.to_string().replace([' ', '-'], "_");
-        self.field.map_or_else(|| class.clone(), |field| format!("{class}-{field}"))
+        let class = self.class.to_string();
+        let field = self.field.map(|field| field.to_string()).unwrap_or_default();
+        let parts = [class.as_str(), &field, &self.kind].map(word);
+        parts.iter().filter(|part| !part.is_empty()).map(String::as_str).collect::<Vec<_>>().join("-")
     }
+}
+
+/// The name that a crash or a compiler's error begins with, after our own words: `crashed: ValueError: 3 is odd` is a
+/// `ValueError`. Numbers in it are left out: they differ from case to case.
+fn kind(message: &str) -> String {
+    let own = message.split_once(": ").map_or(message, |(_, own)| own);
+    let head = own.split([':', ';', '\n']).next().unwrap_or(own);
+    head.chars().filter(|letter| !letter.is_ascii_digit()).take(40).collect::<String>().trim().to_owned()
+}
+
+/// Letters and digits, everything else as `_`.
+fn word(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect()
 }
 
 /// A minimised failure.
@@ -98,17 +119,39 @@ impl Search<'_> {
     /// where there is none, or where the effort is spent.
     fn simplify(&mut self, stage: usize, from: usize) -> Option<usize> {
         for (at, case) in self.best.case.shrinks_of(stage).enumerate().skip(from) {
-            self.best.unfinished = self.best.calls >= self.effort.calls || self.start.elapsed() >= self.effort.time;
+            let spent = self.best.calls >= self.effort.calls || self.start.elapsed() >= self.effort.time;
+            self.best.unfinished = spent || (self.effort.stop)();
             if self.best.unfinished {
                 return None;
             }
             self.best.calls += 1;
             let Ok(report) = run_case(&case, self.element, self.backend) else { continue };
-            if report.verdict.failure().map(Signature::of) == Some(self.signature) {
+            if report.verdict.failure().map(Signature::of).as_ref() == Some(&self.signature) {
                 (self.best.case, self.best.report) = (case, report);
                 return Some(at);
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature(class: Class, field: Option<Field>, message: &str) -> Signature {
+        Signature::of(&Failure { class, field, message: message.to_owned() })
+    }
+
+    #[test]
+    fn a_failure_without_a_field_is_told_apart_by_its_name_alone() {
+        let crash = |message| signature(Class::Crash, None, message);
+        assert_eq!(crash("crashed: ValueError: 3 is odd"), crash("crashed: ValueError: 5 is odd"));
+        assert_ne!(crash("crashed: ValueError: 3 is odd"), crash("crashed: signal: 11 (SIGSEGV)"));
+        assert_eq!(crash("crashed: ValueError: 3 is odd").slug(), "crash-ValueError");
+        let over = |message| signature(Class::OverBudget, Some(Field::Dk), message);
+        assert_eq!(over("dk at 3"), over("dk at 4"));
+        assert_eq!(over("dk at 3").slug(), "over_budget-dk");
+        assert_eq!(signature(Class::NonFinite, Some(Field::SlidingOut), "").slug(), "non_finite-sliding_out");
     }
 }

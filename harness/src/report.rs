@@ -4,6 +4,7 @@ use nsa_corpus::{Case, Element, Error, Outputs};
 use serde::{Deserialize, Serialize};
 
 use crate::compare::Comparison;
+use crate::localize::Localization;
 use crate::verdict::Verdict;
 
 /// One case on one backend.
@@ -24,6 +25,9 @@ pub struct Report {
     pub verdict: Verdict,
     /// Every field asked for; empty where there was no answer.
     pub comparisons: Vec<Comparison>,
+    /// Where the answer is wrong and what that looks like, once it has been placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub localization: Option<Localization>,
     /// Wall-clock time of the candidate and the judgement, in seconds.
     pub seconds: f64,
     /// What the candidate answered.
@@ -42,6 +46,7 @@ impl Report {
             covers: case.covers().into_iter().map(str::to_owned).collect(),
             verdict: Verdict::Pass,
             comparisons: Vec::new(),
+            localization: None,
             seconds: 0.0,
             outputs: None,
         })

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use nsa_corpus::{Arithmetic, Bundle, Case, Entry, Error};
 
 use crate::backend::Backend;
+use crate::judge::{intervals, judge, verdict};
 use crate::report::Report;
 
 /// Writes the failure that `report` tells of into `folder`, with everything that judging it again needs: the inputs, what
-/// the candidate answered, what it declares of its arithmetic, the report. Returns the file.
+/// the candidate answered, what it could have answered where it failed, what it declares of its arithmetic, the report, where
+/// this was. Returns the file.
 ///
 /// # Errors
 /// The folder or the file cannot be written.
@@ -28,10 +30,18 @@ pub fn store(
         .collect();
     let entry = Entry::new(&format!("bugs/{words}"), why, case.clone());
     let mut bundle = Bundle::new(entry, report.element, report.outputs.clone())?;
+    let arithmetic = backend.arithmetic(&bundle.inputs);
+    if let Some(outputs) = &report.outputs {
+        let failed = report.comparisons.iter().filter(|comparison| comparison.failure.is_some());
+        let failed: Vec<_> = failed.map(|comparison| comparison.field).collect();
+        bundle.intervals = intervals(&bundle.inputs, &arithmetic, outputs, &failed);
+    }
+    let mut environment = crate::environment::describe();
+    environment["candidate"] = backend.environment();
     bundle.notes.insert("candidate".to_owned(), report.candidate.clone());
-    bundle.notes.insert("arithmetic".to_owned(), json(&backend.arithmetic(&bundle.inputs)));
+    bundle.notes.insert("arithmetic".to_owned(), json(&arithmetic));
     bundle.notes.insert("report".to_owned(), json(report));
-    bundle.notes.insert("environment".to_owned(), crate::environment::describe().to_string());
+    bundle.notes.insert("environment".to_owned(), environment.to_string());
     let path = folder.join(format!("{name}.safetensors"));
     bundle.write(&path)?;
     Ok(path)
@@ -47,5 +57,32 @@ fn json(value: &impl serde::Serialize) -> String {
 /// The bundle does not say, or says it in a form that cannot be read.
 pub fn arithmetic(bundle: &Bundle) -> Result<Arithmetic, Error> {
     let text = bundle.notes.get("arithmetic").ok_or_else(|| Error::invalid("no note `arithmetic`"))?;
-    serde_json::from_str(text).map_err(|error| Error::invalid(format!("note `arithmetic`: {error}")))
+    let declared: Arithmetic =
+        serde_json::from_str(text).map_err(|error| Error::invalid(format!("note `arithmetic`: {error}")))?;
+    declared.check()?;
+    Ok(declared)
+}
+
+/// Judges the answer that a stored failure holds again; `None` where it holds none, as after a crash. Of the fields, those
+/// that were judged when it was stored.
+///
+/// # Errors
+/// As [`arithmetic`].
+pub fn judge_again(bundle: &Bundle) -> Result<Option<Report>, Error> {
+    let Some(outputs) = &bundle.outputs else { return Ok(None) };
+    let candidate = bundle.notes.get("candidate").map_or("stored", String::as_str);
+    let mut report = Report::new(candidate, bundle.element, &bundle.entry.case)?;
+    report.name.clone_from(&bundle.entry.name);
+    report.comparisons = judge(&bundle.inputs, &arithmetic(bundle)?, outputs);
+    if let Some(stored) = stored_report(bundle) {
+        let judged = |field| stored.comparisons.iter().any(|comparison| comparison.field == field);
+        report.comparisons.retain(|comparison| judged(comparison.field));
+    }
+    report.verdict = verdict(&report.comparisons);
+    Ok(Some(report))
+}
+
+/// The report that a failure was stored with, where it can be read.
+pub fn stored_report(bundle: &Bundle) -> Option<Report> {
+    serde_json::from_str(bundle.notes.get("report")?).ok()
 }

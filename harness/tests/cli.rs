@@ -282,3 +282,18 @@ fn large_cases_are_chosen_by_name_and_are_no_place_for_other_options() {
     assert!(error.contains("no entry matches `large/63k`") && error.contains("large/64k"), "{error}");
     assert_eq!(code(&nsa_diff(&["run", "--large", "--reruns", "2"])), 2);
 }
+
+#[test]
+fn a_failure_says_where_it_is_wrong_and_what_it_looks_like() {
+    let candidate = "plain+diagonal_own_key_missing";
+    let arguments = ["run", "seed/small", "--element", "f32", "--candidate", candidate, "--json", "-"];
+    let output = nsa_diff(&arguments);
+    assert_eq!(code(&output), 1);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let place = &document["reports"][0]["localization"];
+    assert_eq!(place["likely"][0]["defect"], "diagonal_own_key_missing");
+    assert_eq!(place["terms"][0]["key"], place["place"][2], "the missing key is the row's own");
+    let shown = text(&nsa_diff(&arguments[..arguments.len() - 2]).stdout);
+    assert!(shown.contains("looks like: diagonal own key missing"), "{shown}");
+    refused(&["run", "seed/small", "--candidate", "plain+no_such_mistake"], &["no_such_mistake", "nsa-diff detect"]);
+}

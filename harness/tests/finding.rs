@@ -53,8 +53,8 @@ fn a_negated_gradient_is_found_minimised_stored_and_replayed() {
     });
     let (case, report) = first_failure(&backend);
     let signature = Signature::of(report.verdict.failure().unwrap());
-    assert_eq!(signature, Signature { class: Class::OverBudget, field: Some(Field::Dk) });
-    let effort = Effort { calls: 3000, time: Duration::from_secs(60) };
+    assert_eq!(signature, Signature { class: Class::OverBudget, field: Some(Field::Dk), kind: String::new() });
+    let effort = Effort { calls: 3000, time: Duration::from_secs(60), ..Effort::default() };
     let minimized = minimize(&case, report, Element::F32, &backend, effort);
     assert_eq!(Signature::of(minimized.report.verdict.failure().unwrap()), signature);
     let sizes = minimized.case.sizes;

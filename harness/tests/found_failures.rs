@@ -89,7 +89,7 @@ fn goes_round(backend: &Faulty, class: Class, elements_max: usize) {
     let path = store(folder.path(), "found", "planted", &small.case, &small.report, backend).unwrap();
     let bundle = Bundle::read(&path).unwrap();
     let again = run_case(&bundle.entry.case, bundle.element, backend).unwrap();
-    assert_eq!(again.verdict.failure().map(Signature::of), Some(signature), "{}", again.verdict);
+    assert_eq!(again.verdict.failure().map(Signature::of), Some(signature.clone()), "{}", again.verdict);
     if let Some(outputs) = &bundle.outputs {
         let judged = verdict(&judge(&bundle.inputs, &arithmetic(&bundle).unwrap(), outputs));
         assert_eq!(judged.failure().map(Signature::of), Some(signature), "the stored answer, without the backend");

@@ -10,12 +10,18 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Of this platform's dependencies: those of others were never downloaded on a machine that builds for this one alone.
 fn metadata() -> Value {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline"])
-        .current_dir(root())
-        .output();
-    serde_json::from_slice(&output.unwrap().stdout).unwrap()
+    let version = cargo(&["-vV"]);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--offline", "--filter-platform", host]))
+        .unwrap()
 }
 
 /// Files below `folder` whose names end in `ending`, generated folders left out.

@@ -146,7 +146,7 @@ pub const LISTED: [Listed; 8] = [
     Listed {
         name: "plain",
         about: "CPU candidate, row by row: the implementation that known mistakes are planted in",
-        make: || Ok(Box::new(crate::defect::Plain::new(None))),
+        make: || Ok(Box::new(crate::defect::Plain::new())),
     },
     Listed { name: "cuda", about: "the CUDA kernels, the fastest rung for each problem", make: || cuda::make("cuda") },
     Listed {
@@ -178,6 +178,10 @@ pub fn by_name(name: &str) -> Result<Box<dyn Backend>, Unavailable> {
     }
     if name.starts_with("cuda:") {
         return cuda::make(name).map_err(|reason| Unavailable(format!("backend `{name}` is not available: {reason}")));
+    }
+    if let Some(defect) = name.strip_prefix("plain+") {
+        let unknown = || Unavailable(format!("no mistake is called `{defect}`; `nsa-diff detect` lists them"));
+        return crate::defect::plain_with(defect).ok_or_else(unknown);
     }
     match LISTED.iter().find(|listed| listed.name == name) {
         Some(listed) => {

@@ -1,34 +1,33 @@
 //! `nsa-diff fuzz`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use indicatif::ProgressBar;
 use nsa_corpus::{Case, Element};
 use quickcheck::{Arbitrary, Gen};
 use rayon::prelude::*;
 use serde_json::json;
 
+use super::fuzz_failures::{Failing, Failures};
 use super::output::{Json, catch_interrupt, interrupted, progress, tightness_table};
 use super::select::{Candidate, Elements};
 use super::{Outcome, Refusal};
-use crate::backend::Backend;
-use crate::minimize::{Effort, Signature, minimize};
 use crate::report::Report;
 use crate::run::run_case;
-use crate::store::store;
 use crate::tightness::Summary;
 use crate::verdict::Verdict;
 
-/// Cases drawn, run and reported together.
-const BATCH: usize = 64;
+/// Cases drawn, run and reported together: enough that several processes of a guest which skips most have work.
+const BATCH: usize = 512;
 
 /// Arguments of `fuzz`.
 #[derive(clap::Args)]
 #[command(
     after_help = "The same seed gives the same cases, whatever the time limit and the machine. A failure is minimised within its
 budget and written to the folder of --bugs as one file that holds its values; `nsa-diff replay` judges it again.
+Failures of one class and field whose minimal cases need different things are stored one by one. A file `waivers.toml` in
+the folder may waive stored failures, each with a reason: [[waiver]] file = \"NAME.safetensors\", reason = \"...\".
 
 Examples:
   nsa-diff fuzz --seed 1 --cases 1000
@@ -37,7 +36,7 @@ Examples:
 pub(super) struct Args {
     /// Seed of the generated cases
     #[arg(long, value_name = "S", default_value_t = 0)]
-    seed: u64,
+    pub(super) seed: u64,
     /// Number of cases [default: 1000, unless --time is given]
     #[arg(long, value_name = "N", conflicts_with = "time")]
     cases: Option<usize>,
@@ -47,18 +46,21 @@ pub(super) struct Args {
     /// Largest size that generated cases reach, roughly in tokens
     #[arg(long, value_name = "N", default_value_t = 48)]
     size: usize,
-    /// Folder for minimised failures
+    /// Folder for minimised failures; those of the candidate that it holds already are known, and not reported again
     #[arg(long, value_name = "DIR", default_value = "corpus/bugs")]
-    bugs: PathBuf,
+    pub(super) bugs: PathBuf,
+    /// Seconds to take at most for minimising one failure
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(super) effort: u64,
     /// Distinct failures after which to stop
     #[arg(long, value_name = "N", default_value_t = 10)]
-    failures: usize,
+    pub(super) failures: usize,
     #[command(flatten)]
-    candidate: Candidate,
+    pub(super) candidate: Candidate,
     #[command(flatten)]
-    elements: Elements,
+    pub(super) elements: Elements,
     #[command(flatten)]
-    json: Json,
+    pub(super) json: Json,
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -81,8 +83,6 @@ struct Progress {
     verdicts: BTreeMap<&'static str, usize>,
     covered: BTreeMap<String, usize>,
     skips: BTreeMap<String, usize>,
-    signatures: BTreeSet<(Element, Signature)>,
-    found: Vec<serde_json::Value>,
     tightness: Summary,
 }
 
@@ -98,24 +98,26 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     let bar = progress((limit != usize::MAX).then_some(limit as u64));
     let start = Instant::now();
     let mut done = Progress::default();
-    let out_of_time = || args.time.is_some_and(|time| start.elapsed() >= time);
-    while done.cases < limit && !interrupted() && !out_of_time() && done.signatures.len() < args.failures {
+    let mut failures = Failures::load(args, backend.as_ref())?;
+    let in_time = || args.time.is_none_or(|time| start.elapsed() < time);
+    while done.cases < limit && !interrupted() && in_time() && failures.new_ones() < args.failures {
         let batch = done.cases..limit.min(done.cases + BATCH);
         let cases: Vec<(usize, Case, Element)> = batch.map(|index| drawn(args, index)).collect();
-        let reports: Vec<Report> = cases
+        let reports: Vec<Option<Report>> = cases
             .par_iter()
-            .map(|(_, case, element)| run_case(case, *element, backend.as_ref()))
+            .map(|(_, case, element)| {
+                let ends = interrupted() || !in_time();
+                (!ends).then(|| run_case(case, *element, backend.as_ref())).transpose()
+            })
             .collect::<Result<_, _>>()?;
-        for ((index, case, _), report) in cases.iter().zip(reports) {
-            done.count(&report);
-            if report.verdict.failure().is_some() {
-                failed(args, &mut done, &bar, backend.as_ref(), (*index, case), report)?;
-            }
-        }
+        reports.iter().flatten().for_each(|report| done.count(report));
+        let reports = cases.iter().zip(reports).filter_map(|(drawn, report)| Some((drawn, report?)));
+        let failing = reports.filter_map(|((index, case, _), report)| Failing::new(*index, case, report));
+        failures.take(failing.collect(), &bar, in_time)?;
         bar.set_position(done.cases as u64);
     }
     bar.finish_and_clear();
-    finish(args, &done, start.elapsed())
+    finish(args, &done, &failures, start.elapsed())
 }
 
 /// Case number `index` and the format it is run in: a function of the seed and the number alone.
@@ -142,46 +144,7 @@ impl Progress {
     }
 }
 
-/// Minimises and stores a failure of a signature that was not seen before.
-fn failed(
-    args: &Args,
-    done: &mut Progress,
-    bar: &ProgressBar,
-    backend: &dyn Backend,
-    (index, case): (usize, &Case),
-    report: Report,
-) -> Result<(), Refusal> {
-    let element = report.element;
-    let signature = Signature::of(report.verdict.failure().expect("only failures come here"));
-    if !done.signatures.insert((element, signature)) {
-        return Ok(());
-    }
-    bar.set_message(format!("minimising case {index}"));
-    let minimized = minimize(case, report, element, backend, Effort::default());
-    bar.set_message("");
-    let id = minimized.case.id();
-    let name = format!("{}-{element}-{}-{id}", args.candidate.name().replace([':', '/'], "_"), signature.slug());
-    let why = format!("found by fuzz --seed {} as case {index}, minimised in {} runs", args.seed, minimized.calls);
-    let path = store(&args.bugs, &name, &why, &minimized.case, &minimized.report, backend)?;
-    let note = if minimized.unfinished { " (the budget for minimising ran out)" } else { "" };
-    args.json.text(&format!(
-        "\ncase {index}, {element}: {}\n  minimised in {} runs{note}; stored: {}\n  again: nsa-diff replay {}\n",
-        minimized.report.verdict,
-        minimized.calls,
-        path.display(),
-        path.display()
-    ));
-    done.found.push(json!({
-        "case": index,
-        "element": element,
-        "file": path,
-        "calls": minimized.calls,
-        "report": minimized.report,
-    }));
-    Ok(())
-}
-
-fn finish(args: &Args, done: &Progress, time: Duration) -> Result<Outcome, Refusal> {
+fn finish(args: &Args, done: &Progress, failures: &Failures<'_>, time: Duration) -> Result<Outcome, Refusal> {
     let rate = done.cases as f64 / time.as_secs_f64().max(1e-9);
     let verdicts: Vec<String> = done.verdicts.iter().map(|(word, count)| format!("{count} {word}")).collect();
     args.json.text(&format!(
@@ -195,21 +158,22 @@ fn finish(args: &Args, done: &Progress, time: Duration) -> Result<Outcome, Refus
     args.json.text("\n");
     done.skips.iter().for_each(|(reason, count)| args.json.text(&format!("skipped {count}: {reason}\n")));
     args.json.text(&tightness_table(&done.tightness));
-    write_json(args, done, time)?;
+    args.json.text(&failures.summary());
+    write_json(args, done, failures, time)?;
     let skipped = done.verdicts.get("skip").copied().unwrap_or(0);
     if done.cases > 0 && skipped == done.cases {
         return Err(Refusal::new(format!("all {skipped} cases were skipped: nothing was tested")));
     }
     Ok(if interrupted() {
         Outcome::Interrupted
-    } else if done.verdicts.contains_key("fail") {
+    } else if failures.any() {
         Outcome::Failed
     } else {
         Outcome::Passed
     })
 }
 
-fn write_json(args: &Args, done: &Progress, time: Duration) -> Result<(), Refusal> {
+fn write_json(args: &Args, done: &Progress, failures: &Failures<'_>, time: Duration) -> Result<(), Refusal> {
     let mut content = json!({
         "seed": args.seed,
         "candidate": args.candidate.name(),
@@ -219,8 +183,8 @@ fn write_json(args: &Args, done: &Progress, time: Duration) -> Result<(), Refusa
         "verdicts": done.verdicts,
         "covered": done.covered,
         "skips": done.skips,
-        "failures": done.found,
     });
+    failures.to_json().into_iter().for_each(|(key, value)| content[key] = value);
     done.tightness.add_to(&mut content);
     args.json.write("fuzz", content)
 }

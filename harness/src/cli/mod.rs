@@ -3,11 +3,15 @@
 mod backends;
 mod bench;
 mod compute;
+mod confirm;
 mod detect;
 mod fuzz;
+mod fuzz_failures;
 mod golden;
 mod gradcheck;
 mod large;
+mod matrix;
+mod matrix_report;
 mod oracle;
 mod output;
 mod record;
@@ -83,6 +87,10 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Judges stored failures again, or runs them on a backend
     Replay(replay::Args),
+    /// Judges stored failures again beside witnesses that compute the same
+    Confirm(confirm::Args),
+    /// Runs the corpus on several implementations and says where they disagree and who is wrong
+    Matrix(matrix::Args),
     /// Minimises a stored failure
     Shrink(shrink::Args),
     /// Prints a case: why it exists, its options, the digest of its inputs, what it covers
@@ -114,6 +122,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),
         Command::Replay(args) => replay::main(&args),
+        Command::Confirm(args) => confirm::main(&args),
+        Command::Matrix(args) => matrix::main(&args),
         Command::Shrink(args) => shrink::main(&args),
         Command::Show(args) => show::main(&args),
         Command::Backends(args) => backends::main(&args),
@@ -124,14 +134,18 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::main(&args),
         Command::Compute(args) => compute::main(&args),
         Command::Record(args) => record::main(&args),
-        Command::CudaWorker(args) => worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new),
+        Command::CudaWorker(args) => {
+            // A terminal sends Ctrl-C to workers too: what they are at is still wanted, and the second one ends them.
+            output::catch_interrupt();
+            worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new)
+        }
     };
     match outcome {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),
         Ok(Outcome::Interrupted) => ExitCode::from(130),
         Err(refusal) => {
-            eprintln!("nsa-diff: error: {refusal}");
+            eprintln!("nsa-diff: error: {}", output::printable(&refusal.to_string()));
             ExitCode::from(2)
         }
     }

@@ -83,7 +83,7 @@ impl Json {
     /// Prints readable text, unless standard output belongs to JSON.
     pub(super) fn text(&self, text: &str) {
         if !self.only() {
-            print_or_end(text);
+            print_or_end(&printable(text));
         }
     }
 
@@ -106,6 +106,11 @@ impl Json {
         std::fs::write(file, text)
             .map_err(|error| Refusal::new(format!("{}: cannot be written: {error}", file.display())))
     }
+}
+
+/// Text that may stem from a file or a guest, without what a terminal would obey.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t')).collect()
 }
 
 /// Prints; a reader that closed the pipe (`| head`) ends the process quietly.

@@ -8,10 +8,9 @@ use serde_json::json;
 use super::output::Json;
 use super::{Outcome, Refusal};
 use crate::backend::{Backend, by_name};
-use crate::judge::{judge, verdict};
 use crate::report::Report;
 use crate::run::run_entry;
-use crate::store::arithmetic;
+use crate::store;
 
 /// Arguments of `replay`.
 #[derive(clap::Args)]
@@ -40,10 +39,16 @@ pub(super) struct Stored {
     pub(super) bundle: Option<Bundle>,
 }
 
+impl Stored {
+    pub(super) fn new(entry: Entry) -> Self {
+        Stored { entry, bundle: None }
+    }
+}
+
 /// Reads a stored failure or a file of entries, told apart by the name's ending.
 pub(super) fn read_file(path: &Path) -> Result<Vec<Stored>, Refusal> {
     if path.extension().is_some_and(|extension| extension == "toml") {
-        return Ok(read_entries(path)?.into_iter().map(|entry| Stored { entry, bundle: None }).collect());
+        return Ok(read_entries(path)?.into_iter().map(Stored::new).collect());
     }
     let bundle = Bundle::read(path)?;
     Ok(vec![Stored { entry: bundle.entry.clone(), bundle: Some(bundle) }])
@@ -77,13 +82,6 @@ fn replay(stored: &Stored, element: Element, backend: Option<&dyn Backend>) -> R
         (None, Some(bundle)) => bundle,
         (None, None) => return Err(Refusal::new("a file of entries holds no answers: name a --candidate to run")),
     };
-    let Some(outputs) = &bundle.outputs else {
-        return Err(Refusal::new("the stored failure holds no answer (it crashed?): name a --candidate to run"));
-    };
-    let candidate = bundle.notes.get("candidate").map_or("stored", String::as_str);
-    let mut report = Report::new(candidate, element, &stored.entry.case)?;
-    report.name.clone_from(&stored.entry.name);
-    report.comparisons = judge(&bundle.inputs, &arithmetic(bundle)?, outputs);
-    report.verdict = verdict(&report.comparisons);
-    Ok(report)
+    store::judge_again(bundle)?
+        .ok_or_else(|| Refusal::new("the stored failure holds no answer (it crashed?): name a --candidate to run"))
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::output::{Json, catch_interrupt, interrupted, progress, table, tightness_table};
 use super::select::{Candidate, Elements, select};
 use super::{Outcome, Refusal};
+use crate::localize::{Localization, localize_reports};
 use crate::report::Report;
 use crate::run::{rerun, run_entry};
 use crate::tightness::Summary;
@@ -76,7 +77,12 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         .collect::<Result<_, Error>>()?;
     bar.finish_and_clear();
     let left_out = reports.iter().filter(|report| report.is_none()).count();
-    let reports: Vec<Report> = reports.into_iter().flatten().collect();
+    let (cases, mut reports): (Vec<_>, Vec<Report>) = jobs
+        .iter()
+        .zip(reports)
+        .filter_map(|((entry, element), report)| Some(((&entry.case, *element), report?)))
+        .unzip();
+    localize_reports(&cases, &mut reports, backend.as_ref())?;
     args.json.text(&render(&reports, args));
     if left_out > 0 {
         args.json.text(&format!("interrupted: {left_out} of {} cases were not run\n", jobs.len()));
@@ -122,6 +128,8 @@ fn render(reports: &[Report], args: &Args) -> String {
             }
             other => text.push_str(&format!("  {other}\n")),
         }
+        let places = report.localization.iter().flat_map(Localization::lines);
+        places.for_each(|line| text.push_str(&format!("  {line}\n")));
     }
     text.push_str(&tightness_table(&Summary::of(reports)));
     text.push_str(&summary(reports));

@@ -2,13 +2,17 @@
 
 use std::path::Path;
 
-use nsa_corpus::{Entry, digest};
+use ndarray::Dimension;
+use nsa_corpus::{Bundle, Entry, digest};
 use serde_json::{Value, json};
 
 use super::output::Json;
-use super::replay::read_file;
+use super::replay::{Stored, read_file};
 use super::select::select;
 use super::{Outcome, Refusal};
+
+/// Failing elements of a field that are shown.
+const ELEMENTS_SHOWN: usize = 16;
 
 /// Arguments of `show`.
 #[derive(clap::Args)]
@@ -29,17 +33,18 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     let path = Path::new(&args.case);
-    let entries: Vec<Entry> = if path.is_file() {
-        read_file(path)?.into_iter().map(|stored| stored.entry).collect()
+    let stored: Vec<Stored> = if path.is_file() {
+        read_file(path)?
     } else {
-        select(std::slice::from_ref(&args.case))?.into_iter().cloned().collect()
+        select(std::slice::from_ref(&args.case))?.into_iter().map(|entry| Stored::new(entry.clone())).collect()
     };
     let mut described = Vec::new();
-    for entry in &entries {
+    for Stored { entry, bundle } in &stored {
         if args.brief {
             args.json.text(&format!("{}: {}\n", entry.name, entry.why));
         } else {
             args.json.text(&render(entry)?);
+            args.json.text(&bundle.as_ref().map(failing).unwrap_or_default());
         }
         described.push(describe(entry)?);
     }
@@ -63,6 +68,33 @@ fn render(entry: &Entry) -> Result<String, Refusal> {
     }
     text.push('\n');
     Ok(text)
+}
+
+/// What a stored failure says of itself, and its failing elements with what they could have been.
+fn failing(bundle: &Bundle) -> String {
+    let mut text = String::new();
+    for (name, note) in bundle.notes.iter().filter(|(name, _)| *name != "report") {
+        let note: String = note.chars().filter(|c| !c.is_control()).take(1000).collect();
+        text.push_str(&format!("  {name}: {note}\n"));
+    }
+    let [lowest, highest] = &bundle.intervals;
+    for (field, lowest) in lowest.iter() {
+        let found = bundle.outputs.as_ref().and_then(|outputs| outputs.get(field));
+        let (Some(highest), Some(found)) = (highest.get(field), found) else { continue };
+        let outside = lowest.indexed_iter().filter_map(|(index, low)| {
+            let (high, found) = (highest.get(&index)?, found.get(&index)?);
+            (!(found >= low && found <= high)).then_some((index, low, high, found))
+        });
+        for (count, (index, low, high, found)) in outside.enumerate() {
+            if count == ELEMENTS_SHOWN {
+                text.push_str(&format!("  {field}: and more\n"));
+                break;
+            }
+            let index = index.slice();
+            text.push_str(&format!("  {field} {index:?}: expected {low:e} to {high:e}, found {found:e}\n"));
+        }
+    }
+    text
 }
 
 fn describe(entry: &Entry) -> Result<Value, Refusal> {

@@ -41,7 +41,7 @@ pub(super) struct Args {
 pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     let backend = args.candidate.make()?;
     let folder = args.out.clone().or_else(|| args.file.parent().map(PathBuf::from)).unwrap_or_default();
-    let effort = Effort { calls: args.calls, time: Duration::from_secs(args.seconds) };
+    let effort = Effort { calls: args.calls, time: Duration::from_secs(args.seconds), ..Effort::default() };
     let mut results = Vec::new();
     for stored in read_file(&args.file)? {
         for element in &stored.entry.elements {

@@ -14,7 +14,7 @@ use nsa_reference::plain::Fault;
 use serde::{Deserialize, Serialize};
 
 use decorate::{InputChange, OutputChange};
-pub use planted::{Plain, planted};
+pub use planted::{Plain, plain_with, planted};
 
 const FILES: &[(&str, &str)] = &[
     ("terms.toml", include_str!("../../defects/terms.toml")),

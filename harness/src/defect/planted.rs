@@ -1,28 +1,36 @@
 //! Backends with a defect in them.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nsa_corpus::{Arithmetic, Inputs, Outputs};
 use nsa_reference::plain::{self, Fault};
 
-use super::{Carrier, Defect};
+use super::{Carrier, Defect, defects};
 use crate::backend::{Backend, BackendError, Unsupported};
 
 /// The plain implementation, with at most one fault.
 pub struct Plain {
+    name: String,
     fault: Option<Fault>,
 }
 
 impl Plain {
-    /// The plain implementation with `fault`, or without any.
-    pub fn new(fault: Option<Fault>) -> Self {
-        Plain { fault }
+    /// Without any fault.
+    pub fn new() -> Self {
+        Plain { name: "plain".to_owned(), fault: None }
+    }
+}
+
+impl Default for Plain {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl Backend for Plain {
     fn name(&self) -> &str {
-        "plain"
+        &self.name
     }
 
     fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
@@ -44,6 +52,7 @@ impl Backend for Plain {
 
 /// A backend of which what goes in, or comes out, is changed.
 struct Decorated<'a> {
+    name: String,
     inner: &'a dyn Backend,
     carrier: &'a Carrier,
     runs: AtomicUsize,
@@ -51,7 +60,7 @@ struct Decorated<'a> {
 
 impl Backend for Decorated<'_> {
     fn name(&self) -> &str {
-        self.inner.name()
+        &self.name
     }
 
     fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
@@ -85,8 +94,16 @@ impl Backend for Decorated<'_> {
 
 /// A backend with `defect`: the plain implementation with its fault, or `inner` decorated.
 pub fn planted<'a>(defect: &'a Defect, inner: &'a dyn Backend) -> Box<dyn Backend + 'a> {
+    let name = format!("{}+{}", inner.name(), defect.name);
     match &defect.plant {
-        Carrier::Plain { fault } => Box::new(Plain::new(Some(fault.clone()))),
-        carrier => Box::new(Decorated { inner, carrier, runs: AtomicUsize::new(0) }),
+        Carrier::Plain { fault } => Box::new(Plain { name, fault: Some(fault.clone()) }),
+        carrier => Box::new(Decorated { name, inner, carrier, runs: AtomicUsize::new(0) }),
     }
+}
+
+/// The plain implementation with the defect of this name in it, or round it.
+pub fn plain_with(name: &str) -> Option<Box<dyn Backend>> {
+    static PLAIN: LazyLock<Plain> = LazyLock::new(Plain::new);
+    let defect = defects().iter().find(|defect| defect.name == name)?;
+    Some(planted(defect, &*PLAIN))
 }

@@ -4,18 +4,15 @@
 use nsa_corpus::{Bundle, Element, Entry, Inputs, Sizes};
 use serde::{Deserialize, Serialize};
 
-use super::{Failed, Fate, Job, Plant, Row, Rule, cost};
+use super::{Failed, Fate, Job, Plant, Row, Rule};
 use crate::backend::Backend;
 use crate::defect::Defect;
-use crate::localize::{self, Evidence};
+use crate::localize::{self, EVIDENCE, Evidence, cost};
 use crate::minimize::{Effort, minimize};
 use crate::run::run_case;
 
-/// Cases of more score terms times features than this are not asked which mistake they look like.
+/// Cases of more score terms times features than this are not placed: there are many mistakes to place.
 const COST_MAX: usize = 120_000;
-
-/// Failing cases that a mistake is named from.
-const EVIDENCE: usize = 3;
 
 /// How a planted mistake was placed. `None` where the question does not arise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,7 +93,7 @@ fn nonzero(inputs: &Inputs) -> usize {
 /// Answers that are wrong, those of the largest cases that are still cheap to explain first; else the one that killed.
 fn evidence(jobs: &[Job], killer: &Job, backend: &dyn Backend) -> Result<Vec<(String, Evidence)>, Failed> {
     let cheap =
-        jobs.iter().rev().filter(|job| cost(job.entry) <= COST_MAX && !job.entry.name.starts_with("non_finite"));
+        jobs.iter().rev().filter(|job| cost(&job.entry.case) <= COST_MAX && !job.entry.name.starts_with("non_finite"));
     let mut found = Vec::new();
     for job in cheap.chain([killer]) {
         let known = found.iter().any(|(name, _): &(String, Evidence)| *name == job.entry.name);
@@ -117,7 +114,7 @@ fn placed(defect: &Defect, jobs: &[Job], killer: &Job, backend: &dyn Backend) ->
     let Some(((entry, first), more)) = evidence.split_first() else { return Ok(None) };
     let more: Vec<&Evidence> = more.iter().map(|(_, evidence)| evidence).collect();
     let Some(found) = localize::localize(first, &more) else { return Ok(None) };
-    let changed = localize::changed(defect, first);
+    let Some(changed) = localize::changed(defect, first) else { return Ok(None) };
     let here = |place: &[usize]| place[..3] == found.place[..3];
     let truth = localize::terms(&first.inputs, defect, found.field, &found.place);
     let best = found.likely.first();

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::cuda::Cuda;
 use crate::backend::{Backend, Unavailable};
 use crate::defect::{Defect, Expected, planted};
+use crate::localize::cost;
 use crate::run::{rerun, run_entry};
 use crate::verdict::{Class, Verdict};
 
@@ -44,19 +45,13 @@ pub fn jobs(chosen: &[&'static Entry], elements: &[Element]) -> Vec<Job> {
         })
         .map(|(entry, element)| Job { entry, element, reference: OnceLock::new() })
         .collect();
-    jobs.sort_by_key(|job| cost(job.entry));
+    jobs.sort_by_key(|job| cost(&job.entry.case));
     jobs
 }
 
 /// All entries, as [`jobs`] takes them.
 pub fn all_entries() -> Vec<&'static Entry> {
     entries().iter().collect()
-}
-
-fn cost(entry: &Entry) -> usize {
-    let sizes = &entry.case.sizes;
-    let terms = sizes.batch * sizes.q_heads * sizes.seq_len * (sizes.num_sel + 1) * sizes.block_size;
-    terms * sizes.dim.max(sizes.value_dim)
 }
 
 /// One planted mistake.

@@ -2,7 +2,7 @@
 //! found, in every element that either of them puts off the right answer.
 
 use nsa_corpus::{Arithmetic, Inputs, Outputs};
-use nsa_reference::plain;
+use nsa_reference::plain::{self, Fault};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,9 @@ impl Likely {
 
 /// The mistakes that explain most of `evidence`, the best first, in the order of the catalogue where they do equally well.
 pub fn likely(evidence: &[&Evidence]) -> Vec<Likely> {
+    if evidence.is_empty() {
+        return Vec::new();
+    }
     let known: Vec<(&Evidence, Vec<Residual>)> = evidence
         .iter()
         .map(|evidence| (*evidence, residuals(&evidence.inputs, &evidence.arithmetic, &evidence.outputs)))
@@ -67,7 +70,11 @@ pub fn likely(evidence: &[&Evidence]) -> Vec<Likely> {
 /// The share of one answer that `defect` explains; `Some(None)` where neither puts anything off; `None` where what it would
 /// answer cannot be said.
 fn explained(defect: &Defect, evidence: &Evidence, residuals: &[Residual]) -> Option<Option<f64>> {
-    let answer = predict(defect, &evidence.inputs, &evidence.outputs)?;
+    let shares = predictions(defect, evidence).into_iter().map(|answer| share(&answer, evidence, residuals));
+    shares.reduce(|best, share| if share > best { share } else { best })
+}
+
+fn share(answer: &Outputs, evidence: &Evidence, residuals: &[Residual]) -> Option<f64> {
     let (mut off, mut explained) = (0usize, 0usize);
     for residual in residuals {
         let predicted = answer.get(residual.field)?;
@@ -79,18 +86,29 @@ fn explained(defect: &Defect, evidence: &Evidence, residuals: &[Residual]) -> Op
                 continue;
             }
             off += 1;
-            // What a mistake leaves is rounded like any other answer, and may be larger than the right one.
-            let slack = 2.0 * budget + 4.0 * stored * predicted.abs();
+            // The wrong value is rounded like a right one; where it is larger than that, so are its roundings.
+            let apart = (predicted - expected).abs();
+            let larger = if apart.is_finite() { apart / (expected.abs() + budget).max(f64::MIN_POSITIVE) } else { 0.0 };
+            let slack = budget * (1.0 + larger) + if apart.is_finite() { 4.0 * stored * apart } else { 0.0 };
             let left = excess(*predicted, *found, slack);
-            explained += usize::from(left <= 1.0 || left <= error / 32.0);
+            explained += usize::from(left <= 1.0 || (error.is_finite() && left <= error / 32.0));
         }
     }
-    Some((off > 0).then(|| explained as f64 / off as f64))
+    (off > 0).then(|| explained as f64 / off as f64)
+}
+
+/// What an implementation with `defect` may answer: without rounding, and, where the mistake is in the rounding, with it.
+pub(super) fn predictions(defect: &Defect, evidence: &Evidence) -> Vec<Outputs> {
+    let rounded = match &defect.plant {
+        Carrier::Plain { fault: fault @ Fault::Numbers { .. } } => Some(plain::attend(&evidence.inputs, Some(fault))),
+        _ => None,
+    };
+    predict(defect, &evidence.inputs, &evidence.outputs).into_iter().chain(rounded).collect()
 }
 
 /// What an implementation with `defect` answers, without rounding, its gradients following from the forward that was found.
 /// `None` where that depends on the run.
-pub(super) fn predict(defect: &Defect, inputs: &Inputs, found: &Outputs) -> Option<Outputs> {
+fn predict(defect: &Defect, inputs: &Inputs, found: &Outputs) -> Option<Outputs> {
     match &defect.plant {
         Carrier::Plain { fault } => Some(plain::attend_exactly(inputs, Some(fault), Some(found))),
         Carrier::Inputs { change } => {

@@ -4,6 +4,7 @@
 mod likely;
 mod pattern;
 mod probe;
+mod reports;
 mod residual;
 
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::defect::{Carrier, Defect, defects};
 
 pub use likely::{Evidence, Likely, likely};
+pub use reports::localize_reports;
+pub(crate) use reports::{EVIDENCE, cost};
 
 /// Where an answer is wrong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,12 +67,29 @@ pub fn locate(inputs: &Inputs, arithmetic: &Arithmetic, outputs: &Outputs) -> Op
 pub fn localize(evidence: &Evidence, more: &[&Evidence]) -> Option<Localization> {
     let mut found = locate(&evidence.inputs, &evidence.arithmetic, &evidence.outputs)?;
     let all: Vec<&Evidence> = std::iter::once(evidence).chain(more.iter().copied()).collect();
-    found.likely = likely(&all);
-    if let Some(best) = found.likely.first() {
-        let defect = defects().iter().find(|defect| defect.name == best.defect).expect("named by the catalogue");
-        found.terms = terms(&evidence.inputs, defect, found.field, &found.place);
-    }
+    let likely = likely(&all);
+    name(&mut found, &evidence.inputs, likely);
     Some(found)
+}
+
+/// Adds what the answer looks like.
+fn name(found: &mut Localization, inputs: &Inputs, likely: Vec<Likely>) {
+    if let Some(best) = likely.first() {
+        let defect = defects().iter().find(|defect| defect.name == best.defect).expect("named by the catalogue");
+        found.terms = terms(inputs, defect, found.field, &found.place);
+    }
+    found.likely = likely;
+}
+
+/// As [`localize`], of one answer alone; `None` too where it lacks a field, which says enough.
+pub fn localize_alone(inputs: &Inputs, arithmetic: &Arithmetic, outputs: &Outputs) -> Option<Localization> {
+    let whole = |field: Field| {
+        let shape = field.shape(inputs.shape());
+        outputs.get(field).is_some_and(|found| found.shape() == shape.as_slice())
+    };
+    let whole = Field::ALL.into_iter().filter(|field| field.asked_by(inputs)).all(whole);
+    let evidence = || Evidence { inputs: inputs.clone(), arithmetic: arithmetic.clone(), outputs: outputs.clone() };
+    if whole { localize(&evidence(), &[]) } else { None }
 }
 
 /// The terms that `defect` touches in the row of `field` that `place` lies in; none where `place` is a key's.
@@ -96,14 +116,15 @@ pub fn terms(inputs: &Inputs, defect: &Defect, field: Field, place: &[usize]) ->
 }
 
 /// The elements that `defect` puts off their right values by more than their budgets in the answer of `evidence`, if it is planted
-/// there; nothing for one whose answer depends on the run.
-pub fn changed(defect: &Defect, evidence: &Evidence) -> Vec<(Field, Vec<usize>)> {
+/// there; `None` for one whose answer depends on the run.
+pub fn changed(defect: &Defect, evidence: &Evidence) -> Option<Vec<(Field, Vec<usize>)>> {
     let Evidence { inputs, arithmetic, outputs } = evidence;
-    let Some(answer) = likely::predict(defect, inputs, outputs) else { return Vec::new() };
-    residual::residuals(inputs, arithmetic, outputs)
-        .iter()
-        .flat_map(|residual| residual.against(answer.get(residual.field)))
-        .collect()
+    let answers = likely::predictions(defect, evidence);
+    let residuals = residual::residuals(inputs, arithmetic, outputs);
+    let of = |answer: &Outputs| {
+        residuals.iter().flat_map(|residual| residual.against(answer.get(residual.field))).collect::<Vec<_>>()
+    };
+    (!answers.is_empty()).then(|| answers.iter().flat_map(of).collect())
 }
 
 impl Localization {

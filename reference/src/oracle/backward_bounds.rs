@@ -201,7 +201,7 @@ impl Worker {
                 token.score_gradients[1 + tier].row_mut(head)[t] = each(key_constant + 6.0 * model.u);
                 let weight = term.weight * (1.0 + term.relative[tier]);
                 let cast = if tier == RIGOROUS { model.cast * weight } else { 0.0 };
-                let constant = key_constant + 2.0 * model.u;
+                let constant = key_constant + model.value_gradient_heads + 2.0 * model.u;
                 token.weights[1 + tier].row_mut(head)[t] = match model.order_only {
                     false => term.weight * term.relative[tier] + cast + model.cast_least + constant * weight,
                     true => constant * (weight + cast),

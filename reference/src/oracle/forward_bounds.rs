@@ -155,7 +155,8 @@ impl Sums {
         let [values, weighted, squares] = [0, 1, 2].map(|index| self.plain[index][d]);
         let cast = if tier == LIKELY { model.cast_deviation() * squares.sqrt() } else { model.cast * weighted };
         let products = (cast + self.constant(model) * weighted) * (1.0 + total) + model.cast_least * values;
-        let numerator = self.centred[tier][d] + products + self.gamma(model) * row.out[d].abs();
+        let sums = (self.centred[tier][d] + products) * (1.0 + self.logarithms(model, row));
+        let numerator = sums + self.gamma(model, row) * row.out[d].abs();
         if total < 1.0 { numerator / (1.0 - total) } else { f64::INFINITY }
     }
 
@@ -169,7 +170,7 @@ impl Sums {
         let centred = self.centred[LIKELY][d] + order * core;
         let products =
             (model.cast + self.constant(model)) * weighted * (1.0 + total + order) + model.cast_least * values;
-        let numerator = centred + products + self.gamma(model) * (row.out[d].abs() + core);
+        let numerator = centred + products + self.gamma(model, row) * (row.out[d].abs() + core);
         let bound = if total + order < 1.0 { numerator / (1.0 - total - order) } else { f64::INFINITY };
         if bound.is_nan() { f64::INFINITY } else { bound }
     }
@@ -182,8 +183,14 @@ impl Sums {
 
     /// Constant of the sum `sum w` and of the division by it.
     #[inline(always)]
-    fn gamma(&self, model: &Model) -> f64 {
-        model.arithmetic.gamma(self.terms + self.rescalings + 2) + 3.0 * model.u
+    fn gamma(&self, model: &Model, row: &Row<'_>) -> f64 {
+        model.arithmetic.gamma(self.terms + self.rescalings + 2) + 3.0 * model.u + self.logarithms(model, row)
+    }
+
+    /// What keeping the sum's logarithm adds to it.
+    #[inline(always)]
+    fn logarithms(&self, model: &Model, row: &Row<'_>) -> f64 {
+        model.logarithms(self.rescalings, row.center, row.offset)
     }
 
     /// `B_lse` of one tier: `-log1p(-S) + gamma + 4u (|m| + |ln l| + |lse|) + exponential |ln l| + 2u`. A row without
@@ -209,7 +216,7 @@ impl Sums {
         let weights = if total < 1.0 { -libm::log1p(-total) } else { f64::INFINITY };
         let lse = row.center + row.offset;
         let rounding = 4.0 * model.u * (row.center.abs() + row.offset.abs() + lse.abs() + 3.0 * off);
-        let gamma = model.arithmetic.gamma(self.terms + self.rescalings + 2);
+        let gamma = model.arithmetic.gamma(self.terms + self.rescalings + 2) + self.logarithms(model, row);
         weights + gamma + rounding + model.exponential * (row.offset.abs() + off) + 2.0 * model.u
     }
 }

@@ -267,11 +267,12 @@ fn finish(model: &Model, field: Field, sums: &Sums, kept: usize, bounds: &mut [V
         return;
     }
     let stored = model.arithmetic.stored(field);
+    let underflow = if field == Field::Dv { model.value_gradient_underflow } else { 0.0 };
     for tier in [RIGOROUS, LIKELY] {
         bounds[tier].extend((0..kept).map(|index| {
             let casts = if tier == LIKELY { sums.squares.get(index).map_or(0.0, |square| square.sqrt()) } else { 0.0 };
             let error = sums.errors[tier][index] + model.cast_deviation() * casts;
-            if error == 0.0 { 0.0 } else { model.stored(stored, sums.values[index], error) }
+            if error == 0.0 { 0.0 } else { model.stored(stored, sums.values[index], error + underflow) }
         }));
     }
     let [rigorous, likely] = bounds;

@@ -1,6 +1,6 @@
 //! The constants of an error budget, read off a declared [`Arithmetic`].
 
-use nsa_corpus::{Arithmetic, Dot, Element, Shape};
+use nsa_corpus::{Arithmetic, Dot, Element, RunningSum, Shape, gamma};
 
 /// The two tiers of a budget, in the order in which arrays hold them.
 pub(super) const TIERS: usize = 2;
@@ -39,6 +39,10 @@ pub(super) struct Model {
     pub(super) value_dot: f64,
     /// What `<d_out, v>` can lose to underflow.
     pub(super) value_underflow: f64,
+    /// What `dv` errs by, relative to the sum of its magnitudes, where a narrow format adds a group's heads.
+    pub(super) value_gradient_heads: f64,
+    /// What those products can lose to underflow, as if every row attended to the key.
+    pub(super) value_gradient_underflow: f64,
     /// Compute, instead of the rigorous tier, what the order of additions can make of one answer before it is stored.
     pub(super) order_only: bool,
     dim: f64,
@@ -52,6 +56,8 @@ impl Model {
             Element::F32.min_positive()
         };
         let probability = arithmetic.probability;
+        let heads = shape.groups() as f64;
+        let narrow = arithmetic.value_gradient_products;
         Model {
             u: arithmetic.unit,
             exponential: arithmetic.exponential,
@@ -62,6 +68,9 @@ impl Model {
             scale: shape.scale(),
             score_dot: arithmetic.scores.constant(shape.dim()),
             value_dot: arithmetic.scores.constant(shape.value_dim()),
+            value_gradient_heads: narrow.map_or(0.0, |format| gamma(heads, format.unit_roundoff())),
+            value_gradient_underflow: narrow
+                .map_or(0.0, |format| shape.seq_len() as f64 * heads * format.unit_roundoff() * format.min_positive()),
             dim: shape.dim() as f64,
             value_underflow: shape.value_dim() as f64 * flush,
             order_only: false,
@@ -96,6 +105,17 @@ impl Model {
             Dot::Blocks { block, .. } => products.constant(terms) + self.arithmetic.gamma(terms.div_ceil(block)),
             Dot::Tf32 { .. } => products.constant(terms) + self.arithmetic.gamma(terms.div_ceil(8)),
         }
+    }
+
+    /// What a running log-sum-exp adds to the relative error of the sum of weights: each of the row's rescalings, and the
+    /// last use of it, rounds a logarithm. `center = m`, `offset = ln l`.
+    pub(super) fn logarithms(&self, rescalings: usize, center: f64, offset: f64) -> f64 {
+        // A row without keys has no sum.
+        if self.arithmetic.running_sum == RunningSum::Plain || rescalings == 0 {
+            return 0.0;
+        }
+        let sizes = (center + offset).abs() + center.abs() + 2.0 * offset.abs() + 4.0;
+        (rescalings + 1) as f64 * (self.u * sizes + self.exponential * (2.0 + offset.abs()))
     }
 
     /// `6 u_P`: what the likely tier multiplies the root of the sum of squares by.

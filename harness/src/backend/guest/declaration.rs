@@ -283,10 +283,7 @@ fn arithmetic(declared: &Value, element: Element) -> Result<Arithmetic, String> 
     whole.extend(parts);
     let checked: Arithmetic = serde_json::from_value(Value::Object(whole))
         .map_err(|error| format!("its arithmetic for {element}: {error}"))?;
-    let roundoffs = [checked.unit, checked.exponential];
-    if roundoffs.iter().any(|roundoff| !(0.0..1.0).contains(roundoff)) {
-        return Err(format!("its arithmetic for {element} has the errors {roundoffs:?}, which are not within 0 and 1"));
-    }
+    checked.check().map_err(|error| format!("its {error} (for {element})"))?;
     Ok(checked)
 }
 

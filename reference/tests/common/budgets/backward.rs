@@ -72,15 +72,28 @@ impl Budgets<'_> {
         for mut sums in sums.into_iter().filter(|sums| sums.field.asked_by(self.inputs)) {
             let stored = self.arithmetic.stored(sums.field);
             let casts = |square: f64| if self.likely() { 6.0 * self.u_p * square.sqrt() } else { 0.0 };
+            let lost = if sums.field == Field::Dv { self.lost_products() } else { 0.0 };
             let Sums { values, linear, squares, .. } = &mut sums;
             ndarray::Zip::from(linear).and(&*values).and(&*squares).for_each(|linear, value, square| {
                 let error = *linear + casts(*square);
-                *linear = if error == 0.0 { 0.0 } else { self.stored(stored, *value, error) };
+                *linear = if error == 0.0 { 0.0 } else { self.stored(stored, *value, error + lost) };
             });
             answer[0].set(sums.field, sums.values);
             answer[1].set(sums.field, sums.linear);
         }
         answer
+    }
+
+    /// What products in a narrow format lose to underflow, at most.
+    fn lost_products(&self) -> f64 {
+        let shape = self.inputs.shape();
+        match self.arithmetic.value_gradient_products {
+            Some(narrow) if self.tier != Tier::Order => {
+                let [unit, smallest, _] = format(narrow);
+                (shape.seq_len() * shape.groups()) as f64 * unit * smallest
+            }
+            _ => 0.0,
+        }
     }
 
     fn parts(&self) -> Vec<bool> {
@@ -283,7 +296,11 @@ impl Budgets<'_> {
         let p = gradient.weight;
         let each = |eps: f64, likely: bool| {
             let cast = if likely { 0.0 } else { self.u_p * p * (1.0 + eps) };
-            let constant = self.products(m) + 2.0 * self.u;
+            let heads = self
+                .arithmetic
+                .value_gradient_products
+                .map_or(0.0, |narrow| gamma(self.inputs.shape().groups(), format(narrow)[0]));
+            let constant = self.products(m) + heads + 2.0 * self.u;
             match self.tier {
                 Tier::Order => constant * (p * (1.0 + eps) + cast),
                 _ => p * eps + cast + self.least + constant * p * (1.0 + eps),

@@ -1,7 +1,7 @@
 //! Budgets of `out` and `lse`.
 
 use ndarray::{ArrayD, IxDyn};
-use nsa_corpus::{Field, Outputs};
+use nsa_corpus::{Field, Outputs, RunningSum};
 
 use super::{Budgets, Live, Tier, gamma};
 use crate::common::naive::Row;
@@ -97,8 +97,10 @@ impl Budgets<'_> {
         };
         let constant = self.products(v.len()) + n_b * self.u;
         let lost = self.least * all(&|t| v[t].abs());
-        let carried = gamma(v.len() + *n_b as usize + 2, self.u) + 3.0 * self.u;
-        let core = centred + (cast + constant * weighted) * (1.0 + s) + lost + carried * out.abs();
+        let logarithms = self.logarithms(sums);
+        let carried = gamma(v.len() + *n_b as usize + 2, self.u) + 3.0 * self.u + logarithms;
+        let core = centred + (cast + constant * weighted) * (1.0 + s) + lost;
+        let core = core * (1.0 + logarithms) + carried * out.abs();
         let core = over(core, s);
         if self.tier != Tier::Order {
             return [out, self.stored(self.arithmetic.output, out, core)];
@@ -111,6 +113,16 @@ impl Budgets<'_> {
         [out, self.stored(self.arithmetic.output, out, spread)]
     }
 
+    /// What a running log-sum-exp adds to the error of the sum.
+    fn logarithms(&self, sums: &RowSums) -> f64 {
+        let RowSums { n_b, m, ln_l, .. } = sums;
+        if self.arithmetic.running_sum == RunningSum::Plain || *n_b == 0.0 {
+            return 0.0;
+        }
+        let rounding = self.u * ((m + ln_l).abs() + m.abs() + 2.0 * ln_l.abs() + 4.0);
+        (n_b + 1.0) * (rounding + self.arithmetic.exponential * (2.0 + ln_l.abs()))
+    }
+
     fn lse(&self, sums: &RowSums) -> f64 {
         let RowSums { w, eps, n_b, m, ln_l, order } = sums;
         let lse = m + ln_l;
@@ -118,7 +130,7 @@ impl Budgets<'_> {
         let error = |share: f64, off: f64| {
             let weights = if share < 1.0 { -(-share).ln_1p() } else { f64::INFINITY };
             let rounding = 4.0 * self.u * (m.abs() + ln_l.abs() + lse.abs() + 3.0 * off) + 2.0 * self.u;
-            let carried = gamma(w.len() + *n_b as usize + 2, self.u);
+            let carried = gamma(w.len() + *n_b as usize + 2, self.u) + self.logarithms(sums);
             weights + carried + rounding + self.arithmetic.exponential * (ln_l.abs() + off)
         };
         let error = match self.tier {

@@ -1,0 +1,69 @@
+//! A stored failure that an enemy wrote: every command that opens one ends in a verdict or in one line, never in a panic.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use ndarray::{Array1, ArrayD, IxDyn};
+use nsa_corpus::{Bundle, Element, Field, Outputs, entries};
+
+fn bundle() -> Bundle {
+    let entry = entries().iter().find(|entry| entry.name == "edges/one_of_everything").unwrap();
+    let inputs = entry.case.materialize(Element::F32).unwrap();
+    let outputs = nsa_reference::oracle::attend(&inputs);
+    let mut bundle = Bundle::new(entry.clone(), Element::F32, Some(outputs)).unwrap();
+    let arithmetic = serde_json::to_string(&nsa_corpus::Arithmetic::f32()).unwrap();
+    bundle.notes.insert("arithmetic".to_owned(), arithmetic);
+    bundle
+}
+
+fn wrong_shape(shape: &[usize]) -> Outputs {
+    let mut outputs = Outputs::new();
+    outputs.set(Field::Out, ArrayD::from_elem(IxDyn(shape), f64::NAN));
+    outputs.set(Field::Dk, Array1::from_elem(7, 1.0));
+    outputs
+}
+
+fn run(command: &str, file: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nsa-diff")).args([command, file.to_str().unwrap()]).output().unwrap()
+}
+
+#[test]
+fn an_enemys_stored_failure_is_a_verdict_or_one_line() {
+    type Change = fn(&mut Bundle);
+    let changes: [(&str, Change); 8] = [
+        ("as it was", |_| {}),
+        ("answers of other shapes", |bundle| bundle.outputs = Some(wrong_shape(&[3, 1]))),
+        ("intervals of other shapes", |bundle| bundle.intervals = [wrong_shape(&[2]), wrong_shape(&[1, 1, 1, 1, 5])]),
+        ("no arithmetic", |bundle| drop(bundle.notes.remove("arithmetic"))),
+        ("tiles of no products", |bundle| {
+            let text =
+                bundle.notes["arithmetic"].replacen(r#"{"fma":{"unit":5.960464477539063e-8}}"#, TILES_OF_NONE, 1);
+            assert!(text.contains(TILES_OF_NONE));
+            bundle.notes.insert("arithmetic".to_owned(), text);
+        }),
+        ("a report that is none", |bundle| drop(bundle.notes.insert("report".to_owned(), "[".repeat(5000)))),
+        ("a reason of control characters", |bundle| bundle.entry.why = "\u{1b}]0;title\u{7}".repeat(9)),
+        ("notes of control characters", |bundle| {
+            drop(bundle.notes.insert("candidate".to_owned(), "\u{1b}[2J".repeat(9)))
+        }),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (what, change) in changes {
+        let mut bundle = bundle();
+        change(&mut bundle);
+        let file = folder.path().join("found.safetensors");
+        bundle.write(&file).unwrap();
+        for command in ["replay", "confirm", "show"] {
+            let output = run(command, &file);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(matches!(output.status.code(), Some(0..=2)), "{what}, {command}: {errors}");
+            assert!(errors.lines().count() <= 1, "{what}, {command}: {errors}");
+            assert!(
+                !output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b),
+                "{what}, {command}: control characters reach the terminal"
+            );
+        }
+    }
+}
+
+const TILES_OF_NONE: &str = r#"{"blocks":{"block":0,"extra_bits":0}}"#;

@@ -1,0 +1,245 @@
+//! From a backend's answer to a verdict: a backend that answers what the test says, run and judged as any other.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nsa_corpus::{
+    Arithmetic, Case, Element, Entry, Expect, Field, Inputs, Mask, Outputs, Override, Sizes, Tensor, Values,
+};
+use nsa_harness::backend::{Backend, BackendError, Unsupported};
+use nsa_harness::compare::Comparison;
+use nsa_harness::judge::judge;
+use nsa_harness::report::Report;
+use nsa_harness::run::{rerun, run_case, run_entry};
+use nsa_harness::verdict::{Class, Failure, Verdict};
+use nsa_reference::{oracle, tiled};
+
+/// Answers what `answer` makes of the inputs and of the number of the run.
+struct Scripted<F> {
+    answer: F,
+    /// What it declares of reading.
+    reads_only_its_own: bool,
+    lacks: Option<Field>,
+    runs: AtomicUsize,
+}
+
+fn scripted<F: Fn(&Inputs, usize) -> Result<Outputs, BackendError> + Send + Sync>(answer: F) -> Scripted<F> {
+    Scripted { answer, reads_only_its_own: false, lacks: None, runs: AtomicUsize::new(0) }
+}
+
+impl<F: Fn(&Inputs, usize) -> Result<Outputs, BackendError> + Send + Sync> Backend for Scripted<F> {
+    fn name(&self) -> &str {
+        "scripted"
+    }
+
+    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
+        tiled::arithmetic(inputs.element())
+    }
+
+    fn computes(&self, field: Field) -> bool {
+        self.lacks != Some(field)
+    }
+
+    fn reads_only_what_it_attends_to(&self, _inputs: &Inputs) -> bool {
+        self.reads_only_its_own
+    }
+
+    fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {
+        if inputs.shape().num_sel() == 7 { Err(Unsupported("not 7 slots".into())) } else { Ok(()) }
+    }
+
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+        (self.answer)(inputs, self.runs.fetch_add(1, Ordering::SeqCst))
+    }
+}
+
+/// Six tokens in blocks of two, two slots.
+fn case() -> Case {
+    let sizes = Sizes {
+        batch: 1,
+        q_heads: 2,
+        kv_heads: 1,
+        seq_len: 6,
+        dim: 4,
+        value_dim: 3,
+        block_size: 2,
+        num_sel: 2,
+        sel_heads: 1,
+    };
+    let sel_scale = Some(Values::normal());
+    Case { sel_scale, d_lse: Some(Values::normal()), ..Case::ordinary(sizes, 5) }
+}
+
+fn inputs() -> Inputs {
+    case().materialize(Element::F32).unwrap()
+}
+
+fn failed(comparisons: &[Comparison]) -> Vec<Field> {
+    let failed = comparisons.iter().filter(|comparison| comparison.failure.is_some());
+    failed.map(|comparison| comparison.field).collect()
+}
+
+fn class(report: &Report) -> Option<Class> {
+    report.verdict.failure().map(|failure| failure.class)
+}
+
+#[test]
+fn a_right_answer_passes_with_every_field_compared() {
+    let report = run_case(&case(), Element::F32, &scripted(|inputs, _| Ok(tiled::attend(inputs)))).unwrap();
+    assert_eq!(report.verdict, Verdict::Pass);
+    let fields: Vec<Field> = report.comparisons.iter().map(|comparison| comparison.field).collect();
+    assert_eq!(fields, [Field::Out, Field::Lse, Field::Dq, Field::Dk, Field::Dv, Field::DselScale]);
+    assert_eq!(report.elements(), 2 * 6 * (3 + 1 + 4) + 6 * (4 + 3 + 2));
+    assert_eq!((report.candidate.as_str(), report.name == case().id()), ("scripted", true));
+    assert_eq!(report.outputs, Some(tiled::attend(&inputs())));
+    assert!(report.worst_ratio() > 0.0 && report.seconds > 0.0);
+}
+
+#[test]
+fn gradients_are_judged_given_the_saved_outputs_of_the_candidate_itself() {
+    let inputs = inputs();
+    let arithmetic = Arithmetic::f32();
+    let exact = oracle::attend(&inputs);
+    let with_backward = |forward: &Outputs, saved: &Outputs| {
+        let mut answer = forward.clone();
+        for (field, tensor) in oracle::backward(&inputs, saved, None).outputs.iter() {
+            answer.set(field, tensor.clone());
+        }
+        answer
+    };
+    let unbounded =
+        |comparisons: &[Comparison]| comparisons.iter().map(|comparison| comparison.unbounded).sum::<usize>();
+    let mut shifted = exact.clone();
+    shifted.get_mut(Field::Lse).unwrap().mapv_inplace(|lse| lse + 0.5);
+    shifted.get_mut(Field::Out).unwrap().mapv_inplace(|out| out * 1.5);
+    let found = judge(&inputs, &arithmetic, &with_backward(&shifted, &shifted));
+    assert_eq!(failed(&found), [Field::Out, Field::Lse]);
+    assert_eq!(failed(&judge(&inputs, &arithmetic, &with_backward(&shifted, &exact))).len(), 6);
+
+    // One saved element that cannot be used is replaced by the oracle's, and nothing else is.
+    let mut spoiled = shifted.clone();
+    spoiled.get_mut(Field::Lse).unwrap()[[0, 1, 3]] = f64::NAN;
+    shifted.get_mut(Field::Lse).unwrap()[[0, 1, 3]] = exact.get(Field::Lse).unwrap()[[0, 1, 3]];
+    let found = judge(&inputs, &arithmetic, &with_backward(&spoiled, &shifted));
+    assert_eq!((failed(&found), unbounded(&found)), (vec![Field::Out, Field::Lse], 0));
+
+    // A tensor of another shape, or none, is replaced whole.
+    let mut answer = with_backward(&exact, &exact);
+    answer.set(Field::Lse, ndarray::Array3::<f64>::zeros((1, 2, 5)));
+    assert_eq!(failed(&judge(&inputs, &arithmetic, &answer)), [Field::Lse]);
+    answer.take(Field::Lse);
+    assert_eq!(failed(&judge(&inputs, &arithmetic, &answer)), [Field::Lse]);
+}
+
+#[test]
+fn what_a_backend_does_not_compute_is_not_judged() {
+    let wrong = |inputs: &Inputs, _| {
+        let mut outputs = tiled::attend(inputs);
+        outputs.get_mut(Field::Dv).unwrap().fill(9.0);
+        Ok(outputs)
+    };
+    let report = run_case(&case(), Element::F32, &scripted(wrong)).unwrap();
+    assert_eq!((class(&report), failed(&report.comparisons)), (Some(Class::OverBudget), vec![Field::Dv]));
+    let report = run_case(&case(), Element::F32, &Scripted { lacks: Some(Field::Dv), ..scripted(wrong) }).unwrap();
+    assert_eq!((report.verdict, report.comparisons.len()), (Verdict::Pass, 5));
+    let mut seven = case();
+    seven.sizes.num_sel = 7;
+    let report = run_case(&seven, Element::F32, &scripted(|_, _| panic!("it is not run"))).unwrap();
+    assert_eq!((report.verdict, report.outputs), (Verdict::Skip("not 7 slots".into()), None));
+}
+
+#[test]
+fn each_way_to_give_no_answer_has_its_verdict() {
+    let text = || "why".to_owned();
+    let fails = |class, message: &str| Verdict::Fail(Failure { class, field: None, message: message.into() });
+    let cases = [
+        (BackendError::Crash(text()), fails(Class::Crash, "crashed: why")),
+        (BackendError::Broken(text()), fails(Class::Crash, "broken answer: why")),
+        (BackendError::Timeout(Duration::from_secs(3)), fails(Class::Timeout, "no answer within 3 s")),
+        (BackendError::Compile(text()), fails(Class::Compile, "does not compile: why")),
+        (BackendError::OutOfBounds(text()), fails(Class::OutOfBounds, "wrote out of bounds: why")),
+        (BackendError::Nondeterministic(text()), fails(Class::Nondeterministic, "not deterministic: why")),
+        (BackendError::Unsupported(text()), Verdict::Skip(text())),
+        (BackendError::Environment(text()), Verdict::Inconclusive(text())),
+    ];
+    for (error, expected) in cases {
+        let report = run_case(&case(), Element::F32, &scripted(move |_, _| Err(error.clone()))).unwrap();
+        assert_eq!(report.verdict, expected);
+        assert!(report.comparisons.is_empty() && report.outputs.is_none());
+    }
+    let message = |backend: &dyn Backend| run_case(&case(), Element::F32, backend).unwrap().verdict;
+    let number = 7;
+    assert_eq!(message(&scripted(|_, _| panic!("a str"))), fails(Class::Crash, "crashed: panicked: a str"));
+    assert_eq!(
+        message(&scripted(|_, _| panic!("a String, {number}"))),
+        fails(Class::Crash, "crashed: panicked: a String, 7")
+    );
+}
+
+/// Nothing is selected and `v` of token 5, which rows 0 to 4 do not attend to, is NaN; the answer lets it through to row 0
+/// and adds `error` to row 1.
+fn leaking(error: f64) -> Scripted<impl Fn(&Inputs, usize) -> Result<Outputs, BackendError> + Send + Sync> {
+    scripted(move |inputs: &Inputs, _| {
+        let mut outputs = oracle::attend(inputs);
+        outputs.get_mut(Field::Out).unwrap()[[0, 0, 0, 0]] = f64::NAN;
+        outputs.get_mut(Field::Out).unwrap()[[0, 0, 1, 0]] += error;
+        Ok(outputs)
+    })
+}
+
+#[test]
+fn nan_through_zero_weights_is_excused_and_nothing_else_is() {
+    let finite = Case { mask: Mask::None {}, ..case() };
+    let nan =
+        |tensor, index: &[usize]| Case { overrides: vec![Override::new(tensor, index, f64::NAN)], ..finite.clone() };
+    let verdict = |case: &Case, backend: &dyn Backend| run_case(case, Element::F32, backend).unwrap().verdict;
+    let nan_value = nan(Tensor::V, &[0, 0, 5, 0]);
+    for case in
+        [&nan_value, &nan(Tensor::K, &[0, 0, 5, 0]), &nan(Tensor::DLse, &[0, 1, 5]), &nan(Tensor::DOut, &[0, 1, 5, 0])]
+    {
+        let Verdict::Inconclusive(message) = verdict(case, &leaking(0.0)) else { panic!("not excused") };
+        assert!(message.starts_with("NaN through 0 * NaN, as in the PyTorch function: out at batch 0"), "{message}");
+    }
+    let strict = Scripted { reads_only_its_own: true, ..leaking(0.0) };
+    let fails = |verdict: Verdict| verdict.failure().map(|failure| failure.class);
+    assert_eq!(fails(verdict(&nan_value, &strict)), Some(Class::NonFinite), "it declares better");
+    assert_eq!(fails(verdict(&finite, &leaking(0.0))), Some(Class::NonFinite), "the inputs are finite");
+    assert_eq!(fails(verdict(&nan_value, &leaking(0.5))), Some(Class::NonFinite), "row 1 is wrong as well");
+    assert_eq!(verdict(&nan_value, &scripted(|inputs, _| Ok(oracle::attend(inputs)))), Verdict::Pass);
+}
+
+#[test]
+fn a_rerun_that_differs_or_fails_is_named() {
+    let wavers_in = |bad: usize| {
+        scripted(move |inputs: &Inputs, run| {
+            let mut outputs = tiled::attend(inputs);
+            let lse = &mut outputs.get_mut(Field::Lse).unwrap()[[0, 0, 2]];
+            *lse = if run == bad { f64::from_bits(lse.to_bits() + 1) } else { *lse };
+            Ok(outputs)
+        })
+    };
+    let first = tiled::attend(&inputs());
+    let again = |backend: &dyn Backend, times| rerun(&case(), Element::F32, backend, &first, times).unwrap();
+    assert_eq!(again(&wavers_in(9), 3), None);
+    let failure = again(&wavers_in(1), 3).unwrap();
+    assert_eq!((failure.class, failure.field), (Class::Nondeterministic, Some(Field::Lse)));
+    assert!(failure.message.starts_with("rerun 2 of 3: lse is declared bitwise"), "{}", failure.message);
+    let crashes = scripted(|_, _| Err(BackendError::Crash("why".into())));
+    assert_eq!(again(&crashes, 2).unwrap().class, Class::Crash);
+    assert_eq!(again(&crashes, 0), None);
+}
+
+#[test]
+fn an_entry_gives_its_name_and_accepts_what_it_says_it_accepts() {
+    let mut entry = Entry::new("group/name", "to be judged", case());
+    let wrong = scripted(|inputs: &Inputs, _| Ok(Outputs::filled(inputs, 9.0)));
+    let report = |entry: &Entry, backend: &dyn Backend| run_entry(entry, Element::F32, backend).unwrap();
+    assert_eq!(
+        (report(&entry, &wrong).name.as_str(), class(&report(&entry, &wrong))),
+        ("group/name", Some(Class::OverBudget))
+    );
+    entry.expect = Expect::Acceptable;
+    let Verdict::Inconclusive(message) = report(&entry, &wrong).verdict else { panic!("not accepted") };
+    assert!(message.starts_with("the entry accepts this difference: out at "), "{message}");
+    assert_eq!(report(&entry, &scripted(|inputs, _| Ok(tiled::attend(inputs)))).verdict, Verdict::Pass);
+}

@@ -1,0 +1,182 @@
+//! What the comparison of a field says of its elements: which fail, as what, which is named, and what is counted.
+
+use ndarray::{Array3, ArrayD};
+use nsa_corpus::{Element, Field};
+use nsa_harness::compare::{Comparison, Expected, compare};
+use nsa_harness::judge::verdict;
+use nsa_harness::verdict::{Class, Failure, Verdict};
+
+const INF: f64 = f64::INFINITY;
+const NAN: f64 = f64::NAN;
+
+/// One row of elements, each `[expected, found, tier B, tier H]`.
+fn compared(field: Field, stored: Element, elements: &[[f64; 4]]) -> Comparison {
+    let tensor = |column: usize| -> ArrayD<f64> {
+        let values = elements.iter().map(|element| element[column]).collect();
+        Array3::from_shape_vec((1, 1, elements.len()), values).unwrap().into_dyn()
+    };
+    let [values, found, rigorous, likely] = [0, 1, 2, 3].map(tensor);
+    let expected = Expected { values: &values, rigorous: &rigorous, likely: &likely, stored };
+    compare(field, Some(&found), &expected)
+}
+
+fn lse(elements: &[[f64; 4]]) -> Comparison {
+    compared(Field::Lse, Element::F16, elements)
+}
+
+/// The class of the failure and the token that it names.
+fn failure(comparison: &Comparison) -> Option<(Class, String)> {
+    let Failure { class, message, .. } = comparison.failure.clone()?;
+    let place = message.split(':').next().unwrap();
+    Some((class, place.rsplit("token ").next().unwrap().to_owned()))
+}
+
+fn over(token: usize) -> Option<(Class, String)> {
+    Some((Class::OverBudget, token.to_string()))
+}
+
+fn non_finite(token: usize) -> Option<(Class, String)> {
+    Some((Class::NonFinite, token.to_string()))
+}
+
+/// An element whose error is `ratio` times its budget.
+fn off(ratio: f64) -> [f64; 4] {
+    [1.0, 1.0 + ratio, 1.0, 0.5]
+}
+
+#[test]
+fn every_element_is_counted_in_its_class() {
+    let unbounded = [1.0, 7.0, INF, INF];
+    let all = lse(&[off(0.25), off(0.75), off(0.75), unbounded, unbounded, off(2.0), [1.0, NAN, 1.0, 0.5]]);
+    assert_eq!((all.elements, all.suspect, all.unbounded, all.failed, all.leaked), (7, 2, 2, 2, 1));
+    assert_eq!((all.tightness.judged, all.tightness.exact, all.tightness.apart), (5, 0, 2));
+}
+
+#[test]
+fn only_nan_in_the_place_of_a_finite_number_is_a_leak() {
+    assert_eq!(lse(&[[1.0, NAN, 1.0, 1.0], [2.0, NAN, 1.0, 1.0]]).leaked, 2);
+    let other = lse(&[[1.0, INF, 1.0, 1.0], [-INF, NAN, 1.0, 1.0], [NAN, 1.0, 1.0, 1.0]]);
+    assert_eq!((other.leaked, other.failed), (0, 3));
+}
+
+#[test]
+fn the_worst_element_is_the_one_with_the_largest_error_over_its_own_budget() {
+    let worst = |elements: &[[f64; 4]]| lse(elements).worst.map(|worst| (worst.index[2], worst.ratio));
+    // The largest error is not the largest ratio.
+    let cases = [off(0.25), [10.0, 10.375, 0.5, 0.5], off(0.5), [10.0, 14.0, 16.0, 16.0]];
+    assert_eq!(worst(&cases), Some((1, 0.75)));
+    let found = lse(&cases).worst.unwrap();
+    assert_eq!((found.expected, found.found, found.error, found.budget), (10.0, 10.375, 0.375, 0.5));
+    assert_eq!(worst(&[off(0.5), off(0.5)]), Some((0, 0.5)), "the first of two alike");
+    assert_eq!(worst(&[off(3.0), [1.0, NAN, 1.0, 1.0], off(4.0)]), Some((1, INF)), "NaN is worse than any error");
+}
+
+#[test]
+fn what_is_right_has_no_worst_element() {
+    let fine = [
+        [1.0, 1.0, 0.0, 0.0],
+        [INF, INF, 1.0, 1.0],
+        // Which value that is not finite may differ; 65519 with a budget of 10 may overflow f16.
+        [INF, -INF, 1.0, 1.0],
+        [NAN, INF, 1.0, 1.0],
+        [65_519.0, INF, 10.0, 10.0],
+    ];
+    for element in fine {
+        let comparison = lse(&[element]);
+        assert_eq!((comparison.worst.clone(), comparison.failed, comparison.suspect), (None, 0, 0), "{element:?}");
+        assert_eq!(comparison.tightness.exact, u64::from(element[0] == 1.0), "{element:?}");
+        assert_eq!(comparison.tightness.judged, u64::from(element[0] == 1.0), "{element:?}");
+    }
+    assert_eq!(lse(&[[1.0, 100.0, INF, INF]]).worst, None, "nothing was promised");
+}
+
+#[test]
+fn the_worst_of_a_class_is_named_and_a_number_that_is_not_finite_outranks_an_error() {
+    assert_eq!(failure(&lse(&[off(2.0), off(5.0), off(3.0)])), over(1));
+    assert_eq!(failure(&lse(&[off(5.0), off(5.0)])), over(0));
+    let nan = [1.0, NAN, 1.0, 1.0];
+    assert_eq!(failure(&lse(&[off(2.0), nan, off(3.0), nan])), non_finite(1));
+    assert_eq!(failure(&lse(&[nan, off(9.0)])), non_finite(0));
+    assert_eq!(lse(&[off(2.0), nan, off(3.0), nan]).failed, 4);
+    // An element within its budget outranks nothing.
+    assert_eq!(failure(&lse(&[off(0.75), off(1.5)])), over(1));
+}
+
+#[test]
+fn budgets_are_limits_that_belong_to_them() {
+    let class = |element| lse(&[element]).failure.map(|failure| failure.class);
+    assert_eq!(class([1.0, 2.0, 1.0, 0.5]), None);
+    assert_eq!(class([2.0, 1.0, 1.0, 0.5]), None);
+    assert_eq!(class([1.0, 2.0 + 1e-15, 1.0, 0.5]), Some(Class::OverBudget));
+    assert_eq!(class([-1.0, 1.0, 1.0, 0.5]), Some(Class::OverBudget));
+    assert_eq!(class([1.0, 1.0 + 1e-15, NAN, NAN]), Some(Class::OverBudget), "no budget is not a wide one");
+    assert_eq!(lse(&[[1.0, 1.5, 1.0, 0.5], [1.0, 1.5 + 1e-15, 1.0, 0.5]]).suspect, 1);
+}
+
+#[test]
+fn an_overflow_is_right_where_the_budget_reaches_the_number_that_rounds_to_it() {
+    // f16 rounds to infinity from 65520 on; 65504 (1 + 2^-12) = 65519.99 stands for it.
+    let class = |expected: f64, found: f64, budget: f64| {
+        lse(&[[expected, found, budget, budget]]).failure.map(|failure| failure.class)
+    };
+    assert_eq!(class(65_519.0, INF, 1.0), None);
+    assert_eq!(class(-65_519.0, -INF, 1.0), None);
+    for (expected, found, budget) in
+        [(65_519.0, INF, 0.9), (65_510.0, INF, 0.1), (65_519.0, NAN, 10.0), (65_519.0, -INF, 10.0)]
+    {
+        assert_eq!(class(expected, found, budget), Some(Class::NonFinite), "{expected} {found} {budget}");
+    }
+}
+
+#[test]
+fn a_row_without_keys_is_held_to_its_lse_alone() {
+    for (field, class) in
+        [(Field::Lse, Some(Class::NonFinite)), (Field::SlidingLse, Some(Class::NonFinite)), (Field::Out, None)]
+    {
+        for found in [NAN, INF] {
+            let comparison = compared(field, Element::F32, &[[-INF, found, 0.0, 0.0]]);
+            assert_eq!(comparison.failure.map(|failure| failure.class), class, "{field} {found}");
+        }
+        assert_eq!(compared(field, Element::F32, &[[-INF, -INF, 0.0, 0.0]]).failure, None);
+    }
+    // Infinity is no such row.
+    assert_eq!(lse(&[[INF, NAN, 0.0, 0.0]]).failure, None);
+}
+
+#[test]
+fn a_failure_names_the_place_and_both_values() {
+    let message = lse(&[off(0.25), [1.0, 3.0, 0.5, 0.5]]).failure.unwrap().message;
+    assert_eq!(
+        message,
+        "lse at batch 0, q_head 0, token 1: expected 1e0, found 3e0, error 2.000e0, budget 5.000e-1 (error / budget 4.000)"
+    );
+}
+
+#[test]
+fn the_verdict_is_the_first_failure_else_whether_anything_is_suspect() {
+    let (fine, suspect, wrong) = (lse(&[off(0.25)]), lse(&[off(0.25), off(0.75)]), lse(&[off(2.0)]));
+    let nan = lse(&[[1.0, NAN, 1.0, 1.0]]);
+    assert_eq!(verdict(&[]), Verdict::Pass);
+    assert_eq!(verdict(std::slice::from_ref(&fine)), Verdict::Pass);
+    let Verdict::Suspect(detail) = verdict(&[fine.clone(), suspect.clone()]) else { panic!("not suspect") };
+    assert!(detail.starts_with("1 of 2 elements; lse at batch 0, q_head 0, token 1: "), "{detail}");
+    let found = verdict(&[suspect, wrong.clone(), nan]);
+    assert_eq!(found.failure(), wrong.failure.as_ref());
+    assert_eq!(found.failure().map(|failure| failure.class), Some(Class::OverBudget));
+    assert_eq!(verdict(&[fine]).failure(), None);
+}
+
+#[test]
+fn verdicts_have_the_words_that_reports_use() {
+    let class = Failure { class: Class::OutOfBounds, field: None, message: "a byte".into() };
+    let text = |text: &str| text.to_owned();
+    for (verdict, word, words) in [
+        (Verdict::Pass, "pass", "pass"),
+        (Verdict::Suspect(text("2 of 3")), "suspect", "suspect: 2 of 3"),
+        (Verdict::Fail(class), "fail", "fail: out of bounds: a byte"),
+        (Verdict::Skip(text("f64")), "skip", "skip: f64"),
+        (Verdict::Inconclusive(text("no device")), "inconclusive", "inconclusive: no device"),
+    ] {
+        assert_eq!((verdict.word(), verdict.to_string().as_str()), (word, words));
+    }
+}
