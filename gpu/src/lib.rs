@@ -29,7 +29,7 @@ pub use compile::{Compiler, Cubin};
 pub use device::{Device, DeviceInfo, availability, device_count};
 pub use error::{Error, Kind, Unavailable};
 pub use memory::{Buffer, Safety};
-pub use mutant::{Expect, Genre, Mutant, mutants};
+pub use mutant::{Mutant, mutants};
 pub use run::{Options, arithmetic, run};
 pub use tensors::{CotangentTensors, ForwardTensors, GradientTensors, Tensors};
 pub use variant::{Rung, Variant};

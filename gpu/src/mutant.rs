@@ -3,6 +3,7 @@
 //! A mutant never stands inside a kernel. It is a text replacement, made before the kernel is compiled, whose `find`
 //! must occur exactly once in its file; `mutants/*.toml` holds them, strictly parsed and embedded in the binary.
 
+use nsa_corpus::{Expected, Genre};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
@@ -14,44 +15,6 @@ const FILES: &[(&str, &str)] = &[
     ("index.toml", include_str!("../mutants/index.toml")),
     ("tensor.toml", include_str!("../mutants/tensor.toml")),
 ];
-
-/// What kind of mistake a mutant is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Genre {
-    /// A term that should, or should not, take part.
-    Mask,
-    /// The wrong row, head, block or key.
-    Index,
-    /// The partial last block, odd sizes.
-    Tail,
-    /// A sum over lanes, keys or tasks.
-    Reduction,
-    /// A factor.
-    Scale,
-    /// Fewer bits than declared.
-    Precision,
-    /// An order that the schedule decides.
-    Race,
-    /// The backward's formulas.
-    Gradient,
-    /// The sliding part.
-    Sliding,
-    /// Addresses: strides and 64-bit products.
-    Offsets,
-}
-
-/// What should become of a mutant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Expect {
-    /// Some case of the corpus must tell it from the kernel.
-    Killed,
-    /// No case can: it computes the same within the declared arithmetic.
-    Equivalent,
-    /// It does not compile.
-    Unviable,
-}
 
 /// One planted fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,9 +31,12 @@ pub struct Mutant {
     /// What takes its place.
     pub replace: String,
     /// What should become of it.
-    pub expect: Expect,
+    pub expect: Expected,
     /// Which mistake it stands for.
     pub why: String,
+    /// Why no case can show it, where it is equivalent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argument: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +52,9 @@ impl Mutant {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.argument.is_some() != (self.expect == Expected::Equivalent) {
+            return Err("an `argument` belongs to what is equivalent, and to nothing else".to_owned());
+        }
         let text = source::text(&self.file).ok_or_else(|| format!("there is no kernels/{}", self.file))?;
         match text.matches(&self.find).count() {
             1 if self.find != self.replace => Ok(()),

@@ -125,12 +125,13 @@ mod tests {
             let programs = crate::variant::catalogue();
             let changed = |replace: String| Mutant {
                 name: "changed".to_owned(),
-                genre: crate::Genre::Index,
+                genre: nsa_corpus::Genre::Index,
                 file: (*file).to_owned(),
                 find: (*text).to_owned(),
                 replace,
-                expect: crate::Expect::Killed,
+                expect: nsa_corpus::Expected::Killed,
                 why: String::new(),
+                argument: None,
             };
             let marked = changed(format!("{text}// marked\n"));
             let uses = |program: &&Program| flatten(program.kernel, Some(&marked)) != flatten(program.kernel, None);

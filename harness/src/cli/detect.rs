@@ -196,8 +196,8 @@ fn report(args: &Args, found: &Found) -> Result<Outcome, Refusal> {
             .map_err(|error| Refusal::new(format!("{}: cannot be written: {error}", file.display())))?;
     }
     // A rule of others that misses something is a result; our own is to miss nothing.
-    let escaped = found.rows.iter().any(|row| row.fates.get(&Rule::Ours) == Some(&Fate::Survived));
-    Ok(if escaped { Outcome::Failed } else { Outcome::Passed })
+    let wrong = found.rows.iter().any(Row::is_unexpected);
+    Ok(if wrong { Outcome::Failed } else { Outcome::Passed })
 }
 
 fn render(found: &Found) -> String {
@@ -233,6 +233,11 @@ fn render(found: &Found) -> String {
             counts.join(", "),
             found.cases
         ));
+    }
+    for row in found.rows.iter().filter(|row| row.is_unexpected()) {
+        let fate = row.fates.get(&Rule::Ours).map_or("", Fate::word);
+        let expected = if row.equivalent.is_some() { "equivalent" } else { "killed" };
+        text.push_str(&format!("not as expected: {}: {fate}, expected {expected}\n", row.name));
     }
     text.push_str(&explained(&found.rows));
     if found.rows.len() < found.plants {

@@ -11,6 +11,7 @@ mod planted;
 use std::sync::OnceLock;
 
 use nsa_corpus::Inputs;
+pub use nsa_corpus::{Expected, Genre};
 use nsa_reference::plain::Fault;
 use serde::{Deserialize, Serialize};
 
@@ -23,52 +24,6 @@ const FILES: &[(&str, &str)] = &[
     ("gradients.toml", include_str!("../../defects/gradients.toml")),
     ("memory.toml", include_str!("../../defects/memory.toml")),
 ];
-
-/// What kind of mistake it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Genre {
-    /// A slot that should, or should not, take part.
-    Mask,
-    /// The diagonal's causal cut.
-    Causality,
-    /// The wrong block, key or row.
-    Index,
-    /// The partial last block and odd sizes.
-    Tail,
-    /// Which kv head a query head reads.
-    Gqa,
-    /// The factor of all scores.
-    Scale,
-    /// The factor of a slot's scores.
-    SelScale,
-    /// The softmax and its log-sum-exp.
-    Softmax,
-    /// How often a repeated block counts.
-    Multiplicity,
-    /// Fewer bits than declared.
-    Precision,
-    /// Rows not written, or left from before.
-    Unwritten,
-    /// Updates lost or made twice.
-    Race,
-    /// The backward's formulas.
-    Gradient,
-    /// The sliding part.
-    Sliding,
-    /// Addresses.
-    Memory,
-}
-
-/// What should become of a defect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Expected {
-    /// Some case of the corpus must show it.
-    Killed,
-    /// No case can: within the declared arithmetic it computes the same. `argument` says why.
-    Equivalent,
-}
 
 /// How a defect is planted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -149,11 +104,6 @@ pub struct Defect {
 }
 
 impl Defect {
-    /// The defect in words: its name without the joints.
-    pub fn words(&self) -> String {
-        self.name.replace('_', " ")
-    }
-
     /// What carries it: `"plain"`, `"inputs"`, `"outputs"` or `"ends"`.
     pub fn place(&self) -> &'static str {
         match self.plant {

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use nsa_corpus::{Element, Entry, entries};
-use nsa_gpu::{Genre, Mutant, Rung};
+use nsa_corpus::{Element, Entry, Genre, entries};
+use nsa_gpu::{Mutant, Rung};
 
 use super::{Failed, Fate, Job, Kill, Plant, Rejections, Row, Rule, fates, rung_of};
 use crate::backend::Backend;
@@ -35,7 +35,7 @@ impl Means<'_> {
     pub fn baseline(&self, mutants: &[&Mutant]) -> Result<(), Failed> {
         let any = |genre| mutants.iter().any(|mutant| mutant.genre == genre);
         for rung in Rung::ALL {
-            let mut found = if any(Genre::Offsets) { apart(rung, None)? } else { None };
+            let mut found = if any(Genre::Memory) { apart(rung, None)? } else { None };
             if found.is_none() && any(Genre::Race) {
                 found = self.racecheck(rung, None)?;
             }
@@ -64,7 +64,7 @@ impl Means<'_> {
         let ours = rules.contains(&Rule::Ours);
         // First, because the whole corpus would be run before the next: it compiles each kernel at every size.
         let found =
-            if ours && mutant.genre == Genre::Offsets { apart(rung_of(mutant), Some(&mutant.name))? } else { None };
+            if ours && mutant.genre == Genre::Memory { apart(rung_of(mutant), Some(&mutant.name))? } else { None };
         let open: Vec<Rule> = rules.iter().copied().filter(|rule| found.is_none() || *rule != Rule::Ours).collect();
         let mut row = fates(plant, jobs, &open, alarms)?;
         row.fates.extend(found.map(|kill| (Rule::Ours, Fate::Killed(kill))));

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::cuda::Cuda;
 use crate::backend::{Backend, Unavailable};
-use crate::defect::{Defect, Expected, planted};
+use crate::defect::{Defect, planted};
 use crate::localize::cost;
 use crate::run::{rerun, run_entry};
 use crate::verdict::{Class, Verdict};
@@ -93,8 +93,8 @@ impl Plant<'_> {
                 (defect.name.clone(), word(&defect.genre), place, defect.why.clone(), defect.argument.clone())
             }
             Plant::Kernel(mutant) => {
-                let argument = (mutant.expect == nsa_gpu::Expect::Equivalent).then(|| mutant.why.clone());
-                (mutant.name.clone(), word(&mutant.genre), mutant.file.clone(), mutant.why.clone(), argument)
+                let place = mutant.file.clone();
+                (mutant.name.clone(), word(&mutant.genre), place, mutant.why.clone(), mutant.argument.clone())
             }
         };
         Row {
@@ -201,6 +201,14 @@ pub struct Row {
     pub minimal: Option<Minimal>,
     /// Wall-clock time.
     pub seconds: f64,
+}
+
+impl Row {
+    /// Whether our own rule misses it, or kills what is said to be equivalent.
+    pub fn is_unexpected(&self) -> bool {
+        let killed = self.fates.get(&Rule::Ours).map(|fate| fate.kill().is_some());
+        killed.is_some_and(|killed| killed == self.equivalent.is_some())
+    }
 }
 
 /// Runs the jobs in order until every rule has rejected the planted mistake. A case in which a rule also rejects the backend
@@ -368,12 +376,4 @@ pub fn baseline(job: &Job, rules: &[Rule], backend: &dyn Backend) -> Result<Reje
 pub fn plants<'a>(candidate: &str, inner: &'a dyn Backend, defects: &'static [Defect]) -> Vec<Plant<'a>> {
     let all = candidate == "plain";
     defects.iter().filter(|defect| all || defect.decorates()).map(|defect| Plant::Defect(defect, inner)).collect()
-}
-
-/// Whether what was expected of it came true.
-pub fn as_expected(defect: &Defect, fate: &Fate) -> bool {
-    match defect.expect {
-        Expected::Killed => matches!(fate, Fate::Killed(_) | Fate::Timeout(_)),
-        Expected::Equivalent => matches!(fate, Fate::Equivalent),
-    }
 }
