@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::case_file::line;
-use crate::{Case, Element, Error, TensorFile, embedded};
+use crate::{Case, Element, Error, Field, TensorFile, embedded};
 
 /// The longest file of entries that is read.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -58,6 +58,8 @@ pub struct Entry {
     pub elements: Vec<Element>,
     /// What a correct implementation does with it.
     pub expect: Expect,
+    /// Outputs that any correct implementation gives without error: the tolerance is zero.
+    pub exact: Vec<Field>,
     /// The problem.
     pub case: Case,
 }
@@ -75,6 +77,7 @@ impl Entry {
             flags: Vec::new(),
             elements: Self::ELEMENTS.to_vec(),
             expect: Expect::Pass,
+            exact: Vec::new(),
             case,
         }
     }
@@ -108,6 +111,7 @@ pub fn to_toml(entries: &[Entry]) -> String {
         line(&mut text, "flags", (!flags.is_empty()).then_some(&flags));
         line(&mut text, "elements", Some(&entry.elements));
         line(&mut text, "expect", (entry.expect != Expect::Pass).then_some(&entry.expect));
+        line(&mut text, "exact", (!entry.exact.is_empty()).then_some(&entry.exact));
         text += "\n[entry.case]\n";
         text += &entry.case.to_toml();
     }
@@ -205,6 +209,7 @@ fn check(
         flags,
         elements: entry.elements,
         expect: entry.expect,
+        exact: entry.exact,
         case,
     })
 }
@@ -267,6 +272,8 @@ struct EntryIn {
     elements: Vec<Element>,
     #[serde(default)]
     expect: Expect,
+    #[serde(default)]
+    exact: Vec<Field>,
     case: Case,
 }
 

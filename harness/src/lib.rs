@@ -19,6 +19,7 @@ pub mod large;
 pub mod localize;
 pub mod minimize;
 mod number;
+mod probe;
 pub mod records;
 pub mod report;
 pub mod run;

@@ -8,6 +8,7 @@ use nsa_corpus::{Case, Element, Entry, Error, Expect, Inputs, Outputs};
 use crate::backend::{Backend, BackendError};
 use crate::determinism::Contract;
 use crate::judge::{judge, verdict};
+use crate::probe;
 use crate::report::Report;
 use crate::verdict::{Class, Failure, Verdict};
 
@@ -82,13 +83,19 @@ pub fn rerun(
     Ok(None)
 }
 
-/// Runs an entry: its name goes into the report, and a difference that it accepts is no failure.
+/// Runs an entry: its name goes into the report, what it says is exact is held to a tolerance of zero, and a difference that
+/// it accepts is no failure.
 ///
 /// # Errors
 /// As [`run_case`].
 pub fn run_entry(entry: &Entry, element: Element, backend: &dyn Backend) -> Result<Report, Error> {
     let mut report = run_case(&entry.case, element, backend)?;
     report.name.clone_from(&entry.name);
+    if let (Verdict::Pass | Verdict::Suspect(_), Some(outputs)) = (&report.verdict, &report.outputs) {
+        let inputs = entry.case.materialize(element)?;
+        let failure = probe::inexact(entry, &inputs, &backend.arithmetic(&inputs), outputs);
+        report.verdict = failure.map_or(report.verdict, Verdict::Fail);
+    }
     if let (Expect::Acceptable, Verdict::Fail(failure)) = (entry.expect, &report.verdict) {
         let message = format!("the entry accepts this difference: {}", failure.message);
         report.verdict = Verdict::Inconclusive(message);

@@ -91,7 +91,9 @@ pub struct Sensitivity {
 impl Sensitivity {
     /// What a comparison of `field` with `expected` can catch.
     pub(crate) fn of(field: Field, expected: &Expected<'_>) -> Self {
-        let check = Check::new(field, expected);
+        let [values, budgets] = [expected.values, expected.rigorous].map(|tensor| tensor.as_standard_layout());
+        let slices = [values.as_slice(), budgets.as_slice()].map(|slice| slice.expect("put into standard layout"));
+        let check = Check::new(field, expected, slices);
         let mut sensitivity = Sensitivity::default();
         let smallest =
             |least: &mut Option<f64>, value: f64| *least = Some(least.map_or(value, |least| least.min(value)));
@@ -121,14 +123,13 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    fn new(field: Field, expected: &'a Expected<'a>) -> Self {
-        let slice = |tensor: &'a ndarray::ArrayD<f64>| tensor.as_slice().expect("the oracle's tensors are row-major");
+    fn new(field: Field, expected: &'a Expected<'a>, [values, budgets]: [&'a [f64]; 2]) -> Self {
         let shape = expected.values.shape();
         Check {
             field,
             expected,
-            values: slice(expected.values),
-            budgets: slice(expected.rigorous),
+            values,
+            budgets,
             rows: shape.get(2).copied().unwrap_or(1),
             width: shape.get(3..).unwrap_or_default().iter().product(),
         }

@@ -265,6 +265,25 @@ fn a_report_as_json_holds_every_case() {
 }
 
 #[test]
+fn vacuous_checks_are_counted_and_listed_with_their_reasons() {
+    let counted = nsa_diff(&["run", "edges/seq_1", "--element", "f32"]);
+    let text = String::from_utf8(counted.stdout).unwrap();
+    assert!(text.contains("5 of 20 checks are vacuous") && text.contains("swapped rows 5"), "{text}");
+    assert!(text.contains("--vacuous lists them"), "{text}");
+    let listed = String::from_utf8(nsa_diff(&["run", "edges/seq_1", "--element", "f32", "--vacuous"]).stdout).unwrap();
+    assert!(listed.contains("edges/seq_1 f32 dk: swapped rows: there is one row"), "{listed}");
+}
+
+#[test]
+fn large_cases_are_chosen_by_name_and_are_no_place_for_other_options() {
+    let unknown = nsa_diff(&["run", "--large", "large/63k"]);
+    assert_eq!(code(&unknown), 2);
+    let error = String::from_utf8(unknown.stderr).unwrap();
+    assert!(error.contains("no entry matches `large/63k`") && error.contains("large/64k"), "{error}");
+    assert_eq!(code(&nsa_diff(&["run", "--large", "--reruns", "2"])), 2);
+}
+
+#[test]
 fn a_failure_says_where_it_is_wrong_and_what_it_looks_like() {
     let candidate = "plain+diagonal_own_key_missing";
     let arguments = ["run", "seed/small", "--element", "f32", "--candidate", candidate, "--json", "-"];

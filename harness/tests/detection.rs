@@ -48,7 +48,7 @@ fn the_rule_of_the_seed_misses_what_ours_sees() {
 fn the_page_is_of_this_catalogue_and_this_corpus() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("docs/detection.md");
     let text = std::fs::read_to_string(page).unwrap();
-    let command = "run: nsa-diff detect --rule all --markdown docs/detection.md";
+    let command = "run: nsa-diff detect --rule all --explain --markdown docs/detection.md";
     assert!(text.contains(&digest()), "docs/detection.md is old; {command}");
     for defect in defects() {
         assert!(text.contains(&defect.name.replace('_', " ")), "docs/detection.md lacks {}; {command}", defect.name);

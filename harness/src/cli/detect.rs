@@ -35,7 +35,7 @@ the candidate must pass first. What is planted depends on the candidate:
 Examples:
   nsa-diff detect
   nsa-diff detect --rule all 'seed/mock_inputs' --element f16
-  nsa-diff detect --rule all --markdown docs/detection.md --json detection.json
+  nsa-diff detect --rule all --explain --markdown docs/detection.md --json detection.json
   nsa-diff detect --candidate guest:yours.py --only gain
   nsa-diff detect --candidate cuda --json mutants.json --sanitizer compute-sanitizer"
 )]

@@ -125,6 +125,8 @@ pub enum Rows {
     LaterBatch,
     /// One row in the middle.
     One,
+    /// Of rows that attend to no key.
+    WithoutKeys,
 }
 
 /// What rows hold instead.
@@ -155,6 +157,8 @@ pub enum Miswritten {
     DoubledAtTimes,
     /// One infinity.
     Infinite,
+    /// What stands this many elements before, from there on: an offset that is cut to too few bits.
+    Wrapped(usize),
 }
 
 impl OutputChange {
@@ -186,6 +190,15 @@ impl Rows {
             Rows::FirstOfLaterHeads => token == 0 && (b, head) != (0, 0),
             Rows::LaterHeads => head > 0,
             Rows::LaterBatch => b > 0,
+            Rows::WithoutKeys => {
+                let sel_head = if tensor.shape()[1] == inputs.shape().q_heads() {
+                    head / inputs.shape().sel_groups()
+                } else {
+                    head.min(inputs.shape().sel_heads() - 1)
+                };
+                let live = (0..inputs.shape().num_sel()).any(|slot| inputs.mask()[[b, sel_head, token, slot]]);
+                !inputs.include_block_causal() && !live
+            }
             Rows::One => b == 0 && head == tensor.shape()[1] / 2 && token == n / 2,
         }
     }
@@ -218,6 +231,11 @@ impl Miswritten {
             Miswritten::DoubledAtTimes if run % 2 == 1 => 2.0 * value,
             Miswritten::Wavering(_) | Miswritten::DoubledAtTimes => value,
             Miswritten::Infinite => f64::INFINITY,
+            Miswritten::Wrapped(elements) => {
+                let at = flat(tensor, index);
+                let values = tensor.as_slice().unwrap_or_default();
+                at.checked_sub(elements).and_then(|at| values.get(at).copied()).unwrap_or(value)
+            }
         }
     }
 }
@@ -225,8 +243,12 @@ impl Miswritten {
 /// The same element of the row that stands `by` rows on in memory.
 fn neighbour(tensor: &ArrayD<f64>, index: &[usize], by: isize) -> Option<f64> {
     let shape = tensor.shape();
-    let flat = index.iter().zip(shape).fold(0usize, |flat, (at, size)| flat * size + at);
     let width = if shape.len() == 4 { shape[3] } else { 1 };
-    let flat = flat.checked_add_signed(by * width as isize).filter(|flat| *flat < tensor.len())?;
+    let flat = flat(tensor, index).checked_add_signed(by * width as isize).filter(|flat| *flat < tensor.len())?;
     tensor.as_slice().map(|values| values[flat])
+}
+
+/// The element's position in memory.
+fn flat(tensor: &ArrayD<f64>, index: &[usize]) -> usize {
+    index.iter().zip(tensor.shape()).fold(0, |flat, (at, size)| flat * size + at)
 }

@@ -10,6 +10,7 @@ mod planted;
 
 use std::sync::OnceLock;
 
+use nsa_corpus::Inputs;
 use nsa_reference::plain::Fault;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,41 @@ pub enum Carrier {
         /// What is changed.
         change: OutputChange,
     },
+    /// Round a backend: it ends without an answer.
+    Ends {
+        /// For which problems.
+        when: EndsWhen,
+    },
+}
+
+/// The problems for which a backend ends without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndsWhen {
+    /// Of one token.
+    OneToken,
+    /// Of more than 64 features.
+    DimOver64,
+    /// Of groups other than 1, 2, 4, 8 or 16 query heads.
+    GroupNoPowerOfTwo,
+    /// Of no slot at all.
+    NoSlots,
+    /// Any, after this many runs.
+    AfterRuns(usize),
+}
+
+impl EndsWhen {
+    /// Whether run number `run` ends without an answer.
+    fn holds(self, inputs: &Inputs, run: usize) -> bool {
+        let shape = inputs.shape();
+        match self {
+            EndsWhen::OneToken => shape.seq_len() == 1,
+            EndsWhen::DimOver64 => shape.dim() > 64,
+            EndsWhen::GroupNoPowerOfTwo => !shape.groups().is_power_of_two() || shape.groups() > 16,
+            EndsWhen::NoSlots => shape.num_sel() == 0,
+            EndsWhen::AfterRuns(runs) => run >= runs,
+        }
+    }
 }
 
 /// One known mistake.
@@ -118,12 +154,13 @@ impl Defect {
         self.name.replace('_', " ")
     }
 
-    /// What carries it: `"plain"`, `"inputs"` or `"outputs"`.
+    /// What carries it: `"plain"`, `"inputs"`, `"outputs"` or `"ends"`.
     pub fn place(&self) -> &'static str {
         match self.plant {
             Carrier::Plain { .. } => "plain",
             Carrier::Inputs { .. } => "inputs",
             Carrier::Outputs { .. } => "outputs",
+            Carrier::Ends { .. } => "ends",
         }
     }
 

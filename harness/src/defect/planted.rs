@@ -87,7 +87,10 @@ impl Backend for Decorated<'_> {
                 change.apply(inputs, &mut outputs, run);
                 Ok(outputs)
             }
-            Carrier::Plain { .. } => self.inner.run(inputs),
+            Carrier::Ends { when } if when.holds(inputs, run) => {
+                Err(BackendError::Crash("illegal memory access".to_owned()))
+            }
+            Carrier::Ends { .. } | Carrier::Plain { .. } => self.inner.run(inputs),
         }
     }
 }

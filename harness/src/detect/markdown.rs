@@ -6,7 +6,7 @@ use std::fmt::Write;
 use nsa_corpus::entries;
 use sha2::{Digest, Sha256};
 
-use super::{Fate, Rejections, Row, Rule};
+use super::{Fate, Rejections, Row, Rule, explained};
 use crate::defect::defects;
 
 /// What the page depends on: every defect, every case, and the formulas of the rules. A page whose digest differs is old.
@@ -29,6 +29,7 @@ pub fn markdown(candidate: &str, cases: usize, rows: &[Row], rules: &[Rule], rej
     let _ = writeln!(text, "Planted in `{candidate}`, {} mistakes, {cases} cases (entries × formats).", rows.len());
     let _ = writeln!(text, "Catalogue and corpus: `{}`.\n", digest());
     summary(&mut text, rows, rules, rejections, cases);
+    measured(&mut text, rows);
     genres(&mut text, rows, rules);
     matrix(&mut text, rows, rules);
     arguments(&mut text, rows);
@@ -37,7 +38,7 @@ pub fn markdown(candidate: &str, cases: usize, rows: &[Row], rules: &[Rule], rej
 
 const HEAD: &str = "# Detection
 
-<!-- Written by `nsa-diff detect --markdown docs/detection.md --rule all`; `harness/tests/detection.rs` fails when it is old. -->
+<!-- Written by `nsa-diff detect --rule all --explain --markdown docs/detection.md`; `harness/tests/detection.rs` fails when it is old. -->
 
 A tester is worth what it catches. Each mistake of `harness/defects` is planted, the corpus is run, cheapest cases first, until a rule
 rejects the answer. Without any mistake the same backend passes every case by our rule.
@@ -71,6 +72,28 @@ const BELOW_SUMMARY: &str = "
 The mock inputs are those of the seed's own test, in f16 (`seed/mock_inputs`: blocks 0 and 1, factors of 1, a sum as the loss). A case in
 which a rule rejects the correct backend too shows nothing by that rule and is not counted as a kill: the corpus is full of such
 cases, as its values are not all of size 1.
+
+";
+
+/// Where the mistakes were placed and how small they got, where that was asked for.
+fn measured(text: &mut String, rows: &[Row]) {
+    let lines = explained(rows);
+    if lines.is_empty() {
+        return;
+    }
+    text.push_str(ABOUT_PLACES);
+    lines.lines().for_each(|line| {
+        let _ = writeln!(text, "- {line}.");
+    });
+    text.push('\n');
+}
+
+const ABOUT_PLACES: &str = "## Placed, named, minimised
+
+Each mistake that is killed by a wrong answer is placed from up to three of its wrong answers (`nsa-diff detect --explain`). Field, batch, head
+and token are right if the mistake changes that element, slot and key if it touches a term that was named there, the name if
+no other mistake of the catalogue explains these answers better. The same catalogue is planted and recognised: the figure says how
+well mistakes are told apart from their answers, not whether an unknown one would be recognised; that one is placed all the same.
 
 ";
 

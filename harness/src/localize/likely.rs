@@ -123,5 +123,6 @@ fn predict(defect: &Defect, inputs: &Inputs, found: &Outputs) -> Option<Outputs>
             change.apply(inputs, &mut answer, 0);
             Some(answer)
         }
+        Carrier::Ends { .. } => None,
     }
 }

@@ -3,7 +3,6 @@
 
 mod likely;
 mod pattern;
-mod probe;
 mod reports;
 mod residual;
 
@@ -57,7 +56,7 @@ pub fn locate(inputs: &Inputs, arithmetic: &Arithmetic, outputs: &Outputs) -> Op
         wrong: [first.wrong.len(), first.expected.len()],
         place: first.worst().to_vec(),
         pattern: pattern::pattern(inputs, first),
-        readings: probe::readings(inputs, outputs),
+        readings: crate::probe::readings(inputs, outputs),
         likely: Vec::new(),
         terms: Vec::new(),
     })
