@@ -20,9 +20,12 @@ torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompil
 attention = torch.compile(flex_attention, dynamic=False) if DEVICE == "cuda" else flex_attention
 # Without compilation it is plain matrix products and a softmax, stored in the format of the inputs.
 ARITHMETIC = {"f32": {"preset": "f32", "unit": 2.0**-23}}
+SUPPORTS = {"d_out": False, "d_lse": False} if GRADIENTS else {}
 if DEVICE == "cuda":
     # Its f32 products are f32 multiply-adds at torch's default precision, "highest".
     ARITHMETIC = {"f32": "f32", "f16": "tensor_core", "bf16": "tensor_core"}
+    # It says so: "embedding dimension of the query, key, and value must be at least 16".
+    SUPPORTS.update(dim={"min": 16}, value_dim={"min": 16})
 
 
 @guest(
@@ -31,7 +34,7 @@ if DEVICE == "cuda":
     fields=["sliding_out", "sliding_lse"] + (["dq", "dk", "dv"] if GRADIENTS else []),
     framework="torch",
     device=DEVICE,
-    supports={"d_out": False, "d_lse": False} if GRADIENTS else {},
+    supports=SUPPORTS,
 )
 def attend(case):
     if case.sliding_window is None:
