@@ -1,5 +1,5 @@
 //! The stored failures of released kernels: each is told of in docs/findings.md, fails again as it did when it was found,
-//! and the transcription, which the kernels owe nothing to, passes on it.
+//! and an implementation that the kernels owe nothing to passes on it: the transcription, wherever it is not too large for it.
 
 use std::path::{Path, PathBuf};
 
@@ -54,12 +54,16 @@ fn every_finding_fails_as_it_did_when_it_was_found() {
     }
 }
 
+/// The transcription gathers a copy of its blocks for every token: 16 heads with blocks of 256 are too many.
+const TOO_LARGE_TO_GATHER: [&str; 1] = ["guest_triton_nsa-f16-block_256.safetensors"];
+
 #[test]
-fn the_transcription_passes_on_every_finding() {
-    let transcription = by_name("regular_attend").unwrap();
+fn an_independent_implementation_passes_on_every_finding() {
+    let [transcription, tiled] = ["regular_attend", "tiled"].map(|name| by_name(name).unwrap());
     for (name, bundle) in findings() {
+        let witness = if TOO_LARGE_TO_GATHER.contains(&name.as_str()) { &tiled } else { &transcription };
         let case = Case::from_inputs(&bundle.inputs);
-        let verdict = run_case(&case, Element::F64, transcription.as_ref()).unwrap().verdict;
+        let verdict = run_case(&case, Element::F64, witness.as_ref()).unwrap().verdict;
         assert_eq!(verdict, Verdict::Pass, "{name}");
     }
 }
