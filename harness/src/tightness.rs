@@ -208,9 +208,10 @@ impl Summary {
     }
 }
 
-/// Three decimals, or a power of ten where those would say 0.
+/// Three decimals, or a power of ten where those would say 0 or run on for a line.
 fn digits(ratio: f64) -> String {
-    if ratio == 0.0 || ratio >= 0.001 { format!("{ratio:.3}") } else { format!("{ratio:.0e}") }
+    let plain = ratio == 0.0 || (0.001..1e6).contains(&ratio) || !ratio.is_finite();
+    if plain { format!("{ratio:.3}") } else { format!("{ratio:.0e}") }
 }
 
 fn number(ratio: f64) -> Value {
@@ -238,6 +239,12 @@ mod tests {
             }
             assert_eq!(quantiles.max, 1.0);
         }
+    }
+
+    #[test]
+    fn a_ratio_of_any_size_is_a_few_characters() {
+        assert_eq!([0.0, 0.25, 999_999.5, f64::INFINITY].map(digits), ["0.000", "0.250", "999999.500", "inf"]);
+        assert_eq!([4e-4, 1e6, 8.7e26, f64::MAX].map(digits), ["4e-4", "1e6", "9e26", "2e308"]);
     }
 
     #[test]

@@ -159,6 +159,9 @@ fn finish(args: &Args, done: &Progress, failures: &Failures<'_>, time: Duration)
     done.skips.iter().for_each(|(reason, count)| args.json.text(&format!("skipped {count}: {reason}\n")));
     args.json.text(&tightness_table(&done.tightness));
     args.json.text(&failures.summary());
+    if failures.new_ones() >= args.failures {
+        args.json.text(&format!("stopped at {} distinct failures: --failures raises the limit\n", failures.new_ones()));
+    }
     write_json(args, done, failures, time)?;
     let skipped = done.verdicts.get("skip").copied().unwrap_or(0);
     if done.cases > 0 && skipped == done.cases {

@@ -120,10 +120,10 @@ fn render(reports: &[Report], args: &Args) -> String {
                     report.comparisons.iter().filter_map(|comparison| Some((comparison, comparison.failure.as_ref()?)));
                 for (comparison, failure) in failed {
                     let (failed, elements) = (comparison.failed, comparison.elements);
-                    text.push_str(&format!(
-                        "  {}: {} [{failed} of {elements} elements]\n",
-                        failure.class, failure.message
-                    ));
+                    // Of a tensor that is not there, none were looked at.
+                    let share =
+                        if elements == 0 { String::new() } else { format!(" [{failed} of {elements} elements]") };
+                    text.push_str(&format!("  {}: {}{share}\n", failure.class, failure.message));
                 }
             }
             other => text.push_str(&format!("  {other}\n")),
