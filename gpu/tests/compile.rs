@@ -1,9 +1,11 @@
 //! Every kernel, and every mutant of one, is compiled for every architecture that the kernels are meant for: no GPU is
 //! needed, only NVRTC (`pip install --target .cuda nvidia-cuda-nvrtc`). Without it these tests say so and pass.
 
+use std::sync::OnceLock;
+
 use nsa_corpus::Expected;
 use nsa_gpu::variant::{Program, catalogue};
-use nsa_gpu::{Compiler, Error, Mutant, mutants, source};
+use nsa_gpu::{Compiler, Cubin, Error, Mutant, mutants, source};
 
 const ARCHITECTURES: [&str; 4] = ["sm_80", "sm_90a", "sm_100", "sm_120"];
 
@@ -12,18 +14,31 @@ fn compiler(skipped: &str) -> Option<&'static Compiler> {
     Compiler::find().inspect_err(|error| eprintln!("skipped: {skipped}: {error}")).ok()
 }
 
-/// All failures at once, each with the compiler's log.
-fn expect_no_failure(results: impl Iterator<Item = Result<(), Error>>) {
-    let failures: Vec<String> = results.filter_map(Result::err).map(|error| error.to_string()).collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+/// One program for one architecture.
+type Compiled = (Program, &'static str, Result<Cubin, Error>);
+
+/// Every program for every architecture, compiled once for all tests.
+fn compiled(compiler: &Compiler) -> &'static [Compiled] {
+    static COMPILED: OnceLock<Vec<Compiled>> = OnceLock::new();
+    COMPILED.get_or_init(|| {
+        let programs = catalogue().into_iter();
+        let jobs = programs.flat_map(|program| ARCHITECTURES.map(|arch| (program.clone(), arch)));
+        jobs.map(|(program, arch)| {
+            let cubin = compiler.compile(&program, arch, None);
+            (program, arch, cubin)
+        })
+        .collect()
+    })
 }
 
 #[test]
 fn every_program_compiles_for_every_architecture() {
     let Some(compiler) = compiler("compiling every program") else { return };
-    let programs = catalogue();
-    let jobs = programs.iter().flat_map(|program| ARCHITECTURES.map(|arch| (program, arch)));
-    expect_no_failure(jobs.map(|(program, arch)| compiler.compile(program, arch, None).map(|_| ())));
+    let failed =
+        |(program, arch, cubin): &Compiled| Some(format!("{} {arch}: {}", program.label(), cubin.as_ref().err()?));
+    // All failures at once, each with the compiler's log.
+    let failures: Vec<String> = compiled(compiler).iter().filter_map(failed).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
 /// The smallest program that `mutant` changes.
@@ -54,10 +69,10 @@ fn registers_spills_and_shared_memory_are_known() {
         return;
     }
     for arch in ARCHITECTURES {
-        let lines = catalogue().into_iter().map(|program| {
-            let cubin = compiler.compile(&program, arch, None).unwrap();
-            format!("{}: {}", program.label(), cubin.resources())
-        });
+        let lines = compiled(compiler)
+            .iter()
+            .filter(|(_, of, _)| *of == arch)
+            .map(|(program, _, cubin)| format!("{}: {}", program.label(), cubin.as_ref().unwrap().resources()));
         insta::assert_snapshot!(format!("resources_{arch}"), lines.collect::<Vec<_>>().join("\n"));
     }
 }

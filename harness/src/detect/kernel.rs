@@ -1,5 +1,5 @@
-//! Faults of the CUDA kernels that no case of the corpus shows by itself: offsets that wrap only where tensors are huge, and
-//! races that did not happen.
+//! Faults of the CUDA kernels that no case of the corpus shows by itself: offsets that wrap only where tensors are huge, races that
+//! did not happen, and reads beside a buffer that change no result.
 
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -21,9 +21,13 @@ const SMALL: &str = "edges/seq_ragged";
 /// What a sanitizer is told to end with once it found something.
 const HAZARDS: i32 = 86;
 
+/// The sanitizer's tool that shows what no case does: racecheck a race in shared memory that did not happen, memcheck what is
+/// read beside a buffer and not used.
+const TOOLS: [(Genre, &str); 2] = [(Genre::Race, "racecheck"), (Genre::Memory, "memcheck")];
+
 /// Looks for faults beyond what the corpus shows.
 pub struct Means<'a> {
-    /// The program `compute-sanitizer`, for races; without it they are not looked for.
+    /// The program `compute-sanitizer`; without it what only its tools show is not looked for.
     pub sanitizer: Option<&'a str>,
 }
 
@@ -36,8 +40,10 @@ impl Means<'_> {
         let any = |genre| mutants.iter().any(|mutant| mutant.genre == genre);
         for rung in Rung::ALL {
             let mut found = if any(Genre::Memory) { apart(rung, None)? } else { None };
-            if found.is_none() && any(Genre::Race) {
-                found = self.racecheck(rung, None)?;
+            for (genre, tool) in TOOLS {
+                if found.is_none() && any(genre) {
+                    found = self.sanitize(tool, rung, None)?;
+                }
             }
             if let Some(kill) = found {
                 let candidate = format!("cuda:{rung}");
@@ -69,27 +75,29 @@ impl Means<'_> {
         let mut row = fates(plant, jobs, &open, alarms)?;
         row.fates.extend(found.map(|kill| (Rule::Ours, Fate::Killed(kill))));
         let escaped = row.fates.get(&Rule::Ours).is_some_and(|fate| fate.kill().is_none());
-        if escaped && mutant.genre == Genre::Race {
-            let kill = self.racecheck(rung_of(mutant), Some(&mutant.name))?;
+        let tool = TOOLS.into_iter().find(|(genre, _)| *genre == mutant.genre);
+        if let (true, Some((_, tool))) = (escaped, tool) {
+            let kill = self.sanitize(tool, rung_of(mutant), Some(&mutant.name))?;
             row.fates.extend(kill.map(|kill| (Rule::Ours, Fate::Killed(kill))));
         }
         row.seconds = start.elapsed().as_secs_f64();
         Ok(row)
     }
 
-    /// What racecheck says of the shared memory of a rung's kernels, if anything.
-    fn racecheck(&self, rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
+    /// What a sanitizer's tool says of a rung's kernels, if anything. Buffers lie without guard zones, which would belong to the
+    /// allocation and hide what is read beside them.
+    fn sanitize(&self, tool: &str, rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
         let Some(sanitizer) = self.sanitizer else { return Ok(None) };
         let failed = |message: String| Failed::Sanitizer { program: sanitizer.to_owned(), message };
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(sanitizer);
-        command.args(["--tool", "racecheck", "--error-exitcode", &HAZARDS.to_string()]).arg(program);
-        command.args(["compute", SMALL, "--rung", rung.name(), "--element", &element_of(rung).to_string()]);
+        command.args(["--tool", tool, "--error-exitcode", &HAZARDS.to_string()]).arg(program);
+        command.args(["compute", SMALL, "--bare", "--rung", rung.name(), "--element", &element_of(rung).to_string()]);
         command.args(mutant.into_iter().flat_map(|name| ["--mutant", name]));
         let output = command.output().map_err(|error| failed(error.to_string()))?;
         match output.status.code() {
             Some(0) => Ok(None),
-            Some(HAZARDS) => Ok(Some(kill(rung, "racecheck: a hazard in shared memory".to_owned()))),
+            Some(HAZARDS) => Ok(Some(kill(rung, format!("{tool}: an error")))),
             _ => {
                 let text = [output.stdout, output.stderr].concat();
                 let text = String::from_utf8_lossy(&text).into_owned();
@@ -150,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_sanitizer_that_is_none_is_an_error_and_one_that_finds_nothing_is_not() {
-        let racecheck = |sanitizer| Means { sanitizer }.racecheck(Rung::Plain, None);
+        let racecheck = |sanitizer| Means { sanitizer }.sanitize("racecheck", Rung::Plain, None);
         assert!(racecheck(None).unwrap().is_none());
         assert!(racecheck(Some("true")).unwrap().is_none());
         let failed = racecheck(Some("false")).unwrap_err().to_string();
