@@ -92,7 +92,9 @@ fn the_example_of_the_documentation_is_the_one_that_runs() {
     let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
     let example = read("harness/guests/diagonal_only.py");
     assert!(example.lines().count() <= 20);
-    assert!(read("docs/guest-protocol.md").contains(&format!("```python\n{example}```")));
+    for page in ["docs/guest-protocol.md", "README.md"] {
+        assert!(read(page).contains(&format!("```python\n{example}```")), "{page}");
+    }
     let Some(guest) = guest("guest:diagonal_only", "import torch, numpy, safetensors") else { return };
     let passed = passes(&guest, Element::F32, 20_000);
     assert!(passed > 3, "{passed} passed");
