@@ -8,7 +8,7 @@ use nsa_corpus::{
 };
 use nsa_harness::backend::{Backend, BackendError, Unsupported};
 use nsa_harness::compare::Comparison;
-use nsa_harness::judge::judge;
+use nsa_harness::judge::{intervals, judge};
 use nsa_harness::report::Report;
 use nsa_harness::run::{rerun, run_case, run_entry};
 use nsa_harness::verdict::{Class, Failure, Verdict};
@@ -129,6 +129,24 @@ fn gradients_are_judged_given_the_saved_outputs_of_the_candidate_itself() {
     assert_eq!(failed(&judge(&inputs, &arithmetic, &answer)), [Field::Lse]);
     answer.take(Field::Lse);
     assert_eq!(failed(&judge(&inputs, &arithmetic, &answer)), [Field::Lse]);
+}
+
+#[test]
+fn an_interval_ends_a_budget_below_and_a_budget_above_the_oracles_value() {
+    let (inputs, arithmetic) = (inputs(), Arithmetic::f32());
+    let found = tiled::attend(&inputs);
+    let [least, greatest] = intervals(&inputs, &arithmetic, &found, &[Field::Out, Field::Dv]);
+    let fields: Vec<Field> = least.iter().map(|(field, _)| field).collect();
+    assert_eq!(fields, [Field::Out, Field::Dv], "those asked for and no other");
+    let forward = oracle::forward(&inputs, Some(&arithmetic));
+    // The gradients are those that follow from what was saved.
+    let backward = oracle::backward(&inputs, &found, Some(&arithmetic));
+    for (field, answer) in [(Field::Out, forward), (Field::Dv, backward)] {
+        let (value, budget) = (answer.outputs.get(field).unwrap(), answer.bounds.unwrap().rigorous);
+        let budget = budget.get(field).unwrap();
+        assert!(budget.iter().all(|budget| *budget > 0.0));
+        assert_eq!((least.get(field), greatest.get(field)), (Some(&(value - budget)), Some(&(value + budget))));
+    }
 }
 
 #[test]

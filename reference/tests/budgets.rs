@@ -287,3 +287,16 @@ fn the_budget_of_one_term_in_f16_is_two_casts_and_little_more() {
     // What is left out is of the order of 100u times 45u.
     assert!((found - by_hand).abs() <= 1e4 * u * u, "{found:e}, by hand {by_hand:e}");
 }
+
+#[test]
+fn without_any_rounding_the_budget_is_what_underflow_loses() {
+    // One term of score 0 over 4 features: E = dim^(-1/2) 4 flush + flush; lse = 0, and storing it adds a flush.
+    let zeros = || Array4::zeros((1, 1, 1, 4));
+    let (q, k, v) = (zeros(), zeros(), zeros());
+    let parts = InputParts { q, k, v, element: Element::F64, ..two_terms(Element::F64).into_parts() };
+    let (indices, mask) = (Array4::zeros((1, 1, 1, 0)), Array4::from_elem((1, 1, 1, 0), false));
+    let inputs = Inputs::new(InputParts { indices, mask, cotangents: Cotangents::default(), ..parts }).unwrap();
+    let exact = Dot::Fma { unit: 0.0 };
+    let arithmetic = Arithmetic { unit: 0.0, exponential: 0.0, scores: exact, products: exact, ..Arithmetic::f64() };
+    assert_eq!(rigorous(&inputs, &arithmetic, Field::Lse), [4.0 * f64::MIN_POSITIVE]);
+}
