@@ -237,10 +237,33 @@ mod tests {
             arithmetic.check().unwrap_err().to_string()
         };
         assert!(Arithmetic::tensor_core(Element::F16).check().is_ok());
+        for extra_bits in [-64, 1, 64] {
+            let scores = Dot::Tf32 { extra_bits };
+            assert!(Arithmetic { scores, ..Arithmetic::f32() }.check().is_ok());
+        }
         assert!(refused(|a| a.unit = f64::NAN).contains("unit NaN"));
         assert!(refused(|a| a.exponential = 1.0).contains("exponential 1"));
         assert!(refused(|a| a.scores = Dot::Blocks { block: 0, extra_bits: 0 }).contains("block: 0"));
         assert!(refused(|a| a.products = Dot::Tf32 { extra_bits: i32::MIN }).contains("extra_bits"));
+    }
+
+    #[test]
+    fn the_named_arithmetics_are_these_numbers() {
+        let (double, single) = (Arithmetic::f64(), Arithmetic::f32());
+        assert_eq!([double.unit, double.exponential], [2f64.powi(-53), 2f64.powi(-51)]);
+        assert_eq!([single.unit, single.exponential], [2f64.powi(-24), 2f64.powi(-22)]);
+        for (plain, element) in [(double, Element::F64), (single, Element::F32)] {
+            let fma = Dot::Fma { unit: plain.unit };
+            assert_eq!((plain.scores, plain.products, plain.probability), (fma, fma, element));
+            assert!(Field::ALL.into_iter().all(|field| plain.stored(field) == element));
+        }
+        let core = Arithmetic::tensor_core(Element::F16);
+        let dot = Dot::Blocks { block: 16, extra_bits: 0 };
+        assert_eq!((core.scores, core.products, core.probability), (dot, dot, Element::F16));
+        assert_eq!([core.unit, core.exponential], [2f64.powi(-24), 2f64.powi(-22)]);
+        let narrow = |field| !matches!(field, Field::Lse | Field::SlidingLse | Field::DselScale);
+        let stored = |field| if narrow(field) { Element::F16 } else { Element::F32 };
+        assert!(Field::ALL.into_iter().all(|field| core.stored(field) == stored(field)));
     }
 
     #[test]
