@@ -84,22 +84,25 @@ impl Case {
     /// Sizes that [`Shape::new`] refuses or that exceed [`Case::MAX_ELEMENTS`]; parameters of a distribution; a
     /// `d_sliding` without a window; an override of an absent tensor, out of range or of the wrong type.
     pub fn check(&self) -> Result<Shape, Error> {
+        self.check_up_to(Self::MAX_ELEMENTS)
+    }
+
+    fn check_up_to(&self, elements_max: usize) -> Result<Shape, Error> {
         let shape = self.shape()?;
         for tensor in Tensor::ALL {
             let dims = tensor.shape(&shape);
             let elements = dims.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-            if elements.is_none_or(|elements| elements > Self::MAX_ELEMENTS) {
+            if elements.is_none_or(|elements| elements > elements_max) {
                 return Err(Error::invalid(format!(
-                    "{} of shape {dims:?} has more than {} elements",
-                    tensor.name(),
-                    Self::MAX_ELEMENTS
+                    "{} of shape {dims:?} has more than {elements_max} elements",
+                    tensor.name()
                 )));
             }
         }
         self.values().try_for_each(|(tensor, values)| values.check(tensor.name()))?;
         let padded = shape.batch() * shape.q_heads() * shape.padded_len();
-        if padded > Self::MAX_ELEMENTS {
-            return Err(Error::invalid(format!("{padded} padded rows are more than {}", Self::MAX_ELEMENTS)));
+        if padded > elements_max {
+            return Err(Error::invalid(format!("{padded} padded rows are more than {elements_max}")));
         }
         if self.d_sliding.is_some() && self.sliding_window.is_none() {
             return Err(Error::invalid("d_sliding is given, but there is no sliding window"));
@@ -156,7 +159,16 @@ impl Case {
     /// assert!(!inputs.mask()[[0, 0, 0, 0]]); // token 0 has no past block to select
     /// ```
     pub fn materialize(&self, element: Element) -> Result<Inputs, Error> {
-        let shape = self.check()?;
+        self.materialize_up_to(element, Self::MAX_ELEMENTS)
+    }
+
+    /// As [`Case::materialize`], with tensors of up to `elements_max` elements: for cases that come from no file, and from whoever
+    /// knows the machine's memory.
+    ///
+    /// # Errors
+    /// As [`Case::materialize`].
+    pub fn materialize_up_to(&self, element: Element, elements_max: usize) -> Result<Inputs, Error> {
+        let shape = self.check_up_to(elements_max)?;
         let (indices, mask) = self.slots(&shape)?;
         let cotangents = Cotangents {
             d_out: self.fill(Tensor::DOut, &shape)?,

@@ -297,3 +297,23 @@ fn a_file_is_written_whole_or_not_at_all() {
     let refused = one_line(nsa_corpus::TensorFileBuilder::new().write(&path).unwrap_err());
     assert!(refused.contains("here.safetensors: cannot be written: "), "{refused}");
 }
+
+#[test]
+fn a_limit_of_its_own_names_both_numbers() {
+    use nsa_corpus::{Case, Element, Sizes};
+    let sizes = Sizes {
+        batch: 1,
+        q_heads: 2,
+        kv_heads: 1,
+        seq_len: 9,
+        dim: 4,
+        value_dim: 4,
+        block_size: 4,
+        num_sel: 2,
+        sel_heads: 1,
+    };
+    let case = Case::ordinary(sizes, 1);
+    assert_eq!(case.materialize_up_to(Element::F32, 72).unwrap(), case.materialize(Element::F32).unwrap());
+    let message = case.materialize_up_to(Element::F32, 71).unwrap_err().to_string();
+    assert!(message.contains("[1, 2, 9, 4]") && message.contains("71"), "{message}");
+}
