@@ -1,6 +1,7 @@
 //! Every kernel, and every mutant of one, is compiled for every architecture that the kernels are meant for: no GPU is
 //! needed, only NVRTC (`pip install --target .cuda nvidia-cuda-nvrtc`). Without it these tests say so and pass.
 
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use nsa_corpus::Expected;
@@ -14,6 +15,52 @@ fn compiler(skipped: &str) -> Option<&'static Compiler> {
     Compiler::find().inspect_err(|error| eprintln!("skipped: {skipped}: {error}")).ok()
 }
 
+/// Everything that the tests compile.
+fn jobs() -> Vec<(Program, &'static str, Option<Mutant>)> {
+    let programs = catalogue().into_iter().map(|program| (program, None));
+    let changed = mutants().unwrap().into_iter().filter_map(|mutant| Some((program_with(&mutant)?, Some(mutant))));
+    let jobs = programs.chain(changed);
+    jobs.flat_map(|(program, mutant)| ARCHITECTURES.map(|arch| (program.clone(), arch, mutant.clone()))).collect()
+}
+
+/// Fills the compiler's cache by as many processes as there are processors: within one process NVRTC compiles one thing at a
+/// time. What fails to compile is told by the tests, which find the rest in the cache.
+fn fill_cache(compiler: &Compiler) {
+    static FILLED: OnceLock<()> = OnceLock::new();
+    FILLED.get_or_init(|| {
+        let shares = std::thread::available_parallelism().map_or(1, usize::from);
+        let child = |share: usize| {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", "a_share_of_the_cache", "--ignored"]).env(SHARE, format!("{share}/{shares}"));
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+        };
+        let children: Vec<_> = (1..shares).filter_map(|share| child(share).ok()).collect();
+        compile_share(compiler, 0, shares);
+        children.into_iter().for_each(|mut child| drop(child.wait()));
+    });
+}
+
+/// Which share a child compiles, as `share/shares`.
+const SHARE: &str = "NSA_COMPILE_SHARE";
+
+fn compile_share(compiler: &Compiler, share: usize, shares: usize) {
+    for (program, arch, mutant) in jobs().into_iter().skip(share).step_by(shares) {
+        let _ = compiler.compile(&program, arch, mutant.as_ref());
+    }
+}
+
+#[test]
+#[ignore = "a helper process of the others"]
+fn a_share_of_the_cache() {
+    let Some((share, shares)) = std::env::var(SHARE).ok().and_then(|text| {
+        let (share, shares) = text.split_once('/')?;
+        Some((share.parse().ok()?, shares.parse().ok()?))
+    }) else {
+        return;
+    };
+    compiler("a share of the cache").into_iter().for_each(|compiler| compile_share(compiler, share, shares));
+}
+
 /// One program for one architecture.
 type Compiled = (Program, &'static str, Result<Cubin, Error>);
 
@@ -21,6 +68,7 @@ type Compiled = (Program, &'static str, Result<Cubin, Error>);
 fn compiled(compiler: &Compiler) -> &'static [Compiled] {
     static COMPILED: OnceLock<Vec<Compiled>> = OnceLock::new();
     COMPILED.get_or_init(|| {
+        fill_cache(compiler);
         let programs = catalogue().into_iter();
         let jobs = programs.flat_map(|program| ARCHITECTURES.map(|arch| (program.clone(), arch)));
         jobs.map(|(program, arch)| {
@@ -52,6 +100,7 @@ fn program_with(mutant: &Mutant) -> Option<Program> {
 #[test]
 fn every_mutant_changes_a_kernel_and_compiles_as_declared() {
     let Some(compiler) = compiler("compiling every mutant") else { return };
+    fill_cache(compiler);
     for mutant in mutants().unwrap() {
         let program = program_with(&mutant).unwrap_or_else(|| panic!("{} changes no kernel", mutant.name));
         for arch in ARCHITECTURES {

@@ -8,36 +8,39 @@ use nsa_harness::defect::{Expected, defects};
 use nsa_harness::detect::{Fate, Job, Rejections, Rule, all_entries, baseline, digest, fates, jobs, plants};
 use rayon::prelude::*;
 
-/// The cases that cost least: three quarters of the corpus at a tenth of its cost.
-fn cheap(elements: &[Element]) -> Vec<Job> {
-    let mut jobs = jobs(&all_entries(), elements);
-    jobs.truncate(jobs.len() * 3 / 4);
-    jobs
+/// The cases that cost least, three quarters of the corpus at a tenth of its cost, and the others.
+fn cheap_and_dear() -> [Vec<Job>; 2] {
+    let mut cheap = jobs(&all_entries(), &[]);
+    let dear = cheap.split_off(cheap.len() * 3 / 4);
+    [cheap, dear]
 }
 
 #[test]
 fn every_defect_is_killed_and_nothing_correct_is_rejected() {
     let inner = by_name("plain").unwrap();
-    let jobs = cheap(&[]);
-    jobs.par_iter().for_each(|job| {
+    let [cheap, dear] = cheap_and_dear();
+    cheap.par_iter().for_each(|job| {
         baseline(job, &[Rule::Ours], inner.as_ref()).unwrap_or_else(|error| panic!("{error}"));
     });
-    let alarms = Rejections::default();
     let plants = plants("plain", inner.as_ref(), defects());
     assert_eq!(plants.len(), defects().len());
-    plants.par_iter().zip(defects()).filter(|(_, defect)| defect.expect == Expected::Killed).for_each(
-        |(plant, defect)| {
-            let row = fates(plant, &jobs, &[Rule::Ours], &alarms).unwrap();
-            assert!(matches!(row.fates[&Rule::Ours], Fate::Killed(_)), "{} survives", defect.name);
-        },
-    );
+    let expected = plants.par_iter().zip(defects()).filter(|(_, defect)| defect.expect == Expected::Killed);
+    expected.for_each(|(plant, defect)| {
+        let killed = |jobs: &[Job]| {
+            let row = fates(plant, jobs, &[Rule::Ours], &Rejections::default()).unwrap();
+            matches!(row.fates[&Rule::Ours], Fate::Killed(_))
+        };
+        // What only a rerun shows is shown by a cheap case; what needs a large block or dim, by a dear one.
+        assert!(killed(&cheap) || killed(&dear), "{} survives", defect.name);
+    });
 }
 
 #[test]
 fn the_rule_of_the_seed_misses_what_ours_sees() {
     let inner = by_name("plain").unwrap();
     let defect = defects().iter().find(|defect| defect.name == "exponential_off_by_1e_4").unwrap();
-    let jobs = jobs(&all_entries().into_iter().filter(|entry| entry.name == "seed/small").collect::<Vec<_>>(), &[]);
+    let small: Vec<_> = all_entries().into_iter().filter(|entry| entry.name == "seed/small").collect();
+    let jobs = jobs(&small, &[Element::F32]);
     let plant = plants("plain", inner.as_ref(), std::slice::from_ref(defect)).pop().unwrap();
     let row = fates(&plant, &jobs, &Rule::ALL, &Rejections::default()).unwrap();
     assert!(matches!(row.fates[&Rule::Ours], Fate::Killed(_)));
