@@ -82,6 +82,31 @@ fn it_agrees_with_the_transcription_over_every_option() {
 }
 
 #[test]
+fn more_tokens_than_one_chunk_make_no_difference() {
+    // The backward takes at most 512 tokens at a time.
+    let (mut draw, n) = (Draw(41), 1100);
+    let inputs = Inputs::new(InputParts {
+        block_size: 5,
+        include_block_causal: true,
+        sliding_window: Some(7),
+        element: Element::F64,
+        q: draw.tensor((1, 2, n, 3)),
+        k: draw.tensor((1, 1, n, 3)),
+        v: draw.tensor((1, 1, n, 2)),
+        indices: Array4::from_shape_simple_fn((1, 1, n, 1), || draw.below(n / 5) as i64),
+        mask: Array4::from_shape_simple_fn((1, 1, n, 1), || draw.below(3) > 0),
+        sel_scale: Some(draw.tensor((1, 1, n, 1))),
+        cotangents: Cotangents {
+            d_out: Some(draw.tensor((1, 2, n, 2))),
+            d_lse: None,
+            d_sliding: Some(draw.tensor((1, 2, n, 2))),
+        },
+    })
+    .unwrap();
+    assert_close(&regular_attend::attend::<f64>(&inputs), &oracle::attend(&inputs), 41);
+}
+
+#[test]
 fn the_backward_from_its_own_saved_outputs_is_the_whole_backward() {
     for seed in 0..200 {
         let inputs = problem(seed);
