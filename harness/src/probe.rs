@@ -104,12 +104,13 @@ fn transposed(inputs: &Inputs, found: &Outputs, right: &Outputs) -> Vec<String> 
     else {
         return Vec::new();
     };
-    let saved = right.clone();
-    let answer = oracle::backward(inputs, &saved, None).outputs;
-    let Some(right_dv) = answer.get(Field::Dv) else { return Vec::new() };
-    if !one_hot || inputs.shape().groups() != 1 || dv.shape() != right_dv.shape() {
+    if !one_hot || inputs.shape().groups() != 1 {
         return Vec::new();
     }
+    let answer = oracle::backward(inputs, right, None).outputs;
+    let Some(right_dv) = answer.get(Field::Dv).filter(|right_dv| right_dv.shape() == dv.shape()) else {
+        return Vec::new();
+    };
     let mut lines = Vec::new();
     for (index, value) in dv.indexed_iter() {
         let ([b, head, key], token) = ([index[0], index[1], index[2]], index[3]);
