@@ -110,7 +110,7 @@ impl<'d> Attend<'d> {
 
     /// The arithmetic of the results.
     pub fn arithmetic(&self) -> Arithmetic {
-        self.variant.arithmetic(&self.shape, self.element)
+        self.variant.arithmetic(&self.shape, self.element, &self.device.info().arch())
     }
 
     fn put(&self, name: &str, place: Place, bytes: Vec<u8>) -> Result<Buffer, Error> {

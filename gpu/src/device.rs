@@ -34,10 +34,13 @@ pub struct DeviceInfo {
 impl DeviceInfo {
     /// The architecture that kernels are compiled for: `"sm_90a"` with Hopper's own instructions, else `"sm_XY"`.
     pub fn arch(&self) -> String {
-        let (major, minor) = self.capability;
-        let suffix = if (major, minor) == (9, 0) { "a" } else { "" };
-        format!("sm_{major}{minor}{suffix}")
+        arch(self.capability)
     }
+}
+
+fn arch((major, minor): (u32, u32)) -> String {
+    let suffix = if (major, minor) == (9, 0) { "a" } else { "" };
+    format!("sm_{major}{minor}{suffix}")
 }
 
 /// Whether kernels can run on device 0 here: its description, or what is missing. Never panics.
@@ -57,6 +60,12 @@ pub fn availability() -> Result<DeviceInfo, Unavailable> {
 /// Devices that the driver sees; none without a driver. Opens none of them.
 pub fn device_count() -> usize {
     Context::count().unwrap_or(0)
+}
+
+/// The architecture of each device that the driver sees ([`DeviceInfo::arch`]), `"unknown"` for one that does not tell. Opens none.
+pub fn architectures() -> Vec<String> {
+    let unknown = |_| "unknown".to_owned();
+    (0..device_count()).map(|ordinal| Context::capability_of(ordinal).map_or_else(unknown, arch)).collect()
 }
 
 type Loaded = HashMap<(Program, Option<String>, usize), Arc<Function>>;

@@ -75,18 +75,18 @@ impl Context {
     }
 
     fn attribute(&self, attribute: CUdevice_attribute) -> Result<u32, Error> {
-        // SAFETY: the device was returned by the driver.
-        let value = unsafe { result::device::get_attribute(self.device, attribute) };
-        Ok(value.map_err(failed("cuDeviceGetAttribute"))? as u32)
+        attribute_of(self.device, attribute)
     }
 
     /// Compute capability, major and minor.
     pub(crate) fn capability(&self) -> Result<(u32, u32), Error> {
-        use CUdevice_attribute::{
-            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
-            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
-        };
-        Ok((self.attribute(MAJOR)?, self.attribute(MINOR)?))
+        capability_of(self.device)
+    }
+
+    /// The same of device number `ordinal`, which stays closed.
+    pub(crate) fn capability_of(ordinal: usize) -> Result<(u32, u32), Error> {
+        Self::count()?;
+        capability_of(result::device::get(ordinal as c_int).map_err(failed("cuDeviceGet"))?)
     }
 
     pub(crate) fn multiprocessors(&self) -> Result<u32, Error> {
@@ -108,6 +108,19 @@ impl Context {
         self.bind()?;
         result::ctx::synchronize().map_err(failed(what))
     }
+}
+
+fn attribute_of(device: sys::CUdevice, attribute: CUdevice_attribute) -> Result<u32, Error> {
+    // SAFETY: the device was returned by the driver.
+    let value = unsafe { result::device::get_attribute(device, attribute) };
+    Ok(value.map_err(failed("cuDeviceGetAttribute"))? as u32)
+}
+
+fn capability_of(device: sys::CUdevice) -> Result<(u32, u32), Error> {
+    use CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+    };
+    Ok((attribute_of(device, MAJOR)?, attribute_of(device, MINOR)?))
 }
 
 impl Drop for Context {

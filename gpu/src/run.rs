@@ -1,6 +1,6 @@
 //! From checked inputs to an answer, with every buffer watched.
 
-use nsa_corpus::{Arithmetic, Element, Field, Inputs, Outputs};
+use nsa_corpus::{Element, Field, Inputs, Outputs};
 
 use crate::attend::{Attend, Settings};
 use crate::device::Device;
@@ -33,12 +33,6 @@ impl Options {
         let views = Views::new(inputs.shape(), self.layout);
         Settings { views, variant: self.variant, safety: self.safety, ..Settings::of(inputs) }
     }
-}
-
-/// The arithmetic that `variant` (`None`: the fastest) declares for problems like `inputs`.
-pub fn arithmetic(inputs: &Inputs, variant: Option<Variant>) -> Arithmetic {
-    let variant = variant.unwrap_or_else(|| Variant::choose(inputs.shape(), inputs.element()));
-    variant.arithmetic(inputs.shape(), inputs.element())
 }
 
 /// Everything on the device that belongs to one problem.

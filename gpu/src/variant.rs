@@ -1,6 +1,6 @@
 //! The rung of each pass, and the programs that follow from it.
 
-use nsa_corpus::{Arithmetic, Element, Shape};
+use nsa_corpus::{Arithmetic, Dot, Element, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
@@ -85,12 +85,15 @@ impl Variant {
         Ok(steps.try_for_each(|step| step.takes(shape, views)).map_err(Kind::Unsupported)?)
     }
 
-    /// The arithmetic of this variant's results on problems of `shape`: the least exact of its passes'.
-    pub fn arithmetic(&self, shape: &Shape, element: Element) -> Arithmetic {
+    /// The arithmetic of this variant's results on problems of `shape` on devices of `arch` ([`crate::DeviceInfo::arch`]): the
+    /// least exact of its passes'.
+    pub fn arithmetic(&self, shape: &Shape, element: Element, arch: &str) -> Arithmetic {
         if Pass::ALL.into_iter().any(|pass| self.rung(pass) == Rung::Tensor) {
             // The plain forward rescales once for a whole block, the tensor one for as many keys as it scores at once.
             let rescale_every = (self.forward == Rung::Tensor).then(|| 8 * key_tiles(shape, 8));
-            return Arithmetic { rescale_every, ..Arithmetic::tensor_core(element) };
+            let scores =
+                if *self == Self::uniform(Rung::Tensor) { tensor_scores(shape, extra_bits(arch)) } else { SAFE };
+            return Arithmetic { rescale_every, scores, ..Arithmetic::tensor_core(element) };
         }
         Arithmetic { output: element, gradient: element, ..Arithmetic::f32() }
     }
@@ -112,6 +115,21 @@ impl Variant {
         programs.extend(shared_programs(shape, element));
         programs
     }
+}
+
+/// Tensor cores that keep nothing beyond 24 bits: what every one covers, and f32 multiply-adds too.
+const SAFE: Dot = Dot::Blocks { block: 16, extra_bits: 0 };
+
+/// Bits that the tensor cores of `arch` keep beyond 24: measured by planted sums (`nsa-diff calibrate`, docs/numerics.md), and none
+/// where nothing was measured.
+fn extra_bits(arch: &str) -> i32 {
+    if arch == "sm_90a" { 2 } else { 0 }
+}
+
+/// How the tensor rung adds `<q, k>` and `<d_out, v>`: each 32 features, or what is left of them, in two halves (mma.cuh).
+fn tensor_scores(shape: &Shape, extra_bits: i32) -> Dot {
+    let block = |width: usize| width.div_ceil(2 * width.div_ceil(32));
+    Dot::Blocks { block: block(shape.dim()).min(block(shape.value_dim())), extra_bits }
 }
 
 /// The programs that every variant uses: delta, the inverted index, and the merge.
@@ -233,7 +251,7 @@ mod tests {
         assert_eq!(chosen(7, 64, Element::F16), Variant::uniform(Rung::Plain));
         let mixed = chosen(256, 256, Element::F16);
         assert_eq!((mixed.forward, mixed.key_gradients), (Rung::Tensor, Rung::Plain));
-        let declared = mixed.arithmetic(&shape(256, 256), Element::F16);
+        let declared = mixed.arithmetic(&shape(256, 256), Element::F16, "sm_90a");
         assert_eq!(Arithmetic { rescale_every: None, ..declared }, Arithmetic::tensor_core(Element::F16));
         let refused = Variant::uniform(Rung::Tensor).supports(&shape(7, 64), Element::F16).unwrap_err();
         assert_eq!(refused.to_string(), "forward_tensor takes multiples of 8 features, not 7");
@@ -258,8 +276,33 @@ mod tests {
             let tensor = Variant::uniform(Rung::Tensor);
             let program = tensor.program(Pass::Forward, &shape, Element::Bf16);
             assert!(program.defines.contains(&("KEY_TILES", keys / 8)), "{block_size}: {program:?}");
-            assert_eq!(tensor.arithmetic(&shape, Element::Bf16).rescale_every, Some(keys));
-            assert_eq!(Variant::uniform(Rung::Plain).arithmetic(&shape, Element::Bf16).rescale_every, None);
+            let rescale_every = |variant: Variant| variant.arithmetic(&shape, Element::Bf16, "sm_80").rescale_every;
+            assert_eq!(rescale_every(tensor), Some(keys));
+            assert_eq!(rescale_every(Variant::uniform(Rung::Plain)), None);
+        }
+    }
+
+    #[test]
+    fn what_is_declared_of_scores_covers_every_width() {
+        let text = crate::source::text("mma.cuh").unwrap();
+        assert!(text.contains("features 32 c + 8 (l % 4) .. + 8 of its row"), "what the steps below are read off");
+        let tensor = Variant::uniform(Rung::Tensor);
+        for (arch, extra_bits) in [("sm_90a", 2), ("sm_80", 0), ("sm_100", 0)] {
+            for width in (8..=FEATURES_MAX).step_by(8) {
+                // Each 32 features are two products, each of half of what is left of them.
+                let halves = (0..width).step_by(32).map(|first| (width - first).min(32) / 2);
+                let steps = halves.map(|half| 2.0 * ((half as f64 + 1.0) * 2f64.powi(1 - extra_bits) + 2.0));
+                let added = steps.sum::<f64>() * 2f64.powi(-24);
+                for (dim, value_dim) in [(width, width), (width, 8), (width, 256)] {
+                    let shape = Shape::new(Sizes { dim, value_dim, ..SIZES }).unwrap();
+                    let declared = tensor.arithmetic(&shape, Element::F16, arch).scores.constant(width);
+                    assert!(added <= declared, "{arch} {dim} {value_dim}: {added} and {declared}");
+                }
+            }
+            let shape = Shape::new(Sizes { dim: 64, value_dim: 64, ..SIZES }).unwrap();
+            let declared = tensor.arithmetic(&shape, Element::Bf16, arch);
+            assert_eq!(declared.scores, Dot::Blocks { block: 16, extra_bits });
+            assert_eq!(declared.products, SAFE);
         }
     }
 

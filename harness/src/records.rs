@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nsa_corpus::{Element, Entry, Error, Field, Inputs, Outputs, TensorFile, TensorFileBuilder, digest, entries};
+use nsa_corpus::{
+    Element, Entry, Error, Field, Inputs, Outputs, Shape, Sizes, TensorFile, TensorFileBuilder, digest, entries,
+};
 use nsa_gpu::{Rung, Variant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::calibrate::{Measured, PRODUCTS, Sum};
 use crate::judge::{judge, verdict};
 use crate::report::Report;
 
@@ -27,6 +30,8 @@ pub struct Record {
     pub element: Element,
     /// Device, driver, compiler.
     pub device: Value,
+    /// How its dot products round.
+    pub calibration: Vec<Measured>,
     /// By entry.
     pub cases: BTreeMap<String, RecordedCase>,
 }
@@ -61,8 +66,9 @@ pub struct Recorder {
 
 impl Recorder {
     /// An empty record.
-    pub fn new(rung: Rung, element: Element, device: Value) -> Self {
-        Recorder { record: Record { rung, element, device, cases: BTreeMap::new() }, raw: TensorFileBuilder::new() }
+    pub fn new(rung: Rung, element: Element, device: Value, calibration: Vec<Measured>) -> Self {
+        let record = Record { rung, element, device, calibration, cases: BTreeMap::new() };
+        Recorder { record, raw: TensorFileBuilder::new() }
     }
 
     /// Adds what `report` says of `entry`.
@@ -153,6 +159,9 @@ pub fn check(path: &Path) -> Result<(usize, Vec<String>), Error> {
     };
     let mut wrong = Vec::new();
     let file = TensorFile::parse(bytes).map_err(|error| error.in_file(&tensors))?;
+    if let Err(message) = check_calibration(&record) {
+        wrong.push(format!("{}: calibration: {message}", path.display()));
+    }
     let mut judged = 0;
     for (name, case) in &record.cases {
         match check_case(&record, name, case, &file) {
@@ -161,6 +170,41 @@ pub fn check(path: &Path) -> Result<(usize, Vec<String>), Error> {
         }
     }
     Ok((judged, wrong))
+}
+
+/// What is declared of the dot products today must be what they were measured under, and cover what was found.
+fn check_calibration(record: &Record) -> Result<(), String> {
+    let (dim, batch) = (PRODUCTS, 1);
+    let sizes = Sizes {
+        batch,
+        q_heads: 1,
+        kv_heads: 1,
+        sel_heads: 1,
+        num_sel: 1,
+        seq_len: PRODUCTS,
+        dim,
+        value_dim: dim,
+        block_size: PRODUCTS,
+    };
+    let shape = Shape::new(sizes).map_err(|error| error.to_string())?;
+    let arithmetic = Variant::uniform(record.rung).arithmetic(&shape, record.element, arch(record)?);
+    for sum in Sum::ALL {
+        let measured = record.calibration.iter().find(|measured| measured.sum == sum);
+        let measured = measured.ok_or_else(|| format!("{} were not measured", sum.name()))?;
+        let declared = sum.declared(&arithmetic);
+        if measured.declared != declared {
+            return Err(format!("{} are declared as {declared:?}, were as {:?}", sum.name(), measured.declared));
+        }
+        if measured.refuted() {
+            let (found, allowed) = (measured.attained_units, measured.declared_units);
+            return Err(format!("{}: an error of {found} u is above the {allowed} u declared", sum.name()));
+        }
+    }
+    Ok(())
+}
+
+fn arch(record: &Record) -> Result<&str, String> {
+    record.device["arch"].as_str().ok_or_else(|| "the device has no architecture".to_owned())
 }
 
 fn check_case(record: &Record, name: &str, case: &RecordedCase, file: &TensorFile) -> Result<bool, String> {
@@ -183,10 +227,32 @@ fn check_case(record: &Record, name: &str, case: &RecordedCase, file: &TensorFil
         }
         outputs.set(*field, tensor);
     }
-    let arithmetic = Variant::uniform(record.rung).arithmetic(inputs.shape(), record.element);
+    let arithmetic = Variant::uniform(record.rung).arithmetic(inputs.shape(), record.element, arch(record)?);
     let again = verdict(&judge(&inputs, &arithmetic, &outputs));
     if again.word() != case.verdict && !(case.verdict == "inconclusive" && again.word() == "fail") {
         return Err(format!("recorded as {}, judged again: {again}", case.verdict));
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_declaration_than_the_measured_one_is_wrong_and_so_is_a_refuted_one() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/records");
+        let read = |ending| std::fs::read(folder.join(format!("tensor-bf16.{ending}"))).unwrap();
+        let record = || open(std::str::from_utf8(&read("json")).unwrap(), &read("safetensors")).unwrap();
+        assert_eq!(check_calibration(&record()), Ok(()));
+        let refused = |change: fn(&mut Record)| {
+            let mut changed = record();
+            change(&mut changed);
+            check_calibration(&changed).unwrap_err()
+        };
+        assert!(refused(|record| record.device["arch"] = "sm_80".into()).contains("extra_bits: 0"));
+        assert!(refused(|record| record.device = Value::Null).contains("no architecture"));
+        assert!(refused(|record| record.calibration[0].attained_units = 59.0).contains("an error of 59 u"));
+        assert!(refused(|record| record.calibration.truncate(1)).contains("products were not measured"));
+    }
 }

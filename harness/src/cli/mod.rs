@@ -2,6 +2,7 @@
 
 mod backends;
 mod bench;
+mod calibrate;
 mod compute;
 mod confirm;
 mod detect;
@@ -105,6 +106,8 @@ enum Command {
     Oracle(oracle::Args),
     /// Plants faults and reports which are noticed
     Detect(detect::Args),
+    /// Measures how a backend's dot products round, and holds it to what it declares of them
+    Calibrate(calibrate::Args),
     /// Times a backend on named shapes, and judges what was timed
     Bench(bench::Args),
     /// Computes entries with the CUDA kernels in this process, for compute-sanitizer
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Golden(args) => golden::main(&args),
         Command::Oracle(args) => oracle::main(&args),
         Command::Detect(args) => detect::main(&args),
+        Command::Calibrate(args) => calibrate::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Compute(args) => compute::main(&args),
         Command::Record(args) => record::main(&args),

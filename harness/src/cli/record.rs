@@ -11,6 +11,7 @@ use super::output::{Json, progress};
 use super::{Outcome, Refusal};
 use crate::backend::Backend;
 use crate::backend::cuda::Cuda;
+use crate::calibrate::{Sum, Unmeasured, measure};
 use crate::records::Recorder;
 use crate::run::run_entry;
 
@@ -74,7 +75,12 @@ fn record(
         })
         .collect::<Result<Vec<_>, nsa_corpus::Error>>()?;
     bar.finish_and_clear();
-    let mut recorder = Recorder::new(rung, element, device);
+    let unmeasured = |error: Unmeasured| Refusal::new(format!("{rung} {element}: {error}"));
+    let calibration = match Sum::ALL.map(|sum| measure(backend, sum, element, 1)).into_iter().collect() {
+        Err(Unmeasured::Unsupported(_)) => Vec::new(),
+        measured => measured.map_err(unmeasured)?,
+    };
+    let mut recorder = Recorder::new(rung, element, device, calibration);
     let (mut cases, mut failed, mut skipped) = (0, 0, 0);
     for (entry, (inputs, report)) in chosen.iter().zip(&reports) {
         match report.verdict.word() {

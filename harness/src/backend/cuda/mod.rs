@@ -26,6 +26,8 @@ const WORKERS: usize = 8;
 pub struct Cuda {
     name: String,
     rung: Option<Rung>,
+    /// Of each GPU: any of them may answer.
+    architectures: Vec<String>,
     pool: Pool,
 }
 
@@ -71,7 +73,9 @@ impl Cuda {
             name = format!("{name}+{mutant}");
             arguments.extend(["--mutant".to_owned(), mutant.to_owned()]);
         }
-        Ok(Cuda { name, rung, pool: Pool::new(arguments, nsa_gpu::device_count(), workers, time_limit) })
+        let architectures = nsa_gpu::architectures();
+        let pool = Pool::new(arguments, nsa_gpu::device_count(), workers, time_limit);
+        Ok(Cuda { name, rung, architectures, pool })
     }
 
     fn variant(&self, inputs: &Inputs) -> Variant {
@@ -96,7 +100,11 @@ impl Backend for Cuda {
     }
 
     fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        self.variant(inputs).arithmetic(inputs.shape(), inputs.element())
+        let (shape, variant) = (inputs.shape(), self.variant(inputs));
+        let declared = self.architectures.iter().map(|arch| variant.arithmetic(shape, inputs.element(), arch));
+        let constant = |arithmetic: &Arithmetic| arithmetic.scores.constant(shape.dim());
+        let least = declared.max_by(|a, b| constant(a).total_cmp(&constant(b)));
+        least.unwrap_or_else(|| variant.arithmetic(shape, inputs.element(), "unknown"))
     }
 
     fn reads_only_what_it_attends_to(&self, inputs: &Inputs) -> bool {
