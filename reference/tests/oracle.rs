@@ -180,6 +180,9 @@ fn sample(inputs: &Inputs, seed: u64) -> Sample {
 /// Every sampled row is, to the bit, the row of the whole answer. Returns the fields that were compared.
 fn assert_rows(sampled: &[SampledField], values: &Outputs, rigorous: &Outputs, likely: Option<&Outputs>) -> usize {
     for rows in sampled {
+        let shape = values.get(rows.field).unwrap().shape();
+        let width = if shape.len() == 3 { 1 } else { shape[3] };
+        assert_eq!(rows.values.dim(), (rows.positions.len(), width), "{}", rows.field);
         for (row, position) in rows.positions.iter().enumerate() {
             let whole = |outputs: &Outputs, column: usize| {
                 let tensor = outputs.get(rows.field).unwrap();
@@ -194,6 +197,53 @@ fn assert_rows(sampled: &[SampledField], values: &Outputs, rigorous: &Outputs, l
         }
     }
     sampled.len()
+}
+
+#[test]
+fn a_sampled_position_outside_the_problem_is_refused() {
+    let inputs = problem(3);
+    let shape = inputs.shape();
+    let (last, none) = ([shape.batch() - 1, shape.kv_heads() - 1, shape.seq_len() - 1], BTreeSet::new);
+    for axis in 0..3 {
+        let mut outside = last;
+        outside[axis] += 1;
+        for sample in
+            [Sample { tokens: [outside].into(), keys: none() }, Sample { tokens: none(), keys: [last, outside].into() }]
+        {
+            let refused = std::panic::catch_unwind(|| oracle::sampled_forward(&inputs, &sample, &Arithmetic::f32()));
+            let message = *refused.unwrap_err().downcast::<String>().unwrap();
+            assert!(message.contains(&format!("{outside:?} is outside the problem")), "{message}");
+        }
+    }
+    let inside = Sample { tokens: [last].into(), keys: [last].into() };
+    assert!(!oracle::sampled_forward(&inputs, &inside, &Arithmetic::f32()).is_empty());
+}
+
+#[test]
+fn a_part_that_the_loss_does_not_contain_reaches_no_gradient() {
+    // An infinite key that tokens of the next block see in their window alone.
+    let n = 10;
+    let parts = |window| InputParts {
+        block_size: 5,
+        include_block_causal: true,
+        sliding_window: window,
+        element: Element::F64,
+        q: Array4::ones((1, 1, n, 2)),
+        k: Array4::from_shape_fn((1, 1, n, 2), |(_, _, token, _)| if token == 4 { f64::INFINITY } else { 0.5 }),
+        v: Array4::from_shape_fn((1, 1, n, 2), |(_, _, token, feature)| (token + feature) as f64),
+        indices: Array4::zeros((1, 1, n, 1)),
+        mask: Array4::from_elem((1, 1, n, 1), false),
+        sel_scale: None,
+        cotangents: Cotangents { d_out: Some(Array4::ones((1, 1, n, 2))), ..Cotangents::default() },
+    };
+    let [without, with] = [None, Some(4)].map(|window| oracle::attend(&Inputs::new(parts(window)).unwrap()));
+    assert!(with.get(Field::SlidingLse).unwrap().iter().any(|lse| !lse.is_finite()));
+    for field in [Field::Dq, Field::Dk, Field::Dv] {
+        let [without, with] = [&without, &with].map(|answer| answer.get(field).unwrap());
+        for (at, expected) in without.indexed_iter().filter(|(at, _)| at[2] >= 5) {
+            assert!(expected.is_finite() && with[&at] == *expected, "{field} {at:?}: {} and {expected}", with[&at]);
+        }
+    }
 }
 
 #[test]

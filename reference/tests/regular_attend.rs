@@ -81,3 +81,15 @@ fn nan_under_a_weight_of_zero_reaches_the_row_as_in_the_original() {
     assert!(outputs.get(Field::Out).unwrap()[[0, 0, 0, 0]].is_nan());
     assert!(outputs.get(Field::Lse).unwrap()[[0, 0, 0]].is_finite());
 }
+
+#[test]
+fn a_masked_slot_has_no_gradient_even_beside_nan() {
+    let mut parts = partial_block();
+    (parts.mask, parts.sel_scale) = (Array4::from_elem((1, 1, 3, 1), false), Some(Array4::ones((1, 1, 3, 1))));
+    parts.v[[0, 0, 2, 0]] = f64::NAN;
+    parts.cotangents = Cotangents { d_out: Some(Array4::ones((1, 1, 3, 1))), ..Cotangents::default() };
+    let outputs = attend::<f64>(&Inputs::new(parts).unwrap());
+    // The NaN has weight 0 in row 0, and 0 * NaN spreads over that row; the slot's own score was replaced, and owes nothing.
+    assert!(outputs.get(Field::Dq).unwrap()[[0, 0, 0, 0]].is_nan());
+    assert!(outputs.get(Field::DselScale).unwrap().iter().all(|gradient| *gradient == 0.0));
+}

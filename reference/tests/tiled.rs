@@ -4,7 +4,7 @@ mod common;
 
 use common::{Draw, assert_close, distance, problem};
 use ndarray::Array4;
-use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs, Outputs};
+use nsa_corpus::{Cotangents, Dot, Element, Field, InputParts, Inputs, Outputs};
 use nsa_reference::{regular_attend, tiled};
 
 #[test]
@@ -52,6 +52,15 @@ fn stored_values_are_exact_in_the_declared_formats() {
                 assert!(values.iter().all(|value| stored.round(*value) == *value), "{field} is not stored in {stored}");
             }
         }
+    }
+}
+
+#[test]
+fn no_more_than_the_error_of_f32_multiply_adds_is_declared() {
+    for element in [Element::F32, Element::F16, Element::Bf16] {
+        let declared = tiled::arithmetic(element);
+        let dot = Dot::Fma { unit: 2f64.powi(-24) };
+        assert_eq!((declared.scores, declared.products, declared.probability), (dot, dot, element));
     }
 }
 

@@ -115,3 +115,22 @@ impl Sum {
         if self.sum.is_finite() { self.sum + self.lost } else { self.sum }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_sum_loses_is_kept() {
+        let tiny = 2f64.powi(-60);
+        // Small terms come after a large one, and before it.
+        for terms in [[1.0, tiny, 3.0 * tiny, -1.0], [tiny, 1.0, 3.0 * tiny, -1.0], [tiny, -1.0, 3.0 * tiny, 1.0]] {
+            let mut sum = Sum::default();
+            terms.iter().for_each(|term| sum.add(*term));
+            assert_eq!(sum.total(), 4.0 * tiny, "{terms:?}");
+        }
+        let mut infinite = Sum::default();
+        [1.0, f64::INFINITY, 1.0].iter().for_each(|term| infinite.add(*term));
+        assert_eq!(infinite.total(), f64::INFINITY);
+    }
+}

@@ -56,7 +56,8 @@ pub(super) fn richardson(
         let row = next_row(difference, &above);
         for order in 1..above.len() {
             let entry = row[order];
-            let near = [row[order - 1], above[order - 1], above[order]];
+            // The entry to its left is nearer than the one it was made from with it.
+            let near = [above[order - 1], above[order]];
             let truncation = near.iter().fold(0.0f64, |max, near| max.max((entry.value - near.value).abs()));
             let error = truncation + entry.roundoff;
             if best.is_none_or(|best| error < best.error) {
@@ -149,6 +150,51 @@ mod tests {
         let found = derive(rough);
         assert!((found.value - 0.7f64.cos()).abs() <= found.error, "{found:?}");
         assert!(found.error > 1e-8, "{found:?}");
+    }
+
+    #[test]
+    fn a_tableau_worked_out_by_hand() {
+        // D(h) = 1 + h^2: rows 2; 1.25, 1; 1.0625, 1, 1. The last entry of order 1 came from 1.25.
+        let steps = Steps { first: 1.0, levels: 3 };
+        let found = richardson(|t| t + t * t * t, 0.0, 0.0, steps, |_| 0.0).unwrap();
+        assert_eq!(found, Estimate { value: 1.0, error: 0.25, evaluations: 6 });
+        let entry = |value, roundoff| Entry { value, roundoff };
+        // D(h) = 5 + 3 h^2 + 2 h^4 at h = 2, 1, 1/2: every order removes a power.
+        let second = next_row(entry(10.0, 2.0), &[entry(49.0, 1.0)]);
+        let third = next_row(entry(5.875, 4.0), &second);
+        let pairs = |row: &[Entry]| row.iter().map(|e| (e.value, e.roundoff)).collect::<Vec<_>>();
+        assert_eq!(pairs(&second), [(10.0, 2.0), (-3.0, 3.0)]);
+        assert_eq!(pairs(&third), [(5.875, 4.0), (4.5, 6.0), (5.0, 6.6)]);
+    }
+
+    #[test]
+    fn it_stops_where_enough_is_known_or_noise_takes_over() {
+        let all = 2 * STEPS.levels;
+        let linear = richardson(|t| 3.0 * t, 0.0, 0.0, STEPS, |_| 0.0).unwrap();
+        assert_eq!((linear.value, linear.error, linear.evaluations), (3.0, 0.0, 6));
+        let noisy = richardson(f64::sin, 0.0, 1e-6, STEPS, |_| 0.0).unwrap();
+        assert!(noisy.evaluations > 6 && noisy.evaluations < all, "{noisy:?}");
+        let wanted = richardson(f64::sin, 0.0, 1e-13, STEPS, |derivative| 1e-3 * derivative).unwrap();
+        let best = richardson(f64::sin, 0.0, 1e-13, STEPS, |_| 0.0).unwrap();
+        assert!(wanted.evaluations < best.evaluations && best.error < wanted.error && wanted.error <= 1e-3);
+        // Nothing to be known at all is found out after five steps, and only if it is true of both sides.
+        let unchanged = richardson(|_| 5.0, 5.0, 1e-9, STEPS, |_| 0.0).unwrap();
+        assert_eq!(unchanged, Estimate { value: 0.0, error: f64::EPSILON * 5.0 / 0.25, evaluations: 10 });
+        let one_side = richardson(|t| 5.0 + t.max(0.0), 5.0, 1e-9, STEPS, |_| 0.0).unwrap();
+        assert!((one_side.value - 0.5).abs() <= one_side.error && one_side.value != 0.0, "{one_side:?}");
+    }
+
+    #[test]
+    fn noise_is_that_of_the_highest_differences() {
+        // Values -e, e, -e, ...: differences of order 6 are 64 e, and (6!)^2 / 12! of their square is the variance.
+        let (e, spacing) = (1e-5, 0.5 * 2f64.powi(-24));
+        let alternating = |t: f64| if (t / spacing).round() as i64 % 2 == 0 { -e } else { e };
+        let expected = 8.0 * e * 64.0 * (720.0 * 720.0 / 479_001_600.0f64).sqrt();
+        let found = noise(alternating, -e, 0.5);
+        assert!((found / expected - 1.0).abs() < 1e-12, "{found} and {expected}");
+        // A cubic has no differences of order 4: what is left is one rounding of the value.
+        let cubic = |t: f64| 1.0 + (t / spacing).powi(3);
+        assert_eq!(noise(cubic, 1.0, 0.5), f64::EPSILON);
     }
 
     #[test]

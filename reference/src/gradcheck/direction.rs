@@ -141,6 +141,45 @@ mod tests {
     }
 
     #[test]
+    fn signs_follow_from_the_seed_and_the_place_alone() {
+        // The published first outputs of splitmix64 from 0.
+        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0x6e78_9e6a_a1b9_65f4);
+        let whole = Direction::signed(0, vec![0..7, 0..9], 5, "all".to_owned());
+        assert_eq!(whole.size(), 63);
+        for (at, sign) in visited(&whole, &[7, 9]) {
+            let odd = mix(5 ^ mix((at[0] * 9 + at[1]) as u64)) % 2 == 1;
+            assert_eq!(sign, if odd { -1.0 } else { 1.0 }, "{at:?}");
+        }
+    }
+
+    #[test]
+    fn places_are_drawn_anew_for_every_direction_tensor_and_seed() {
+        let tensor = ndarray::Array2::<f64>::zeros((1000, 30));
+        let variable = Variable::new("k", tensor.clone(), tensor).unwrap();
+        let variable = variable.with_axes(&["token", "feature"]).unwrap().with_block("feature", 4);
+        let places = |axis: usize, index: usize, seed: u64| -> Vec<usize> {
+            let counts = (0..40).map(|turn| 4 * turn + axis + 1);
+            counts.map(|count| Direction::draw(index, &variable, count, seed).region[axis].start).collect()
+        };
+        for seed in [0, 3] {
+            let mut tokens = places(0, 0, seed);
+            assert_ne!(tokens, places(0, 1, seed));
+            assert_ne!(tokens, places(0, 0, seed + 1));
+            tokens.sort_unstable();
+            tokens.dedup();
+            assert!(tokens.len() > 30, "{tokens:?}");
+        }
+        let blocks: Vec<_> =
+            (0..60).map(|turn| Direction::draw(0, &variable, 4 * turn + 3, 0).region[1].clone()).collect();
+        assert!(
+            blocks.iter().all(|block| block.start % 4 == 0 && block.end == (block.start + 4).min(30)),
+            "{blocks:?}"
+        );
+        assert!((0..8).all(|block| blocks.iter().any(|drawn| drawn.start == 4 * block)), "{blocks:?}");
+    }
+
+    #[test]
     fn drawn_directions_reach_every_axis_and_the_block() {
         let tensor = ndarray::Array3::<f64>::zeros((3, 10, 4));
         let variable = Variable::new("k", tensor.clone(), tensor).unwrap();
@@ -150,5 +189,7 @@ mod tests {
             assert_eq!(drawn.iter().filter(|direction| direction.what == what).count(), 4, "{what}");
         }
         assert!(drawn.iter().all(|direction| direction.size() > 0));
+        assert_eq!((drawn[0].what.as_str(), drawn[0].size()), ("all of k", 120));
+        assert_eq!(drawn[4].what, "one block of 4 along token");
     }
 }

@@ -174,3 +174,154 @@ impl Judge<'_> {
         (if sum.is_finite() { sum + lost } else { sum }, squares.sqrt())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use ndarray::Array1;
+
+    use super::super::Variable;
+    use super::*;
+
+    fn variable(value: &[f64], gradient: &[f64]) -> Variable {
+        Variable::new("x", Array1::from(value.to_vec()), Array1::from(gradient.to_vec())).unwrap()
+    }
+
+    /// `sum c x`.
+    fn linear<'a>(coefficients: &'a [f64], value: &[f64], gradient: &[f64]) -> Problem<'a> {
+        let loss = move |point: &[ArrayD<f64>]| point[0].iter().zip(coefficients).map(|(x, c)| x * c).sum();
+        Problem::new(loss, vec![variable(value, gradient)])
+    }
+
+    fn judge<'a>(problem: &'a Problem<'a>, settings: &'a Settings, measured: &'a Measured) -> Judge<'a> {
+        let (scales, largest, reach) = (&measured.scales, largest(measured), reach(measured));
+        Judge { problem, settings, scales, largest, reach, planted: None }
+    }
+
+    #[test]
+    fn what_a_claim_may_be_off_by() {
+        let settings = Settings::default();
+        let coefficients = [1024.0, 0.25, 64.0, 0.0];
+        let problem = linear(&coefficients, &[1.0, 1.0, 1.0, 1.0], &coefficients);
+        let measured = problem.measure(problem.every_element(), &settings);
+        let report = problem.judge(&measured, &settings, None);
+        assert_eq!(report.verdict, Verdict::Pass);
+        let judge = judge(&problem, &settings, &measured);
+        assert_eq!((judge.largest[0], judge.reach), (1024.0, 1024.0 * measured.scales[0].step));
+        let told = |index: usize| {
+            let (direction, estimate) = &measured.estimates[index];
+            judge.finding(direction, *estimate).allowed - estimate.unwrap().error
+        };
+        let near =
+            |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-6, "{found}, not {expected}");
+        near(told(0), 1e-6 / 4.0 * 1024.0);
+        near(told(1), 1e-6 / 4.0 * 1.0);
+        near(told(2), 1e-6 / 4.0 * 64.0);
+        // A derivative of 0 also leaves what cancelling terms round.
+        let (scale, size) = (&measured.scales[0], 1088.25);
+        assert!(judge.reach < size, "of the two sizes the larger counts");
+        let left_over = LEFT_OVER * size / scale.shortest_step;
+        near(told(3) - 1e-6 / 4.0, left_over);
+    }
+
+    #[test]
+    fn verdicts_do_not_depend_on_the_unit_of_the_loss() {
+        // The loss is 0 where it is differentiated: only what it reaches says how large it is.
+        let verdicts = |unit: f64| -> Vec<(Verdict, f64)> {
+            let loss = move |point: &[ArrayD<f64>]| {
+                let x = point[0].as_slice().unwrap();
+                unit * ((x[0] * x[1]).sin() + x[2] - 1.0 + 0.0 * x[3])
+            };
+            let claims = [0.0, 0.5, 1.0 + 3e-6, 1e-14].map(|claim| unit * claim);
+            let problem = Problem::new(loss, vec![variable(&[0.5, 0.0, 1.0, 1.0], &claims)]);
+            let settings = Settings::default();
+            let measured = problem.measure(problem.every_element(), &settings);
+            let judge = judge(&problem, &settings, &measured);
+            let found = measured.estimates.iter().map(|(direction, estimate)| judge.finding(direction, *estimate));
+            found.map(|finding| (finding.verdict, finding.allowed / unit)).collect()
+        };
+        let expected = verdicts(1.0);
+        let words: Vec<Verdict> = expected.iter().map(|(verdict, _)| *verdict).collect();
+        assert_eq!(words, [Verdict::Pass, Verdict::Pass, Verdict::Fail, Verdict::Pass]);
+        for unit in [2f64.powi(-60), 2f64.powi(60)] {
+            assert_eq!(verdicts(unit), expected);
+        }
+    }
+
+    #[test]
+    fn zero_is_told_only_where_the_loss_would_have_shown_it() {
+        let verdict = |noise: f64| {
+            let problem = linear(&[1.0, 0.0], &[1.0, 1.0], &[1.0, 0.0]);
+            let settings = Settings::default();
+            let measured = problem.measure(problem.every_element(), &settings);
+            let judge = judge(&problem, &settings, &measured);
+            let numerical = Some(Estimate { value: 0.0, error: noise / measured.scales[0].step, evaluations: 2 });
+            judge.finding(&measured.estimates[1].0, numerical).verdict
+        };
+        // The loss is 1, and 2^-36 of it the limit.
+        assert_eq!(verdict(0.9 * 2f64.powi(-36)), Verdict::Pass);
+        assert_eq!(verdict(1e-5), Verdict::Ambiguous);
+    }
+
+    #[test]
+    fn every_evaluation_is_counted() {
+        let calls = AtomicUsize::new(0);
+        let loss = |point: &[ArrayD<f64>]| {
+            calls.fetch_add(1, Ordering::SeqCst);
+            point[0].iter().map(|x| x.sin()).sum()
+        };
+        // Two of four claims are wrong, and each is confirmed from other steps.
+        let (value, gradient) = ([0.1, 0.2, 0.3, 0.4], [0.1f64.cos(), 0.5, 0.3f64.cos(), 0.5]);
+        let problem = Problem::new(loss, vec![variable(&value, &gradient)]);
+        let settings = Settings::default();
+        let measured = problem.measure(problem.every_element(), &settings);
+        let before =
+            measured.estimates.iter().filter_map(|(_, estimate)| *estimate).map(|e| e.evaluations).sum::<usize>();
+        calls.store(0, Ordering::SeqCst);
+        let report = problem.judge(&measured, &settings, None);
+        let confirming = calls.load(Ordering::SeqCst);
+        assert_eq!(report.failures.len(), 2);
+        assert!(confirming > 8, "{confirming}");
+        assert_eq!(report.evaluations, before + confirming);
+    }
+
+    #[test]
+    fn three_failures_are_explained_and_the_rest_only_said() {
+        let coefficients = vec![1.0; 3000];
+        let problem = linear(&coefficients, &coefficients, &vec![-1.0; 3000]);
+        let settings = Settings { directions: 12, ..Settings::default() };
+        let report = problem.check(&settings);
+        assert!(report.failures.len() > 4, "{report}");
+        let explained = report.failures.iter().filter(|failure| failure.culprit.is_some()).count();
+        assert_eq!(explained, EXPLAINED);
+    }
+
+    #[test]
+    fn the_culprit_is_what_is_further_off_not_what_is_off_by_more_of_itself() {
+        let coefficients = [1.0, 1000.0];
+        let problem = linear(&coefficients, &[1.0, 1.0], &[1.5, 1002.0]);
+        let report = problem.check_directions(&Settings { directions: 1, ..Settings::default() });
+        let culprit = report.failures[0].culprit.as_ref().unwrap();
+        assert_eq!(culprit.element(), Some(vec![1]), "{report}");
+    }
+
+    #[test]
+    fn a_claim_is_summed_without_loss() {
+        let tiny = 2f64.powi(-60);
+        for gradient in [[1.0, tiny, 3.0 * tiny, -1.0], [tiny, 1.0, 3.0 * tiny, -1.0]] {
+            let problem = linear(&[1.0; 4], &[1.0; 4], &gradient);
+            let settings = Settings::default();
+            let measured = problem.measure(Vec::new(), &settings);
+            let judge = judge(&problem, &settings, &measured);
+            // Signs of this seed: what is visited is the gradient with them.
+            let direction = Direction::signed(0, problem.variables[0].everywhere(), 1, "all".to_owned());
+            let mut signed = Vec::new();
+            direction.for_each(&[4], |at, sign| signed.push(sign * gradient[at[0]]));
+            let (large, small): (Vec<f64>, Vec<f64>) = signed.iter().partition(|term| term.abs() == 1.0);
+            let exact = if large[0] == -large[1] { small.iter().sum() } else { large[0] + large[1] };
+            let (sum, norm) = judge.claim(&direction);
+            assert_eq!((sum, norm), (exact, 2f64.sqrt()), "{signed:?}");
+        }
+    }
+}

@@ -263,3 +263,83 @@ fn first_step(value: &ArrayD<f64>) -> f64 {
     let size = square.sqrt().clamp(1.0, 2f64.powi(500));
     2f64.powi(size.log2().floor() as i32 - 2)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use ndarray::Array1;
+
+    use super::*;
+
+    fn problem<'a>(loss: impl Fn(&[f64]) -> f64 + Sync + 'a, value: &[f64], gradient: &[f64]) -> Problem<'a> {
+        let variable = Variable::new("x", Array1::from(value.to_vec()), Array1::from(gradient.to_vec())).unwrap();
+        Problem::new(move |point: &[ArrayD<f64>]| loss(point[0].as_slice().unwrap()), vec![variable])
+    }
+
+    fn element(flat: usize, len: usize) -> Direction {
+        Direction::element(0, &[len], flat)
+    }
+
+    #[test]
+    fn first_steps_follow_the_size_of_the_finite_values() {
+        let step = |values: &[f64]| first_step(&Array1::from(values.to_vec()).into_dyn());
+        assert_eq!(step(&[]), 0.25);
+        assert_eq!(step(&[0.1, 0.0]), 0.25);
+        assert_eq!(step(&[8.0, -8.0]), 2.0);
+        assert_eq!(step(&[40.0, 0.0, f64::NAN, f64::INFINITY]), 4.0, "28 is between 16 and 32");
+        assert_eq!(step(&[7.9]), 1.0);
+    }
+
+    #[test]
+    fn steps_grow_until_the_loss_moves_on_both_sides() {
+        let step = |loss: fn(f64) -> f64| problem(|x| loss(x[0]), &[0.0], &[1.0]).scale(0).step;
+        // 2^-12 of 2^20 is 256: 4 * 64 is no longer below it.
+        assert_eq!(step(|x| 1_048_576.0 + x), 64.0);
+        assert_eq!(step(|x| 1_048_576.0 + if x < 0.0 { 1e5 * x } else { x }), 0.25);
+        assert_eq!(step(|x| 1_048_576.0 + if x > 0.0 { 1e5 * x } else { x }), 0.25);
+        assert_eq!(step(|x| x), 0.25);
+        assert_eq!(step(|x| 1.0 + 1e-300 * x), 0.25 * 65_536.0, "as far as it grows");
+        let scale = problem(|x| 1_048_576.0 + x[0], &[0.0], &[-3.0]).scale(0);
+        assert_eq!((scale.shortest_step, scale.largest_claim, scale.loss), (0.25, 3.0, 1_048_576.0));
+    }
+
+    #[test]
+    fn a_derivative_needs_no_claim() {
+        let sine = problem(|x| (x[0] + 2.0 * x[1]).sin(), &[0.3, 0.1], &[0.0, 0.0]);
+        assert_eq!(sine.variables().len(), 1);
+        let found = sine.derivative(&element(1, 2), &Settings::default()).unwrap();
+        assert!((found.value - 2.0 * 0.5f64.cos()).abs() <= found.error && found.error < 1e-6, "{found:?}");
+        assert!(problem(|_| f64::NAN, &[0.0], &[0.0]).derivative(&element(0, 1), &Settings::default()).is_none());
+    }
+
+    #[test]
+    fn another_opinion_takes_steps_of_its_own() {
+        let farthest = Mutex::new(0.0f64);
+        let loss = |x: &[f64]| {
+            let mut farthest = farthest.lock().unwrap();
+            *farthest = farthest.max(x[0].abs());
+            x[0].sin()
+        };
+        let sine = problem(loss, &[0.0], &[1.0]);
+        let scale = sine.scale(0);
+        for (effort, factor) in [(Effort::Enough, 1.0), (Effort::Best(0.375), 0.375)] {
+            *farthest.lock().unwrap() = 0.0;
+            let found = sine.estimate(&element(0, 1), &Settings::default(), &scale, effort).unwrap();
+            assert_eq!(*farthest.lock().unwrap(), factor * scale.step);
+            assert!((found.value - 1.0).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn enough_is_known_at_an_eighth_of_the_fault_of_this_or_a_1024th_of_the_largest_claim() {
+        // The second derivative is small beside the largest claim: no more steps than that needs.
+        let loss = |x: &[f64]| 1e6 * x[0] + (3.0 * x[1]).sin() * 1e-3;
+        let evaluations = |claim: f64| {
+            let problem = problem(loss, &[0.0, 0.2], &[claim, 0.0]);
+            let scale = Scale { noise: 1e-15, ..problem.scale(0) };
+            problem.estimate(&element(1, 2), &Settings::default(), &scale, Effort::Enough).unwrap().evaluations
+        };
+        assert!(evaluations(1e6) < evaluations(0.0), "{} and {}", evaluations(1e6), evaluations(0.0));
+    }
+}
