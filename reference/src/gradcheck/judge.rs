@@ -113,8 +113,8 @@ impl Judge<'_> {
         // Terms of a claim that cancel to 0 leave their rounding behind.
         let left_over = if may_be_zero { LEFT_OVER * size / scale.shortest_step } else { 0.0 };
         finding.allowed = numerical.error + told + left_over;
-        // NaN is not within anything.
-        let within = (claimed - numerical.value).abs() <= finding.allowed;
+        // NaN is not within anything, nor is an infinity within a limit that it made infinite itself.
+        let within = claimed.is_finite() && (claimed - numerical.value).abs() <= finding.allowed;
         finding.verdict = if !within {
             Verdict::Fail
         } else if numerical.error <= told || zero {
@@ -252,16 +252,17 @@ mod tests {
     #[test]
     fn zero_is_told_only_where_the_loss_would_have_shown_it() {
         let verdict = |noise: f64| {
-            let problem = linear(&[1.0, 0.0], &[1.0, 1.0], &[1.0, 0.0]);
+            let loss = |point: &[ArrayD<f64>]| point[0].iter().take(1).fold(4.0, |sum, x| sum + 1e-6 * x);
+            let problem = Problem::new(loss, vec![variable(&[0.0, 1.0], &[1e-6, 0.0])]);
             let settings = Settings::default();
             let measured = problem.measure(problem.every_element(), &settings);
             let judge = judge(&problem, &settings, &measured);
             let numerical = Some(Estimate { value: 0.0, error: noise / measured.scales[0].step, evaluations: 2 });
             judge.finding(&measured.estimates[1].0, numerical).verdict
         };
-        // The loss is 1, and 2^-36 of it the limit.
-        assert_eq!(verdict(0.9 * 2f64.powi(-36)), Verdict::Pass);
-        assert_eq!(verdict(1e-5), Verdict::Ambiguous);
+        // The loss is 4, and 2^-36 of it the limit.
+        assert_eq!(verdict(0.9 * 2f64.powi(-34)), Verdict::Pass);
+        assert_eq!(verdict(1.1 * 2f64.powi(-34)), Verdict::Ambiguous);
     }
 
     #[test]
@@ -297,31 +298,95 @@ mod tests {
         assert_eq!(explained, EXPLAINED);
     }
 
+    /// A linear loss whose only direction, with its signs, has these derivatives and claims; where its first failure leads.
+    fn culprit(derivatives: &[f64], claims: &[f64]) -> Option<Vec<usize>> {
+        let ones = vec![1.0; derivatives.len()];
+        let settings = Settings { directions: 1, ..Settings::default() };
+        let direction = Direction::draw(0, &variable(&ones, &ones), 0, settings.seed);
+        let mut signs = Vec::new();
+        direction.for_each(&[ones.len()], |_, sign| signs.push(sign));
+        let signed = |values: &[f64]| values.iter().zip(&signs).map(|(value, sign)| value * sign).collect::<Vec<f64>>();
+        let coefficients = signed(derivatives);
+        let report = linear(&coefficients, &ones, &signed(claims)).check_directions(&settings);
+        assert_eq!(report.failures.len(), 1, "{report}");
+        report.failures[0].culprit.as_ref().and_then(|culprit| culprit.element())
+    }
+
     #[test]
-    fn the_culprit_is_what_is_further_off_not_what_is_off_by_more_of_itself() {
-        let coefficients = [1.0, 1000.0];
-        let problem = linear(&coefficients, &[1.0, 1.0], &[1.5, 1002.0]);
-        let report = problem.check_directions(&Settings { directions: 1, ..Settings::default() });
-        let culprit = report.failures[0].culprit.as_ref().unwrap();
-        assert_eq!(culprit.element(), Some(vec![1]), "{report}");
+    fn the_culprit_is_the_part_that_fails_and_is_further_off() {
+        // Not what is off by more of itself, nor what a wrong sign makes small.
+        assert_eq!(culprit(&[1.0, 1000.0], &[1.5, 1002.0]), Some(vec![1]));
+        assert_eq!(culprit(&[5.0, 100.0], &[-5.0, 100.5]), Some(vec![0]));
+        // The first is further off, but within what its size allows.
+        assert_eq!(culprit(&[1e9, -5e8], &[1e9 + 200.0, -5e8 + 150.0]), Some(vec![1]));
+        assert_eq!(culprit(&[1.0, 1.0, 1.0], &[f64::NAN, 1.0, 1.0]), Some(vec![0]));
+        assert_eq!(culprit(&[1.0, 1.0, 1.0], &[1.0, 1.0, f64::NEG_INFINITY]), Some(vec![2]));
+    }
+
+    #[test]
+    fn opinions_that_disagree_are_none_and_are_counted() {
+        // The slope depends on the leading bits of the step, which are those of the opinion.
+        let calls = AtomicUsize::new(0);
+        let loss = |point: &[ArrayD<f64>]| {
+            calls.fetch_add(1, Ordering::SeqCst);
+            let x = point[0].iter().next().copied().unwrap_or_default();
+            let exponent = if x == 0.0 { 0.0 } else { x.abs().log2().floor() };
+            let bits = x.abs() / exponent.exp2();
+            x * if bits == 91.0 / 64.0 {
+                2.0
+            } else if bits == 53.0 / 32.0 {
+                3.0
+            } else {
+                1.0
+            }
+        };
+        let problem = Problem::new(loss, vec![variable(&[0.0], &[10.0])]);
+        let settings = Settings::default();
+        let measured = problem.measure(problem.every_element(), &settings);
+        let before = measured.estimates[0].1.unwrap().evaluations;
+        calls.store(0, Ordering::SeqCst);
+        let report = problem.judge(&measured, &settings, None);
+        assert_eq!(report.verdict, Verdict::Ambiguous, "{report}");
+        assert!(report.ambiguous[0].reason.as_ref().unwrap().contains("disagree"));
+        assert_eq!(report.evaluations, before + calls.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn a_planted_claim_replaces_that_of_its_own_tensor() {
+        let loss = |point: &[ArrayD<f64>]| point.iter().flatten().sum();
+        let variables = vec![variable(&[1.0, 2.0], &[1.0, 1.0]), variable(&[3.0, 4.0, 5.0], &[1.0, 1.0, 1.0])];
+        let problem = Problem::new(loss, variables);
+        let settings = Settings::default();
+        let measured = problem.measure(problem.every_element(), &settings);
+        let planted = Array1::from(vec![1.0, 1.0, 1.5]).into_dyn();
+        let report = problem.judge(&measured, &settings, Some((1, &planted)));
+        assert_eq!((report.failures.len(), report.checks), (1, 5));
+        assert_eq!((report.failures[0].claimed, report.failures[0].element()), (1.5, Some(vec![2])));
+        // Those faults are found, and are of the size that was asked for.
+        for planted in problem.planted(&settings) {
+            assert_eq!(planted.verdict, Verdict::Fail, "{planted:?}");
+            assert!((planted.size / settings.relative - 1.0).abs() < 1e-6, "{planted:?}");
+        }
+    }
+
+    #[test]
+    fn other_steps_are_shorter_of_few_bits_and_no_powers_of_two() {
+        for factor in OTHER_STEPS {
+            assert!((0.25..1.0).contains(&factor) && (factor * 128.0).fract() == 0.0 && factor.log2().fract() != 0.0);
+        }
     }
 
     #[test]
     fn a_claim_is_summed_without_loss() {
         let tiny = 2f64.powi(-60);
-        for gradient in [[1.0, tiny, 3.0 * tiny, -1.0], [tiny, 1.0, 3.0 * tiny, -1.0]] {
+        let whole = Direction::draw(0, &variable(&[1.0; 4], &[1.0; 4]), 0, 0);
+        for terms in [[1.0, tiny, 3.0 * tiny, -1.0], [tiny, 1.0, 3.0 * tiny, -1.0]] {
+            let mut gradient = Vec::new();
+            whole.for_each(&[4], |at, sign| gradient.push(sign * terms[at[0]]));
             let problem = linear(&[1.0; 4], &[1.0; 4], &gradient);
             let settings = Settings::default();
             let measured = problem.measure(Vec::new(), &settings);
-            let judge = judge(&problem, &settings, &measured);
-            // Signs of this seed: what is visited is the gradient with them.
-            let direction = Direction::signed(0, problem.variables[0].everywhere(), 1, "all".to_owned());
-            let mut signed = Vec::new();
-            direction.for_each(&[4], |at, sign| signed.push(sign * gradient[at[0]]));
-            let (large, small): (Vec<f64>, Vec<f64>) = signed.iter().partition(|term| term.abs() == 1.0);
-            let exact = if large[0] == -large[1] { small.iter().sum() } else { large[0] + large[1] };
-            let (sum, norm) = judge.claim(&direction);
-            assert_eq!((sum, norm), (exact, 2f64.sqrt()), "{signed:?}");
+            assert_eq!(judge(&problem, &settings, &measured).claim(&whole), (4.0 * tiny, 2f64.sqrt()));
         }
     }
 }

@@ -79,3 +79,39 @@ impl Problem<'_> {
         faults
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array1;
+
+    use super::super::Variable;
+    use super::*;
+
+    fn changes(gradients: &[&[f64]], index: usize, by_element: bool) -> Vec<Vec<f64>> {
+        let variables = gradients.iter().map(|gradient| {
+            let gradient = Array1::from(gradient.to_vec());
+            Variable::new("x", gradient.clone(), gradient).unwrap()
+        });
+        let problem = Problem::new(|_| 0.0, variables.collect());
+        let planted = problem.faults(index, 0.5, by_element);
+        planted
+            .iter()
+            .map(|(_, gradient)| gradient.iter().zip(gradients[index]).map(|(new, old)| new - old).collect())
+            .collect()
+    }
+
+    #[test]
+    fn faults_have_the_size_that_is_said() {
+        // One element (the largest) and the whole tensor by the share of itself.
+        assert_eq!(changes(&[&[3.0, -4.0]], 0, true), [[0.0, -2.0], [1.5, -2.0]]);
+        // By four times that share of the norm, which is 5.
+        assert_eq!(changes(&[&[3.0, -4.0]], 0, false), [[0.0, 10.0], [1.5, -2.0]]);
+        // Zeros, and what is below 2^-30 of the largest claim of all: one element by the share of that.
+        assert_eq!(changes(&[&[0.0, 0.0], &[8.0]], 0, true), [[0.0, 4.0]]);
+        let edge = 8.0 * 2f64.powi(-30);
+        assert_eq!(changes(&[&[edge], &[8.0]], 0, false), [[4.0]]);
+        assert_eq!(changes(&[&[2.0 * edge], &[8.0]], 0, true), [[edge], [edge]]);
+        assert!(changes(&[&[0.0], &[0.0]], 0, true).is_empty());
+        assert!(changes(&[&[], &[8.0]], 0, true).is_empty());
+    }
+}

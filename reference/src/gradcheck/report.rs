@@ -137,3 +137,34 @@ impl fmt::Display for Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(claimed: f64, numerical: Option<f64>, allowed: f64) -> Finding {
+        Finding {
+            variable: "x".to_owned(),
+            what: "one element".to_owned(),
+            region: Vec::new(),
+            claimed,
+            numerical: numerical.map(|value| Estimate { value, error: 0.0, evaluations: 2 }),
+            allowed,
+            verdict: Verdict::Fail,
+            reason: None,
+            culprit: None,
+        }
+    }
+
+    #[test]
+    fn excess_is_the_difference_over_what_is_allowed() {
+        assert_eq!(finding(5.0, Some(2.0), 0.5).excess(), 6.0);
+        assert_eq!(finding(2.0, Some(2.0), 0.0).excess(), 0.0);
+        for (claimed, numerical) in [(2.5, Some(2.0)), (f64::NAN, Some(2.0)), (f64::INFINITY, Some(2.0)), (2.0, None)] {
+            assert_eq!(finding(claimed, numerical, 0.0).excess(), f64::INFINITY);
+        }
+        let report = Report::of(vec![finding(3.0, Some(2.0), 1.0), finding(9.0, Some(2.0), 1.0)], 7);
+        assert_eq!([report.failures[0].claimed, report.failures[1].claimed], [9.0, 3.0]);
+        assert_eq!((report.worst.unwrap().claimed, report.evaluations, report.checks), (9.0, 7, 2));
+    }
+}
