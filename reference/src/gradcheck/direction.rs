@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn an_element_is_named_by_its_row_major_place() {
-        let element = Direction::element(0, &[2, 3, 4], 17);
-        assert_eq!(visited(&element, &[2, 3, 4]), [(vec![1, 1, 1], 1.0)]);
+        let element = Direction::element(0, &[2, 3, 4], 21);
+        assert_eq!(visited(&element, &[2, 3, 4]), [(vec![1, 2, 1], 1.0)]);
         assert!(element.halves().is_none());
     }
 

@@ -207,10 +207,7 @@ impl<'a> Problem<'a> {
         };
         let steps = Steps { first: scale.step * factor, levels: settings.levels };
         let floor = scale.largest_claim * SMALLEST_SHARE;
-        let wanted = |derivative: f64| match effort {
-            Effort::Enough => settings.relative / 8.0 * derivative.abs().max(floor),
-            Effort::Best(_) => 0.0,
-        };
+        let wanted = |derivative: f64| effort.wanted(settings.relative, derivative, floor);
         richardson(|t| self.along(direction, t), scale.loss, scale.noise, steps, wanted)
     }
 
@@ -237,6 +234,16 @@ enum Effort {
     Enough,
     /// As far as it helps, from steps of another size: an opinion of its own.
     Best(f64),
+}
+
+impl Effort {
+    /// The error at which a derivative that counts as `floor` at least is known well enough.
+    fn wanted(self, relative: f64, derivative: f64, floor: f64) -> f64 {
+        match self {
+            Effort::Enough => relative / 8.0 * derivative.abs().max(floor),
+            Effort::Best(_) => 0.0,
+        }
+    }
 }
 
 /// What is known of one tensor before any of its derivatives.
@@ -335,13 +342,21 @@ mod tests {
 
     #[test]
     fn enough_is_known_at_an_eighth_of_the_fault_of_this_or_a_1024th_of_the_largest_claim() {
-        // The second derivative is small beside the largest claim: no more steps than that needs.
-        let loss = |x: &[f64]| 1e6 * x[0] + (3.0 * x[1]).sin() * 1e-3;
-        let evaluations = |claim: f64| {
+        let wanted = |derivative, floor| Effort::Enough.wanted(1e-6, derivative, floor);
+        assert_eq!([wanted(-16.0, 1.0), wanted(0.5, 4.0)], [2e-6, 5e-7]);
+        assert_eq!(Effort::Best(0.5).wanted(1e-6, 16.0, 1.0), 0.0);
+        // The second derivative is small beside the largest claim: no more steps than that needs, and no fewer.
+        let loss = |x: &[f64]| x[0] + (3.0 * x[1]).sin() * 10.0;
+        let estimate = |claim: f64| {
             let problem = problem(loss, &[0.0, 0.2], &[claim, 0.0]);
             let scale = Scale { noise: 1e-15, ..problem.scale(0) };
-            problem.estimate(&element(1, 2), &Settings::default(), &scale, Effort::Enough).unwrap().evaluations
+            problem.estimate(&element(1, 2), &Settings::default(), &scale, Effort::Enough).unwrap()
         };
-        assert!(evaluations(1e6) < evaluations(0.0), "{} and {}", evaluations(1e6), evaluations(0.0));
+        let (rough, close) = (estimate(1e9), estimate(0.0));
+        assert!(rough.evaluations < close.evaluations, "{rough:?} {close:?}");
+        assert!(
+            rough.error <= 1e-6 / 8.0 * 1e9 / 1024.0 && close.error <= 1e-6 / 8.0 * close.value,
+            "{rough:?} {close:?}"
+        );
     }
 }
