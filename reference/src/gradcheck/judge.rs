@@ -221,7 +221,7 @@ mod tests {
         // A derivative of 0 also leaves what cancelling terms round.
         let (scale, size) = (&measured.scales[0], 1088.25);
         assert!(judge.reach < size, "of the two sizes the larger counts");
-        let left_over = LEFT_OVER * size / scale.shortest_step;
+        let left_over = 2f64.powi(-44) * size / scale.shortest_step;
         near(told(3) - 1e-6 / 4.0, left_over);
     }
 
@@ -317,6 +317,7 @@ mod tests {
         // Not what is off by more of itself, nor what a wrong sign makes small.
         assert_eq!(culprit(&[1.0, 1000.0], &[1.5, 1002.0]), Some(vec![1]));
         assert_eq!(culprit(&[5.0, 100.0], &[-5.0, 100.5]), Some(vec![0]));
+        assert_eq!(culprit(&[1.0, 1.0], &[1.0, 1.001]), Some(vec![1]));
         // The first is further off, but within what its size allows.
         assert_eq!(culprit(&[1e9, -5e8], &[1e9 + 200.0, -5e8 + 150.0]), Some(vec![1]));
         assert_eq!(culprit(&[1.0, 1.0, 1.0], &[f64::NAN, 1.0, 1.0]), Some(vec![0]));
@@ -363,7 +364,9 @@ mod tests {
         assert_eq!((report.failures.len(), report.checks), (1, 5));
         assert_eq!((report.failures[0].claimed, report.failures[0].element()), (1.5, Some(vec![2])));
         // Those faults are found, and are of the size that was asked for.
-        for planted in problem.planted(&settings) {
+        let all = problem.planted(&settings);
+        assert_eq!(all.len(), 4);
+        for planted in all {
             assert_eq!(planted.verdict, Verdict::Fail, "{planted:?}");
             assert!((planted.size / settings.relative - 1.0).abs() < 1e-6, "{planted:?}");
         }
