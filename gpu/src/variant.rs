@@ -91,8 +91,9 @@ impl Variant {
         if Pass::ALL.into_iter().any(|pass| self.rung(pass) == Rung::Tensor) {
             // The plain forward rescales once for a whole block, the tensor one for as many keys as it scores at once.
             let rescale_every = (self.forward == Rung::Tensor).then(|| 8 * key_tiles(shape, 8));
-            let scores =
-                if *self == Self::uniform(Rung::Tensor) { tensor_scores(shape, extra_bits(arch)) } else { SAFE };
+            // Where a pass adds them one by one, nothing kept beyond 24 bits is what covers that too.
+            let extra_bits = if *self == Self::uniform(Rung::Tensor) { extra_bits(arch) } else { 0 };
+            let scores = tensor_scores(shape, extra_bits);
             return Arithmetic { rescale_every, scores, ..Arithmetic::tensor_core(element) };
         }
         Arithmetic { output: element, gradient: element, ..Arithmetic::f32() }
@@ -116,9 +117,6 @@ impl Variant {
         programs
     }
 }
-
-/// Tensor cores that keep nothing beyond 24 bits: what every one covers, and f32 multiply-adds too.
-const SAFE: Dot = Dot::Blocks { block: 16, extra_bits: 0 };
 
 /// Bits that the tensor cores of `arch` keep beyond 24: measured by planted sums (`nsa-diff calibrate`, docs/numerics.md), and none
 /// where nothing was measured.
@@ -302,7 +300,7 @@ mod tests {
             let shape = Shape::new(Sizes { dim: 64, value_dim: 64, ..SIZES }).unwrap();
             let declared = tensor.arithmetic(&shape, Element::Bf16, arch);
             assert_eq!(declared.scores, Dot::Blocks { block: 16, extra_bits });
-            assert_eq!(declared.products, SAFE);
+            assert_eq!(declared.products, Dot::Blocks { block: 16, extra_bits: 0 });
         }
     }
 

@@ -80,6 +80,7 @@ pub struct Measured {
     /// What the backend declares of it.
     pub declared: Dot,
     /// Its constant for [`PRODUCTS`] products, in units of `2^-24`.
+    #[serde(with = "crate::number")]
     pub declared_units: f64,
     /// Products that meet before the first two have cancelled: those that are added at once, or all of them where partial sums are
     /// added up last; 1 where each is added to what was there before.
@@ -87,6 +88,7 @@ pub struct Measured {
     /// The largest `j` with `2^-j` kept beside a 1; `None`: every one that was tried.
     pub kept: Option<i32>,
     /// The largest error found, relative to the sum of the magnitudes, in units of `2^-24`.
+    #[serde(with = "crate::number")]
     pub attained_units: f64,
 }
 
