@@ -92,7 +92,7 @@ impl Device {
         let info = DeviceInfo {
             ordinal,
             name: context.name()?,
-            capability: context.capability()?,
+            capability: Context::capability_of(ordinal)?,
             multiprocessors: context.multiprocessors()?,
             cache_bytes: context.cache_bytes()?,
             driver: (version / 1000, version % 1000 / 10),

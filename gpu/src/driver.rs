@@ -74,27 +74,23 @@ impl Context {
         Ok(version)
     }
 
-    fn attribute(&self, attribute: CUdevice_attribute) -> Result<u32, Error> {
-        attribute_of(self.device, attribute)
-    }
-
-    /// Compute capability, major and minor.
-    pub(crate) fn capability(&self) -> Result<(u32, u32), Error> {
-        capability_of(self.device)
-    }
-
-    /// The same of device number `ordinal`, which stays closed.
+    /// Compute capability of device number `ordinal`, major and minor. Opens nothing.
     pub(crate) fn capability_of(ordinal: usize) -> Result<(u32, u32), Error> {
+        use CUdevice_attribute::{
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        };
         Self::count()?;
-        capability_of(result::device::get(ordinal as c_int).map_err(failed("cuDeviceGet"))?)
+        let device = result::device::get(ordinal as c_int).map_err(failed("cuDeviceGet"))?;
+        Ok((attribute(device, MAJOR)?, attribute(device, MINOR)?))
     }
 
     pub(crate) fn multiprocessors(&self) -> Result<u32, Error> {
-        self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+        attribute(self.device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
     }
 
     pub(crate) fn cache_bytes(&self) -> Result<u32, Error> {
-        self.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)
+        attribute(self.device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)
     }
 
     /// Bytes of device memory that are free now.
@@ -110,17 +106,10 @@ impl Context {
     }
 }
 
-fn attribute_of(device: sys::CUdevice, attribute: CUdevice_attribute) -> Result<u32, Error> {
+fn attribute(device: sys::CUdevice, attribute: CUdevice_attribute) -> Result<u32, Error> {
     // SAFETY: the device was returned by the driver.
     let value = unsafe { result::device::get_attribute(device, attribute) };
     Ok(value.map_err(failed("cuDeviceGetAttribute"))? as u32)
-}
-
-fn capability_of(device: sys::CUdevice) -> Result<(u32, u32), Error> {
-    use CUdevice_attribute::{
-        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
-    };
-    Ok((attribute_of(device, MAJOR)?, attribute_of(device, MINOR)?))
 }
 
 impl Drop for Context {

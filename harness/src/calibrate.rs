@@ -22,6 +22,11 @@ const READING: f64 = 16.0;
 /// `2^-24`, the unit that errors are given in.
 const UNIT: f64 = 1.0 / 16_777_216.0;
 
+/// The constant of `dot` for [`PRODUCTS`] products, in units of `2^-24`.
+pub fn units(dot: Dot) -> f64 {
+    dot.constant(PRODUCTS) / UNIT
+}
+
 /// A dot product of the forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,7 +84,7 @@ pub struct Measured {
     pub element: Element,
     /// What the backend declares of it.
     pub declared: Dot,
-    /// Its constant for [`PRODUCTS`] products, in units of `2^-24`.
+    /// Its constant, as [`units`].
     #[serde(with = "crate::number")]
     pub declared_units: f64,
     /// Products that meet before the first two have cancelled: those that are added at once, or all of them where partial sums are
@@ -103,7 +108,7 @@ impl Measured {
     pub fn tiles(&self) -> Option<Dot> {
         let kept = self.kept.filter(|_| self.together > 2)?;
         let tiles = Dot::Blocks { block: self.together, extra_bits: kept - 23 };
-        (self.attained_units > tiles.constant(PRODUCTS) / UNIT / 8.0).then_some(tiles)
+        (self.attained_units > units(tiles) / 8.0).then_some(tiles)
     }
 }
 
@@ -111,7 +116,7 @@ impl Measured {
 #[derive(Debug, thiserror::Error)]
 pub enum Unmeasured {
     /// The backend does not compute such a problem.
-    #[error("not measured: {0}")]
+    #[error("{0}")]
     Unsupported(String),
     /// The backend gave no answer, or none that is finite.
     #[error("{0}")]
@@ -134,7 +139,7 @@ pub fn measure(backend: &dyn Backend, sum: Sum, element: Element, groups: usize)
         sum,
         element,
         declared,
-        declared_units: declared.constant(PRODUCTS) / UNIT,
+        declared_units: units(declared),
         together: if lost.is_empty() { 1 } else { lost.len() + 2 },
         kept,
         attained_units: attained / UNIT,
@@ -195,7 +200,10 @@ impl Plant<'_> {
     fn compute(&self, sums: &[Vec<f64>]) -> Result<(Dot, Vec<f64>), Unmeasured> {
         let inputs = self.inputs(sums)?;
         self.backend.supports(&inputs).map_err(|reason| Unmeasured::Unsupported(reason.to_string()))?;
-        let outputs = self.backend.run(&inputs)?;
+        let outputs = self.backend.run(&inputs).map_err(|error| match error {
+            BackendError::Unsupported(reason) => Unmeasured::Unsupported(reason),
+            other => Unmeasured::Backend(other),
+        })?;
         let found = self.read(&inputs, &outputs, sums.len())?;
         Ok((self.sum.declared(&self.backend.arithmetic(&inputs)), found))
     }

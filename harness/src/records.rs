@@ -174,16 +174,15 @@ pub fn check(path: &Path) -> Result<(usize, Vec<String>), Error> {
 
 /// What is declared of the dot products today must be what they were measured under, and cover what was found.
 fn check_calibration(record: &Record) -> Result<(), String> {
-    let (dim, batch) = (PRODUCTS, 1);
     let sizes = Sizes {
-        batch,
+        batch: 1,
         q_heads: 1,
         kv_heads: 1,
         sel_heads: 1,
         num_sel: 1,
         seq_len: PRODUCTS,
-        dim,
-        value_dim: dim,
+        dim: PRODUCTS,
+        value_dim: PRODUCTS,
         block_size: PRODUCTS,
     };
     let shape = Shape::new(sizes).map_err(|error| error.to_string())?;

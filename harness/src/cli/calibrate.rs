@@ -1,20 +1,20 @@
 //! `nsa-diff calibrate`.
 
-use nsa_corpus::{Dot, Element};
+use nsa_corpus::Dot;
 use serde_json::json;
 
 use super::output::{Json, catch_interrupt, interrupted, progress, table};
 use super::select::{Candidate, Elements};
 use super::{Outcome, Refusal};
-use crate::backend::Backend;
-use crate::calibrate::{Measured, PRODUCTS, Sum, Unmeasured, measure};
+use crate::backend::BackendError;
+use crate::calibrate::{Measured, PRODUCTS, Sum, Unmeasured, measure, units};
 
 /// Arguments of `calibrate`.
 #[derive(clap::Args)]
 #[command(
     after_help = "Sums of 64 products are planted in ordinary problems and read back from lse and out: how many products are added at once, \
 what is kept beside a large one, and the largest error found, in units of 2^-24 of the sum of magnitudes. An error above what \
-the candidate declares refutes its declaration (exit code 1).
+the candidate declares refutes its declaration (exit code 1), and one that gives no answer fails too.
 
 Examples:
   nsa-diff calibrate --candidate cuda:tensor
@@ -36,25 +36,27 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     let backend = args.candidate.make()?;
     catch_interrupt();
     let elements = args.elements.or_usual();
-    let bar = progress(Some(2 * elements.len() as u64));
     let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
-    let (mut results, mut left_out, mut outcome) = (Vec::new(), Vec::new(), Outcome::Passed);
-    for (element, sum) in elements.iter().flat_map(|element| Sum::ALL.map(|sum| (*element, sum))) {
+    let (mut results, mut skipped, mut failed) = (Vec::new(), Vec::new(), false);
+    let sums: Vec<_> = elements.iter().flat_map(|element| Sum::ALL.map(|sum| (*element, sum))).collect();
+    let bar = progress(Some(sums.len() as u64));
+    for &(element, sum) in &sums {
         if interrupted() {
-            outcome = Outcome::Interrupted;
             break;
         }
-        match measured(backend.as_ref(), sum, element, usize::from(args.groups))? {
+        match measure(backend.as_ref(), sum, element, usize::from(args.groups)) {
             Ok(found) => {
-                if found.refuted() {
-                    outcome = Outcome::Failed;
-                }
+                failed |= found.refuted();
                 rows.push(row(&found));
                 results.push(json!({ "measured": found, "tiles": found.tiles(), "refuted": found.refuted() }));
             }
+            Err(Unmeasured::Problem(error)) => return Err(error.into()),
+            Err(Unmeasured::Backend(BackendError::Environment(reason))) => return Err(Refusal::new(reason)),
             Err(reason) => {
-                left_out.push(json!({ "sum": sum, "element": element, "reason": reason }));
+                failed |= matches!(reason, Unmeasured::Backend(_));
+                let reason = reason.to_string();
                 rows.push(vec![sum.name().to_owned(), element.to_string(), format!("not measured: {reason}")]);
+                skipped.push(json!({ "sum": sum, "element": element, "reason": reason }));
             }
         }
         bar.inc(1);
@@ -63,26 +65,14 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     args.json.text(&table(&rows));
     let content = json!({
         "candidate": args.candidate.name(), "device": backend.environment(), "products": PRODUCTS, "results": results,
-        "left_out": left_out,
+        "skipped": skipped, "left_out": sums.len() - results.len() - skipped.len(),
     });
     args.json.write("calibrate", content)?;
-    if results.is_empty() && outcome == Outcome::Passed {
-        return Err(Refusal::new("nothing was measured: see the reasons above"));
-    }
-    Ok(outcome)
-}
-
-/// What was measured, or why the candidate does not do it.
-fn measured(
-    backend: &dyn Backend,
-    sum: Sum,
-    element: Element,
-    groups: usize,
-) -> Result<Result<Measured, String>, Refusal> {
-    match measure(backend, sum, element, groups) {
-        Ok(found) => Ok(Ok(found)),
-        Err(Unmeasured::Unsupported(reason)) => Ok(Err(reason)),
-        Err(other) => Err(Refusal::new(format!("{} {element}: {other}", sum.name()))),
+    match (failed, interrupted()) {
+        (true, _) => Ok(Outcome::Failed),
+        (_, true) => Ok(Outcome::Interrupted),
+        _ if results.is_empty() => Err(Refusal::new("nothing was measured: see the reasons above")),
+        _ => Ok(Outcome::Passed),
     }
 }
 
@@ -107,7 +97,7 @@ fn row(found: &Measured) -> Vec<String> {
 
 /// A dot product's arithmetic in words, with its constant.
 fn described(dot: Dot) -> String {
-    let units = dot.constant(PRODUCTS) * 16_777_216.0;
+    let units = units(dot);
     match dot {
         Dot::Fma { .. } => format!("one by one: {units:.1} u"),
         Dot::Blocks { block, extra_bits } => format!("tiles of {block}, {extra_bits} extra bits: {units:.0} u"),

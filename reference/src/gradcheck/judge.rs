@@ -23,8 +23,7 @@ impl Problem<'_> {
         settings: &Settings,
         planted: Option<(usize, &ArrayD<f64>)>,
     ) -> Report {
-        let (scales, largest, reach) = (&measured.scales, largest(measured), reach(measured));
-        let judge = Judge { problem: self, settings, scales, largest, reach, planted };
+        let judge = Judge::new(self, settings, measured, planted);
         let mut findings: Vec<Finding> =
             measured.estimates.iter().map(|(direction, estimate)| judge.finding(direction, *estimate)).collect();
         let mut evaluations = measured.estimates.iter().flat_map(|(_, estimate)| estimate).map(|e| e.evaluations).sum();
@@ -83,6 +82,18 @@ pub(super) struct Judge<'a> {
     largest: Vec<f64>,
     reach: f64,
     planted: Option<(usize, &'a ArrayD<f64>)>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(
+        problem: &'a Problem<'a>,
+        settings: &'a Settings,
+        measured: &'a Measured,
+        planted: Option<(usize, &'a ArrayD<f64>)>,
+    ) -> Self {
+        let (scales, largest, reach) = (&measured.scales, largest(measured), reach(measured));
+        Judge { problem, settings, scales, largest, reach, planted }
+    }
 }
 
 impl Judge<'_> {
@@ -184,19 +195,10 @@ mod tests {
     use super::super::Variable;
     use super::*;
 
-    fn variable(value: &[f64], gradient: &[f64]) -> Variable {
-        Variable::new("x", Array1::from(value.to_vec()), Array1::from(gradient.to_vec())).unwrap()
-    }
-
     /// `sum c x`.
     fn linear<'a>(coefficients: &'a [f64], value: &[f64], gradient: &[f64]) -> Problem<'a> {
         let loss = move |point: &[ArrayD<f64>]| point[0].iter().zip(coefficients).map(|(x, c)| x * c).sum();
-        Problem::new(loss, vec![variable(value, gradient)])
-    }
-
-    fn judge<'a>(problem: &'a Problem<'a>, settings: &'a Settings, measured: &'a Measured) -> Judge<'a> {
-        let (scales, largest, reach) = (&measured.scales, largest(measured), reach(measured));
-        Judge { problem, settings, scales, largest, reach, planted: None }
+        Problem::new(loss, vec![Variable::row(value, gradient)])
     }
 
     #[test]
@@ -207,7 +209,7 @@ mod tests {
         let measured = problem.measure(problem.every_element(), &settings);
         let report = problem.judge(&measured, &settings, None);
         assert_eq!(report.verdict, Verdict::Pass);
-        let judge = judge(&problem, &settings, &measured);
+        let judge = Judge::new(&problem, &settings, &measured, None);
         assert_eq!((judge.largest[0], judge.reach), (1024.0, 1024.0 * measured.scales[0].step));
         let told = |index: usize| {
             let (direction, estimate) = &measured.estimates[index];
@@ -234,10 +236,10 @@ mod tests {
                 unit * ((x[0] * x[1]).sin() + x[2] - 1.0 + 0.0 * x[3])
             };
             let claims = [0.0, 0.5, 1.0 + 3e-6, 1e-14].map(|claim| unit * claim);
-            let problem = Problem::new(loss, vec![variable(&[0.5, 0.0, 1.0, 1.0], &claims)]);
+            let problem = Problem::new(loss, vec![Variable::row(&[0.5, 0.0, 1.0, 1.0], &claims)]);
             let settings = Settings::default();
             let measured = problem.measure(problem.every_element(), &settings);
-            let judge = judge(&problem, &settings, &measured);
+            let judge = Judge::new(&problem, &settings, &measured, None);
             let found = measured.estimates.iter().map(|(direction, estimate)| judge.finding(direction, *estimate));
             found.map(|finding| (finding.verdict, finding.allowed / unit)).collect()
         };
@@ -253,10 +255,10 @@ mod tests {
     fn zero_is_told_only_where_the_loss_would_have_shown_it() {
         let verdict = |noise: f64| {
             let loss = |point: &[ArrayD<f64>]| point[0].iter().take(1).fold(4.0, |sum, x| sum + 1e-6 * x);
-            let problem = Problem::new(loss, vec![variable(&[0.0, 1.0], &[1e-6, 0.0])]);
+            let problem = Problem::new(loss, vec![Variable::row(&[0.0, 1.0], &[1e-6, 0.0])]);
             let settings = Settings::default();
             let measured = problem.measure(problem.every_element(), &settings);
-            let judge = judge(&problem, &settings, &measured);
+            let judge = Judge::new(&problem, &settings, &measured, None);
             let numerical = Some(Estimate { value: 0.0, error: noise / measured.scales[0].step, evaluations: 2 });
             judge.finding(&measured.estimates[1].0, numerical).verdict
         };
@@ -274,7 +276,7 @@ mod tests {
         };
         // Two of four claims are wrong, and each is confirmed from other steps.
         let (value, gradient) = ([0.1, 0.2, 0.3, 0.4], [0.1f64.cos(), 0.5, 0.3f64.cos(), 0.5]);
-        let problem = Problem::new(loss, vec![variable(&value, &gradient)]);
+        let problem = Problem::new(loss, vec![Variable::row(&value, &gradient)]);
         let settings = Settings::default();
         let measured = problem.measure(problem.every_element(), &settings);
         let before =
@@ -302,7 +304,7 @@ mod tests {
     fn culprit(derivatives: &[f64], claims: &[f64]) -> Option<Vec<usize>> {
         let ones = vec![1.0; derivatives.len()];
         let settings = Settings { directions: 1, ..Settings::default() };
-        let direction = Direction::draw(0, &variable(&ones, &ones), 0, settings.seed);
+        let direction = Direction::draw(0, &Variable::row(&ones, &ones), 0, settings.seed);
         let mut signs = Vec::new();
         direction.for_each(&[ones.len()], |_, sign| signs.push(sign));
         let signed = |values: &[f64]| values.iter().zip(&signs).map(|(value, sign)| value * sign).collect::<Vec<f64>>();
@@ -341,7 +343,7 @@ mod tests {
                 1.0
             }
         };
-        let problem = Problem::new(loss, vec![variable(&[0.0], &[10.0])]);
+        let problem = Problem::new(loss, vec![Variable::row(&[0.0], &[10.0])]);
         let settings = Settings::default();
         let measured = problem.measure(problem.every_element(), &settings);
         let before = measured.estimates[0].1.unwrap().evaluations;
@@ -355,7 +357,8 @@ mod tests {
     #[test]
     fn a_planted_claim_replaces_that_of_its_own_tensor() {
         let loss = |point: &[ArrayD<f64>]| point.iter().flatten().sum();
-        let variables = vec![variable(&[1.0, 2.0], &[1.0, 1.0]), variable(&[3.0, 4.0, 5.0], &[1.0, 1.0, 1.0])];
+        let variables =
+            vec![Variable::row(&[1.0, 2.0], &[1.0, 1.0]), Variable::row(&[3.0, 4.0, 5.0], &[1.0, 1.0, 1.0])];
         let problem = Problem::new(loss, variables);
         let settings = Settings::default();
         let measured = problem.measure(problem.every_element(), &settings);
@@ -382,14 +385,14 @@ mod tests {
     #[test]
     fn a_claim_is_summed_without_loss() {
         let tiny = 2f64.powi(-60);
-        let whole = Direction::draw(0, &variable(&[1.0; 4], &[1.0; 4]), 0, 0);
+        let whole = Direction::draw(0, &Variable::row(&[1.0; 4], &[1.0; 4]), 0, 0);
         for terms in [[1.0, tiny, 3.0 * tiny, -1.0], [tiny, 1.0, 3.0 * tiny, -1.0]] {
             let mut gradient = Vec::new();
             whole.for_each(&[4], |at, sign| gradient.push(sign * terms[at[0]]));
             let problem = linear(&[1.0; 4], &[1.0; 4], &gradient);
             let settings = Settings::default();
             let measured = problem.measure(Vec::new(), &settings);
-            assert_eq!(judge(&problem, &settings, &measured).claim(&whole), (4.0 * tiny, 2f64.sqrt()));
+            assert_eq!(Judge::new(&problem, &settings, &measured, None).claim(&whole), (4.0 * tiny, 2f64.sqrt()));
         }
     }
 }

@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     fn problem<'a>(loss: impl Fn(&[f64]) -> f64 + Sync + 'a, value: &[f64], gradient: &[f64]) -> Problem<'a> {
-        let variable = Variable::new("x", Array1::from(value.to_vec()), Array1::from(gradient.to_vec())).unwrap();
+        let variable = Variable::row(value, gradient);
         Problem::new(move |point: &[ArrayD<f64>]| loss(point[0].as_slice().unwrap()), vec![variable])
     }
 

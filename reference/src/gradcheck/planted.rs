@@ -82,16 +82,11 @@ impl Problem<'_> {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Array1;
-
     use super::super::Variable;
     use super::*;
 
     fn changes(gradients: &[&[f64]], index: usize, by_element: bool) -> Vec<Vec<f64>> {
-        let variables = gradients.iter().map(|gradient| {
-            let gradient = Array1::from(gradient.to_vec());
-            Variable::new("x", gradient.clone(), gradient).unwrap()
-        });
+        let variables = gradients.iter().map(|gradient| Variable::row(gradient, gradient));
         let problem = Problem::new(|_| 0.0, variables.collect());
         let planted = problem.faults(index, 0.5, by_element);
         planted

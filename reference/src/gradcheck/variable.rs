@@ -62,6 +62,13 @@ impl Variable {
         self
     }
 
+    /// A row of numbers called `x`, for tests.
+    #[cfg(test)]
+    pub(super) fn row(value: &[f64], gradient: &[f64]) -> Self {
+        let [value, gradient] = [value, gradient].map(|numbers| ndarray::Array1::from(numbers.to_vec()));
+        Variable::new("x", value, gradient).expect("as many claims as values")
+    }
+
     /// What it is called in reports.
     pub fn name(&self) -> &str {
         &self.name

@@ -26,8 +26,8 @@ const WORKERS: usize = 8;
 pub struct Cuda {
     name: String,
     rung: Option<Rung>,
-    /// Of each GPU: any of them may answer.
-    architectures: Vec<String>,
+    /// Of every GPU, as any of them may answer; `"unknown"`, of which the least is known, where they differ.
+    arch: String,
     pool: Pool,
 }
 
@@ -73,9 +73,11 @@ impl Cuda {
             name = format!("{name}+{mutant}");
             arguments.extend(["--mutant".to_owned(), mutant.to_owned()]);
         }
-        let architectures = nsa_gpu::architectures();
-        let pool = Pool::new(arguments, nsa_gpu::device_count(), workers, time_limit);
-        Ok(Cuda { name, rung, architectures, pool })
+        let mut architectures = nsa_gpu::architectures();
+        let pool = Pool::new(arguments, architectures.len(), workers, time_limit);
+        architectures.dedup();
+        let arch = if let [arch] = architectures.as_slice() { arch.clone() } else { "unknown".to_owned() };
+        Ok(Cuda { name, rung, arch, pool })
     }
 
     fn variant(&self, inputs: &Inputs) -> Variant {
@@ -100,11 +102,7 @@ impl Backend for Cuda {
     }
 
     fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        let (shape, variant) = (inputs.shape(), self.variant(inputs));
-        let declared = self.architectures.iter().map(|arch| variant.arithmetic(shape, inputs.element(), arch));
-        let constant = |arithmetic: &Arithmetic| arithmetic.scores.constant(shape.dim());
-        let least = declared.max_by(|a, b| constant(a).total_cmp(&constant(b)));
-        least.unwrap_or_else(|| variant.arithmetic(shape, inputs.element(), "unknown"))
+        self.variant(inputs).arithmetic(inputs.shape(), inputs.element(), &self.arch)
     }
 
     fn reads_only_what_it_attends_to(&self, inputs: &Inputs) -> bool {
