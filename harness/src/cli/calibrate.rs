@@ -55,7 +55,10 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
             Err(reason) => {
                 failed |= matches!(reason, Unmeasured::Backend(_));
                 let reason = reason.to_string();
-                rows.push(vec![sum.name().to_owned(), element.to_string(), format!("not measured: {reason}")]);
+                let mut row = vec![String::new(); HEAD.len()];
+                (row[0], row[1]) = (sum.name().to_owned(), element.to_string());
+                row[HEAD.len() - 1] = format!("not measured: {reason}");
+                rows.push(row);
                 skipped.push(json!({ "sum": sum, "element": element, "reason": reason }));
             }
         }
