@@ -1,10 +1,12 @@
 //! A found failure as one file that needs nothing beside it: the entry, the input values themselves (not the seeds they
 //! came from), what the candidate answered, and notes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::{Case, Element, Entry, Error, Field, Inputs, Outputs, TensorFile, TensorFileBuilder, entry, golden};
+use crate::{
+    Case, Element, Entry, Error, Field, Inputs, Outputs, Tensor, TensorFile, TensorFileBuilder, entry, golden, quoted,
+};
 
 /// The prefix of the candidate's tensors.
 const CANDIDATE: &str = "candidate.";
@@ -51,8 +53,9 @@ impl Bundle {
     /// Reads a file that [`Bundle::write`] wrote.
     ///
     /// # Errors
-    /// One line that names the file: no tensor file, no entry in it or several, a tensor that is missing, of the wrong
-    /// type, or not the one that the entry's digest names.
+    /// One line that names the file: no tensor file, no entry in it or several, a tensor that is missing, of another format
+    /// than `element`, not the one that the entry's digest names, or without a meaning; a case whose tensors are not those of
+    /// the file; unknown metadata.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let file = TensorFile::read(path)?;
@@ -73,12 +76,18 @@ impl Bundle {
                 .ok_or_else(|| Error::invalid(format!("the header's metadata has no `{key}`: no stored failure")))
         };
         let element: Element = needed("element")?.parse()?;
+        check_names(file, element)?;
         let entries = entry::parse(needed("entry")?, None, Some(file))
             .map_err(|error| Error::invalid(format!("metadata `entry`: {error}")))?;
-        let [entry] = <[Entry; 1]>::try_from(entries).map_err(|entries| {
+        let [mut entry] = <[Entry; 1]>::try_from(entries).map_err(|entries| {
             Error::invalid(format!("metadata `entry` holds {} entries, expected 1", entries.len()))
         })?;
+        if let Some(tensor) = entry.case.drawn() {
+            let name = tensor.name();
+            return Err(Error::invalid(format!("metadata `entry`: {name} is not one of the file's own tensors")));
+        }
         let inputs = entry.case.materialize(element)?;
+        entry.case = Case::from_inputs(&inputs);
         let outputs = fields(file, CANDIDATE)?;
         let outputs = (outputs != Outputs::new()).then_some(outputs);
         let intervals = [fields(file, ENDS[0])?, fields(file, ENDS[1])?];
@@ -112,6 +121,23 @@ impl Bundle {
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         crate::tensors_write::write_atomically(path.as_ref(), &self.to_bytes())
     }
+}
+
+/// Refuses what nobody would read, and inputs in another format than the one that they are said to be in.
+fn check_names(file: &TensorFile, element: Element) -> Result<(), Error> {
+    let known = |key: &str| key == "entry" || key == "element" || key.starts_with(NOTE);
+    if let Some((key, _)) = file.metadata_all().find(|(key, _)| !known(key)) {
+        return Err(Error::invalid(format!("metadata {} is unknown in a stored failure", quoted(key))));
+    }
+    let answers = [CANDIDATE, ENDS[0], ENDS[1]].map(|prefix| Field::ALL.map(|field| format!("{prefix}{field}")));
+    let inputs = Tensor::ALL.map(|tensor| tensor.name().to_owned());
+    file.only_tensors(&answers.into_iter().flatten().chain(inputs).collect::<BTreeSet<_>>())?;
+    for tensor in Tensor::ALL.into_iter().map(Tensor::name).filter(|name| file.has(name)) {
+        if let Some(found) = file.element(tensor)?.filter(|found| *found != element) {
+            return Err(Error::invalid(format!("tensor `{tensor}` is {found}, metadata `element` is {element}")));
+        }
+    }
+    Ok(())
 }
 
 /// The tensors of a file whose names begin with `prefix` and end with a field's.

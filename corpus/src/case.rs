@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::case_file::CaseFile;
 use crate::{
-    Cotangents, Element, Error, Given, InputParts, Inputs, Mask, Override, Selection, Shape, Sizes, Tensor, Values,
-    digest, selection,
+    Cotangents, Element, Error, Given, InputParts, Inputs, Limit, Mask, Override, Selection, Shape, Sizes, Tensor,
+    Values, digest, selection,
 };
 
 /// One problem. Its tensors are a pure function of it ([`Case::materialize`]), the same bits on every machine.
@@ -47,9 +47,6 @@ pub struct Case {
 }
 
 impl Case {
-    /// The most elements that one tensor of a case may have: a size beyond it is refused before anything is allocated.
-    pub const MAX_ELEMENTS: usize = 1 << 28;
-
     /// Bell-shaped values of `sizes`, distinct past blocks, all slots live, no sel_scale, a bell-shaped `d_out`.
     pub fn ordinary(sizes: Sizes, seed: u64) -> Self {
         Case {
@@ -81,29 +78,16 @@ impl Case {
     /// Checks everything that can be checked without drawing a tensor or reading a file.
     ///
     /// # Errors
-    /// Sizes that [`Shape::new`] refuses or that exceed [`Case::MAX_ELEMENTS`]; parameters of a distribution; a
+    /// Sizes that [`Shape::new`] refuses or that take more than [`Limit::FILE`]; parameters of a distribution; a
     /// `d_sliding` without a window; an override of an absent tensor, out of range or of the wrong type.
     pub fn check(&self) -> Result<Shape, Error> {
-        self.check_up_to(Self::MAX_ELEMENTS)
+        self.check_up_to(Limit::FILE)
     }
 
-    fn check_up_to(&self, elements_max: usize) -> Result<Shape, Error> {
+    fn check_up_to(&self, limit: Limit) -> Result<Shape, Error> {
         let shape = self.shape()?;
-        for tensor in Tensor::ALL {
-            let dims = tensor.shape(&shape);
-            let elements = dims.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-            if elements.is_none_or(|elements| elements > elements_max) {
-                return Err(Error::invalid(format!(
-                    "{} of shape {dims:?} has more than {elements_max} elements",
-                    tensor.name()
-                )));
-            }
-        }
+        limit.check(&self.sizes)?;
         self.values().try_for_each(|(tensor, values)| values.check(tensor.name()))?;
-        let padded = shape.batch() * shape.q_heads() * shape.padded_len();
-        if padded > elements_max {
-            return Err(Error::invalid(format!("{padded} padded rows are more than {elements_max}")));
-        }
         if self.d_sliding.is_some() && self.sliding_window.is_none() {
             return Err(Error::invalid("d_sliding is given, but there is no sliding window"));
         }
@@ -145,8 +129,8 @@ impl Case {
     /// Draws every tensor, applies the overrides and rounds to `element`.
     ///
     /// # Errors
-    /// What [`Case::check`] refuses; a file that cannot be read, or whose tensor does not fit; a given index out of
-    /// range.
+    /// What [`Case::check`] refuses; a file that cannot be read, or whose tensor does not fit; a given index of a live slot
+    /// out of range.
     ///
     /// # Examples
     /// ```
@@ -159,16 +143,18 @@ impl Case {
     /// assert!(!inputs.mask()[[0, 0, 0, 0]]); // token 0 has no past block to select
     /// ```
     pub fn materialize(&self, element: Element) -> Result<Inputs, Error> {
-        self.materialize_up_to(element, Self::MAX_ELEMENTS)
+        self.materialize_up_to(element, Limit::FILE)
     }
 
-    /// As [`Case::materialize`], with tensors of up to `elements_max` elements: for cases that come from no file, and from whoever
-    /// knows the machine's memory.
+    /// As [`Case::materialize`], with another limit: for cases that come from no file.
     ///
     /// # Errors
     /// As [`Case::materialize`].
-    pub fn materialize_up_to(&self, element: Element, elements_max: usize) -> Result<Inputs, Error> {
-        let shape = self.check_up_to(elements_max)?;
+    pub fn materialize_up_to(&self, element: Element, limit: Limit) -> Result<Inputs, Error> {
+        let shape = self.check_up_to(limit)?;
+        // A given tensor may be larger than the case, and is read whole.
+        let given = self.given().try_fold(0, |sum: u128, given| Ok(sum + given.count()?))?;
+        limit.check_count("the given tensors", given)?;
         let (indices, mask) = self.slots(&shape)?;
         let cotangents = Cotangents {
             d_out: self.fill(Tensor::DOut, &shape)?,
@@ -203,6 +189,7 @@ impl Case {
                 _ => {}
             }
         }
+        selection::settle_masked(&mut indices, &mask, shape.blocks());
         Ok((indices, mask))
     }
 
@@ -252,6 +239,27 @@ impl Case {
     /// The first 12 hexadecimal digits of the SHA-256 of [`Case::to_toml`].
     pub fn id(&self) -> String {
         digest::bytes(self.to_toml().as_bytes())[..12].to_owned()
+    }
+
+    /// Every tensor reference of the case.
+    fn given(&self) -> impl Iterator<Item = &Given> {
+        let values = self.values().filter_map(|(_, values)| match values {
+            Values::Given(given) => Some(given),
+            _ => None,
+        });
+        let selection = if let Selection::Given(given) = &self.selection { Some(given) } else { None };
+        let mask = if let Mask::Given(given) = &self.mask { Some(given) } else { None };
+        values.chain(selection).chain(mask)
+    }
+
+    /// The first tensor that is drawn, or taken from another file than the one in which the case is stored.
+    pub(crate) fn drawn(&self) -> Option<Tensor> {
+        let own = |given: &Given| given.is_own();
+        let selection = (Tensor::Indices, matches!(&self.selection, Selection::Given(given) if own(given)));
+        let mask = (Tensor::Mask, matches!(&self.mask, Mask::Given(given) if own(given)));
+        let values =
+            self.values().map(|(tensor, values)| (tensor, matches!(values, Values::Given(given) if own(given))));
+        values.chain([selection, mask]).find(|(_, own)| !own).map(|(tensor, _)| tensor)
     }
 
     /// Every tensor reference of the case, to bind to a place.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, quoted};
 
 /// A floating-point storage format. Values of every format are handled as `f64`, which holds each of them exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -120,7 +120,7 @@ impl FromStr for Element {
         Element::ALL
             .into_iter()
             .find(|element| element.name() == text)
-            .ok_or_else(|| Error::invalid(format!("element `{text}` is none of f64, f32, f16, bf16")))
+            .ok_or_else(|| Error::invalid(format!("element {} is none of f64, f32, f16, bf16", quoted(text))))
     }
 }
 

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::case_file::line;
-use crate::{Case, Element, Error, Field, TensorFile, embedded};
+use crate::{Case, Element, Error, Field, TensorFile, embedded, quoted, shown};
 
-/// The longest file of entries that is read.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+/// The longest text of entries that is read.
+const TEXT_BYTES_MAX: usize = 4 << 20;
 
 /// What a correct implementation does with a case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -150,17 +150,25 @@ fn read_text(path: &Path) -> Result<String, Error> {
     if !found.is_file() {
         return Err(Error::invalid("is no regular file"));
     }
-    if found.len() > FILE_BYTES_MAX {
-        return Err(Error::invalid(format!("has {} bytes, more than {FILE_BYTES_MAX}", found.len())));
-    }
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
+    file.take(TEXT_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
     Ok(text)
+}
+
+/// The entries of a text; their tensor files are embedded ones.
+///
+/// # Errors
+/// As [`read_entries`], without the file's name.
+pub fn parse_entries(text: &str) -> Result<Vec<Entry>, Error> {
+    parse(text, None, None)
 }
 
 /// The entries of `text`. Tensor files are looked for below `folder`; `own` is the tensor file that holds the text.
 pub(crate) fn parse(text: &str, folder: Option<&Path>, own: Option<&TensorFile>) -> Result<Vec<Entry>, Error> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Error::invalid(format!("the entries' text is longer than {TEXT_BYTES_MAX} bytes")));
+    }
     let file: FileIn = toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
         at(text, start, &one_line(error.message()))
@@ -178,7 +186,7 @@ pub(crate) fn parse(text: &str, folder: Option<&Path>, own: Option<&TensorFile>)
         entries.push(entry);
     }
     match file.notes.keys().find(|flag| !used.contains(*flag)) {
-        Some(flag) => Err(Error::invalid(format!("[notes] explains `{flag}`, which no entry carries"))),
+        Some(flag) => Err(Error::invalid(format!("[notes] explains {}, which no entry carries", quoted(flag)))),
         None => Ok(entries),
     }
 }
@@ -196,7 +204,7 @@ fn check(
     }
     let explained = |name: String| match notes.get(&name).filter(|_| is_word(&name)) {
         Some(note) => Ok(Flag { note: note.clone(), name }),
-        None => Err(Error::invalid(format!("flag `{name}` is no word, or has no line under [notes]"))),
+        None => Err(Error::invalid(format!("flag {} is no word, or has no line under [notes]", quoted(&name)))),
     };
     let flags = entry.flags.into_iter().map(explained).collect::<Result<_, _>>()?;
     let mut case = entry.case;
@@ -231,7 +239,7 @@ fn at(text: &str, start: usize, message: &str) -> Error {
     let before = text.get(..start).unwrap_or(text);
     let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
     match name_around(text, before) {
-        Some(name) => Error::invalid(format!("line {line}: entry {name}: {message}")),
+        Some(name) => Error::invalid(format!("line {line}: entry {}: {message}", shown(name, 80))),
         None => Error::invalid(format!("line {line}: {message}")),
     }
 }

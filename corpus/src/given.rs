@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use ndarray::{ArrayD, IxDyn, Slice};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, TensorFile, digest, embedded};
+use crate::{Error, TensorFile, digest, embedded, quoted, shown};
 
 /// A tensor of a file, by name. It may be larger than the case needs: its leading part is used, which is how a given
 /// tensor shrinks.
@@ -21,6 +21,9 @@ pub struct Given {
     /// Where relative paths start; `None`: embedded files only.
     #[serde(skip)]
     folder: Option<PathBuf>,
+    /// The file in which the case itself is stored.
+    #[serde(skip)]
+    own: Option<TensorFile>,
     #[serde(skip)]
     data: OnceLock<Arc<ArrayD<f64>>>,
 }
@@ -32,34 +35,48 @@ impl Given {
     /// A tensor at hand, to be stored as `tensor` of the file in which the case itself is stored.
     pub fn in_memory(tensor: &str, data: ArrayD<f64>) -> Self {
         let sha256 = Some(digest::tensor(&data));
-        Given { file: SELF.to_owned(), tensor: tensor.to_owned(), sha256, folder: None, data: Arc::new(data).into() }
+        Given {
+            file: SELF.to_owned(),
+            tensor: tensor.to_owned(),
+            sha256,
+            folder: None,
+            own: None,
+            data: Arc::new(data).into(),
+        }
     }
 
     /// Checks the reference and says where relative paths start. `own` is the file in which the case is stored.
     pub(crate) fn bind(&mut self, folder: Option<&Path>, own: Option<&TensorFile>) -> Result<(), Error> {
         if self.file == SELF {
-            let Some(own) = own else {
-                return Err(Error::invalid("file = \"self\" stands only in an entry that a tensor file holds"));
-            };
-            return self.accept(own.get_number(&self.tensor)?);
+            let none = || Error::invalid("file = \"self\" stands only in an entry that a tensor file holds");
+            self.own = Some(own.ok_or_else(none)?.clone());
+            return Ok(());
         }
         check_relative(&self.file)?;
         self.folder = folder.map(Path::to_owned);
         Ok(())
     }
 
-    fn accept(&mut self, data: ArrayD<f64>) -> Result<(), Error> {
-        self.verify(&data)?;
-        self.data = Arc::new(data).into();
-        Ok(())
+    /// Whether it is a tensor of the file in which the case itself is stored.
+    pub(crate) fn is_own(&self) -> bool {
+        self.file == SELF
+    }
+
+    /// How many numbers the tensor holds; all of it is read, however much of it is used.
+    pub(crate) fn count(&self) -> Result<u128, Error> {
+        match self.data.get() {
+            Some(data) => Ok(data.len() as u128),
+            None => self.open()?.count(&self.tensor).map_err(|error| error.in_file(&self.file)),
+        }
     }
 
     fn verify(&self, data: &ArrayD<f64>) -> Result<(), Error> {
         match &self.sha256 {
             Some(expected) if *expected != digest::tensor(data) => Err(Error::invalid(format!(
-                "tensor `{}` has SHA-256 {}, the entry says {expected}",
-                self.tensor,
-                digest::tensor(data)
+                "tensor {} has SHA-256 {}, the entry says {}",
+                quoted(&self.tensor),
+                digest::tensor(data),
+                quoted(expected)
             ))),
             _ => Ok(()),
         }
@@ -80,6 +97,9 @@ impl Given {
     }
 
     fn open(&self) -> Result<TensorFile, Error> {
+        if let Some(own) = &self.own {
+            return Ok(own.clone());
+        }
         if let Some(bytes) = embedded::file(&self.file) {
             return TensorFile::parse(bytes.to_vec()).map_err(|error| error.in_file(&self.file));
         }
@@ -103,9 +123,9 @@ impl Given {
         let fits = data.ndim() == dim.len() && data.shape().iter().zip(dim).all(|(found, wanted)| found >= wanted);
         if !fits {
             return Err(Error::invalid(format!(
-                "tensor `{}` of {} has shape {:?}, the case needs {dim:?}",
-                self.tensor,
-                self.file,
+                "tensor {} of {} has shape {:?}, the case needs {dim:?}",
+                quoted(&self.tensor),
+                quoted(&self.file),
                 data.shape()
             )));
         }
@@ -136,5 +156,8 @@ fn check_relative(file: &str) -> Result<(), Error> {
     if file.split('/').all(plain) {
         return Ok(());
     }
-    Err(Error::invalid(format!("file = {file:?}: must be a relative path with no `..`, below the folder of the entry")))
+    let file = shown(file, 80);
+    Err(Error::invalid(format!(
+        "file = \"{file}\": must be a relative path with no `..`, below the folder of the entry"
+    )))
 }

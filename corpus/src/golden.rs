@@ -1,19 +1,27 @@
 //! Files of inputs with or without answers: what PyTorch's `regular_attend` answered, and plain activations.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use ndarray::{Array, Dimension};
 use serde_json::{Value, json};
 
+use crate::selection::settle_masked;
 use crate::tensors_write::write_atomically;
-use crate::{Cotangents, Element, Error, Field, InputParts, Inputs, Outputs, TensorFile, TensorFileBuilder, embedded};
+use crate::{
+    Cotangents, Element, Error, Field, InputParts, Inputs, Limit, Outputs, Shape, Sizes, Tensor, TensorFile,
+    TensorFileBuilder, embedded, quoted,
+};
+
+pub use crate::golden_header::Options;
 
 /// Inputs and the answers stored beside them.
 ///
 /// Tensors: `q`, `k`, `v`, `indices` (I64 or I32), `mask` (BOOL or U8), and where given `sel_scale`, `d_out`, `d_lse`,
 /// `d_sliding`; answers by the names of [`Field`], any of which may be missing. The header's metadata holds either
 /// `config`, a JSON object with `block_size`, `sliding_window_size` (null: no sliding output) and perhaps
-/// `include_block_causal`, or, in the plain form, `block_size` and perhaps `sliding_window` and `include_block_causal`.
+/// `include_block_causal`, or, in the plain form, `block_size` and perhaps `sliding_window` and `include_block_causal`. What
+/// else may stand there is listed in `docs/corpus-format.md`; anything that is not is refused.
 #[derive(Clone, Debug)]
 pub struct GoldenCase {
     /// The file's name without its ending.
@@ -66,8 +74,9 @@ impl GoldenCase {
     /// Reads a file.
     ///
     /// # Errors
-    /// One line that names the file: it is no tensor file, a tensor or `block_size` is missing or of a wrong type, or the
-    /// tensors do not fit each other.
+    /// One line that names the file: it is no tensor file, a tensor or `block_size` is missing or of a wrong type, the
+    /// tensors do not fit each other or what the header says of them, a name is unknown, or the problem is larger than
+    /// [`Limit::FILE`].
     pub fn read(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let file = TensorFile::read(path)?;
@@ -101,17 +110,26 @@ impl GoldenCase {
         let Some(block_size) = options.block_size else {
             return Err(Error::invalid("the header's metadata has neither `config` nor `block_size`"));
         };
+        file.only_tensors(&names())?;
+        let format = one_format(file)?;
+        // Before a tensor is read.
+        let sizes = sizes(file, block_size)?;
+        Limit::FILE.check(&sizes)?;
+        options.check(&sizes, format, file.has("d_lse"))?;
         let optional = |name: &str| file.has(name).then(|| four(file, name)).transpose();
+        let mut indices = axes("indices", file.get_i64("indices")?)?;
+        let mask = axes("mask", file.get_bool("mask")?)?;
+        settle_masked(&mut indices, &mask, Shape::new(sizes)?.blocks());
         let inputs = Inputs::new(InputParts {
             block_size,
             include_block_causal: options.include_block_causal,
             sliding_window: options.sliding_window,
-            element: widest(file)?,
+            element: widest(file, format)?,
             q: four(file, "q")?,
             k: four(file, "k")?,
             v: four(file, "v")?,
-            indices: axes("indices", file.get_i64("indices")?)?,
-            mask: axes("mask", file.get_bool("mask")?)?,
+            indices,
+            mask,
             sel_scale: optional("sel_scale")?,
             cotangents: Cotangents {
                 d_out: optional("d_out")?,
@@ -163,80 +181,49 @@ pub(crate) fn store_inputs(file: &mut TensorFileBuilder, inputs: &Inputs) {
     });
 }
 
-/// The options that a file's header gives, to be changed by [`GoldenCase::read_with`].
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Keys in a block; a file without it is refused.
-    pub block_size: Option<usize>,
-    /// The sliding output's window.
-    pub sliding_window: Option<usize>,
-    /// Whether a query attends to its own block up to itself; true where the header does not say.
-    pub include_block_causal: bool,
-    config: Value,
+/// The names that tensors of this form have.
+fn names() -> BTreeSet<String> {
+    let inputs = Tensor::ALL.into_iter().map(Tensor::name);
+    inputs.chain(Field::ALL.into_iter().map(Field::name)).map(str::to_owned).collect()
 }
 
-impl Options {
-    fn of(file: &TensorFile) -> Result<Self, Error> {
-        let Some(config) = file.metadata("config") else {
-            return Ok(Options {
-                block_size: plain(file, "block_size")?,
-                sliding_window: plain(file, "sliding_window")?.map(|window: usize| window.min(i64::MAX as usize)),
-                include_block_causal: plain(file, "include_block_causal")?.unwrap_or(true),
-                config: Value::Null,
-            });
-        };
-        let config: Value = serde_json::from_str(config)
-            .map_err(|error| Error::invalid(format!("the header's `config` is no readable JSON: {error}")))?;
-        let number = |key: &str| match &config[key] {
-            Value::Null => Ok(None),
-            value => match value.as_u64().and_then(|number| usize::try_from(number).ok()).filter(fits) {
-                Some(number) => Ok(Some(number)),
-                None => Err(Error::invalid(format!("config `{key}` is {}, expected a whole number", brief(value)))),
-            },
-        };
-        let include_block_causal = match &config["include_block_causal"] {
-            Value::Null => true,
-            Value::Bool(value) => *value,
-            value => {
-                return Err(Error::invalid(format!("config `include_block_causal` is {}", brief(value))));
-            }
-        };
-        let block_size = number("block_size")?;
-        let sliding_window = number("sliding_window_size")?;
-        Ok(Options { block_size, sliding_window, include_block_causal, config })
+/// The format of q, k and v: a kernel has one.
+fn one_format(file: &TensorFile) -> Result<Element, Error> {
+    let format = |name: &str| {
+        let none = || Error::invalid(format!("tensor `{name}` holds no floating-point numbers"));
+        file.element(name)?.ok_or_else(none)
+    };
+    let [q, k, v] = [format("q")?, format("k")?, format("v")?];
+    match [("k", k), ("v", v)].into_iter().find(|(_, found)| *found != q) {
+        Some((name, found)) => Err(Error::invalid(format!("{name}: {found}, q: {q}; expected the same"))),
+        None => Ok(q),
     }
 }
 
-fn brief(value: &Value) -> String {
-    value.to_string().chars().take(40).collect()
-}
-
-fn plain<T: std::str::FromStr>(file: &TensorFile, key: &str) -> Result<Option<T>, Error> {
-    let brief = |text: &str| text.chars().take(40).collect::<String>();
-    let parse = |text: &str| {
-        text.trim().to_lowercase().parse().map_err(|_| Error::invalid(format!("metadata `{key}` is {:?}", brief(text))))
+/// The sizes that the shapes of q, k, v and indices say; whether the other tensors agree is checked where inputs are built.
+fn sizes(file: &TensorFile, block_size: usize) -> Result<Sizes, Error> {
+    let four = |name: &str| {
+        let shape = file.shape(name)?;
+        <[usize; 4]>::try_from(shape).map_err(|_| wrong_axes(name, shape.len(), 4))
     };
-    file.metadata(key).map(parse).transpose()
+    let [batch, q_heads, seq_len, dim] = four("q")?;
+    let [_, kv_heads, _, _] = four("k")?;
+    let [_, _, _, value_dim] = four("v")?;
+    let [_, sel_heads, _, num_sel] = four("indices")?;
+    Ok(Sizes { batch, q_heads, kv_heads, seq_len, dim, value_dim, block_size, num_sel, sel_heads })
 }
 
-/// Whether TOML, whose integers are signed, can hold the number.
-fn fits(number: &usize) -> bool {
-    i64::try_from(*number).is_ok()
-}
-
-/// The format that holds every floating-point input exactly.
-fn widest(file: &TensorFile) -> Result<Element, Error> {
-    let named = ["q", "k", "v", "sel_scale", "d_out", "d_lse", "d_sliding"];
-    let mut widest = None;
-    for name in named.into_iter().filter(|name| file.has(name)) {
+/// The format that holds every floating-point input exactly; `format` is that of q, k and v.
+fn widest(file: &TensorFile, format: Element) -> Result<Element, Error> {
+    let mut widest = format;
+    for name in ["sel_scale", "d_out", "d_lse", "d_sliding"].into_iter().filter(|name| file.has(name)) {
         widest = match (widest, file.element(name)?) {
             // Neither 16-bit format holds the other; f32 holds both.
-            (Some(Element::F16), Some(Element::Bf16)) | (Some(Element::Bf16), Some(Element::F16)) => Some(Element::F32),
-            (Some(found), Some(next)) => Some(Element::min(found, next)),
-            (found, next) => found.or(next),
+            (Element::F16, Some(Element::Bf16)) | (Element::Bf16, Some(Element::F16)) => Element::F32,
+            (found, next) => Element::min(found, next.unwrap_or(found)),
         };
     }
-    widest.ok_or_else(|| Error::invalid("has no floating-point tensor `q`"))
+    Ok(widest)
 }
 
 fn four(file: &TensorFile, name: &str) -> Result<ndarray::Array4<f64>, Error> {
@@ -246,20 +233,21 @@ fn four(file: &TensorFile, name: &str) -> Result<ndarray::Array4<f64>, Error> {
 fn axes<A, D: Dimension>(name: &str, tensor: ndarray::ArrayD<A>) -> Result<Array<A, D>, Error> {
     let found = tensor.ndim();
     let expected = D::NDIM.unwrap_or(found);
-    tensor
-        .into_dimensionality()
-        .map_err(|_| Error::invalid(format!("tensor `{name}` has {found} axes, expected {expected}")))
+    tensor.into_dimensionality().map_err(|_| wrong_axes(name, found, expected))
+}
+
+fn wrong_axes(name: &str, found: usize, expected: usize) -> Error {
+    Error::invalid(format!("tensor {} has {found} axes, expected {expected}", quoted(name)))
 }
 
 fn answers(file: &TensorFile, inputs: &Inputs) -> Result<Outputs, Error> {
     let mut outputs = Outputs::new();
     for field in Field::ALL.into_iter().filter(|field| file.has(field.name())) {
-        let tensor = file.get_f64(field.name())?;
-        let expected = field.shape(inputs.shape());
-        if tensor.shape() != expected {
-            return Err(Error::invalid(format!("{field} has shape {:?}, expected {expected:?}", tensor.shape())));
+        let (found, expected) = (file.shape(field.name())?, field.shape(inputs.shape()));
+        if found != expected {
+            return Err(Error::invalid(format!("{field} has shape {found:?}, expected {expected:?}")));
         }
-        outputs.set(field, tensor);
+        outputs.set(field, file.get_f64(field.name())?);
     }
     Ok(outputs)
 }

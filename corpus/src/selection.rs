@@ -100,6 +100,21 @@ pub(crate) fn draw(
     Ok((indices, live))
 }
 
+/// Gives masked slots whose index numbers no block the index 0, which nobody reads: a file may hold any number there, as
+/// kernels do that mark a masked slot by -1.
+pub(crate) fn settle_masked(indices: &mut Array4<i64>, mask: &Array4<bool>, blocks: usize) {
+    if indices.dim() != mask.dim() {
+        // Refused, with both shapes, where inputs are built.
+        return;
+    }
+    let outside = |index: i64| usize::try_from(index).map_or(true, |index| index >= blocks);
+    for (index, live) in indices.iter_mut().zip(mask) {
+        if !live && outside(*index) {
+            *index = 0;
+        }
+    }
+}
+
 type Dim4 = (usize, usize, usize, usize);
 
 fn live(mask: &Mask, dim: Dim4, seed: u64, tag: u64) -> Result<Array4<bool>, Error> {
@@ -118,6 +133,7 @@ fn cut(given: &Given, dim: Dim4) -> Result<Array4<f64>, Error> {
     Ok(given.cut(&[dim.0, dim.1, dim.2, dim.3])?.into_dimensionality().expect("four axes were asked for"))
 }
 
+/// A number that stands for no block is left for [`settle_masked`], or for where inputs are built.
 fn whole_numbers(given: &Given, dim: Dim4) -> Result<Array4<i64>, Error> {
     let numbers = cut(given, dim)?;
     match numbers.indexed_iter().find(|(_, value)| value.fract() != 0.0) {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, Limit};
 
 /// The sizes of a problem as plain numbers, before [`Shape::new`] has checked them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,8 +39,8 @@ impl Shape {
     /// Checks `sizes`.
     ///
     /// # Errors
-    /// A size other than `num_sel` is 0; `q_heads` is no multiple of `kv_heads`; `sel_heads` is neither of them; a
-    /// tensor, or the padded sequence, would take more bytes than can be addressed.
+    /// A size other than `num_sel` is 0; `q_heads` is no multiple of `kv_heads`; `sel_heads` is neither of them; the
+    /// problem takes more than [`Limit::LARGE`]. Readers hold what they read against [`Limit::FILE`] besides.
     ///
     /// # Examples
     /// ```
@@ -77,7 +77,7 @@ impl Shape {
                 sizes.sel_heads, sizes.kv_heads, sizes.q_heads
             )));
         }
-        check_bytes(&sizes)?;
+        Limit::LARGE.check(&sizes)?;
         Ok(Shape { sizes })
     }
 
@@ -157,23 +157,6 @@ impl Shape {
     }
 }
 
-fn check_bytes(sizes: &Sizes) -> Result<(), Error> {
-    let padded = sizes.seq_len.checked_next_multiple_of(sizes.block_size);
-    let widest = sizes.dim.max(sizes.value_dim).max(sizes.num_sel);
-    let bytes = padded.and_then(|padded| {
-        [sizes.batch, sizes.q_heads, widest, size_of::<f64>()]
-            .iter()
-            .try_fold(padded, |product, &size| product.checked_mul(size))
-    });
-    match bytes {
-        Some(bytes) if isize::try_from(bytes).is_ok() => Ok(()),
-        _ => Err(Error::invalid(format!(
-            "batch {} x q_heads {} x seq_len {} (block_size {}) x {widest} values take more bytes than can be addressed",
-            sizes.batch, sizes.q_heads, sizes.seq_len, sizes.block_size
-        ))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,7 +185,8 @@ mod tests {
         let refused = |sizes| Shape::new(sizes).unwrap_err().to_string();
         assert_eq!(refused(Sizes { value_dim: 0, ..SIZES }), "value_dim is 0; only num_sel may be");
         assert_eq!(refused(Sizes { sel_heads: 3, ..SIZES }), "sel_heads 3 is neither kv_heads 2 nor q_heads 6");
-        assert!(refused(Sizes { seq_len: usize::MAX, ..SIZES }).contains("more bytes than can be addressed"));
-        assert!(refused(Sizes { num_sel: usize::MAX / 64, ..SIZES }).contains("more bytes than can be addressed"));
+        for sizes in [Sizes { seq_len: usize::MAX, ..SIZES }, Sizes { block_size: 1 << 60, ..SIZES }] {
+            assert!(refused(sizes).contains("numbers, more than 4294967296"));
+        }
     }
 }

@@ -35,10 +35,10 @@ impl Case {
     fn resized(&self, sizes: Sizes) -> Vec<Case> {
         let mut case = Case { sizes, ..self.clone() };
         let Ok(shape) = case.shape() else { return Vec::new() };
-        // A given index may name a block that is no more.
+        // A given index may name a block that is no more; a masked one may have named none at all.
         if let Selection::Given(given) = &self.selection {
             let blocks = shape.blocks() as f64;
-            let Ok(given) = given.map(|index| index % blocks) else { return Vec::new() };
+            let Ok(given) = given.map(|index| index.rem_euclid(blocks)) else { return Vec::new() };
             case.selection = Selection::Given(given);
         }
         let mut dropped = case.clone();

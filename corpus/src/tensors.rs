@@ -1,51 +1,103 @@
-//! Tensor files (safetensors), read as if an enemy had written them: every length is held against the file's size before
-//! anything is allocated, and what is wrong comes back as one line.
+//! Tensor files (safetensors), read as if an enemy had written them: the header first, every length held against the file's
+//! size and a stated limit before anything is allocated, a tensor only when it is asked for. What is wrong comes back as one
+//! line.
 
+use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
-use safetensors::tensor::{Metadata, TensorView};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::de::IgnoredAny;
 
-use crate::{Element, Error};
+use crate::error::{quoted, shown};
+use crate::unique::Unique;
+use crate::{Element, Error, Limit};
 
 /// The longest header that is read. A file of a case has a few dozen tensors.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
-/// The longest file that is read.
-const FILE_BYTES_MAX: u64 = 8 << 30;
+/// How much of a tensor is read at once.
+const PIECE_BYTES: usize = 1 << 20;
 
-/// A checked tensor file in memory. Tensors are converted as they are asked for.
+/// A tensor file whose header was checked. Tensors are read and converted as they are asked for.
 #[derive(Clone, Debug)]
 pub struct TensorFile {
-    bytes: Vec<u8>,
-    header: Metadata,
+    source: Source,
+    header: Arc<Metadata>,
     /// Where the data begins.
-    data: usize,
+    data: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Memory(Arc<Vec<u8>>),
+    File(Arc<Mutex<File>>),
 }
 
 impl TensorFile {
-    /// Reads and checks `path`.
+    /// Opens `path` and checks its header; tensors stay in the file.
     ///
     /// # Errors
-    /// One line that names the file: it cannot be read, is no regular file, is longer than 8 GiB, or [`TensorFile::parse`]
-    /// refuses it. A header's claim is held against the file's size before it is believed.
+    /// One line that names the file: it cannot be read, is no regular file, or [`TensorFile::parse`] would refuse it.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        read_checked(path).and_then(Self::parse).map_err(|error| error.in_file(path))
+        let open = || {
+            // A pipe would be waited for: nothing but a regular file is opened.
+            if !std::fs::metadata(path).map_err(cannot_be_read)?.is_file() {
+                return Err(Error::invalid("is no regular file"));
+            }
+            Self::from_open(File::open(path).map_err(cannot_be_read)?)
+        };
+        open().map_err(|error| error.in_file(path))
+    }
+
+    /// As [`TensorFile::read`], of a file that is open already.
+    ///
+    /// # Errors
+    /// As [`TensorFile::read`], without the file's name.
+    pub fn from_open(mut file: File) -> Result<Self, Error> {
+        let found = file.metadata().map_err(cannot_be_read)?;
+        if !found.is_file() {
+            return Err(Error::invalid("is no regular file"));
+        }
+        let mut start = Vec::new();
+        (&mut file).take(8).read_to_end(&mut start).map_err(cannot_be_read)?;
+        let length = header_length(&start, found.len())?;
+        let mut header = Vec::new();
+        (&mut file).take(length).read_to_end(&mut header).map_err(cannot_be_read)?;
+        Self::checked(&header, found.len() - 8 - length, Source::File(Arc::new(Mutex::new(file))))
     }
 
     /// Checks a file's contents.
     ///
     /// # Errors
-    /// A header that is too long, truncated, no JSON or nested too deeply; tensors that overlap, leave gaps, overflow or
-    /// disagree with the length of the data.
+    /// A header that is too long, truncated, no JSON, nested too deeply or says something twice; tensors that overlap, leave
+    /// gaps, overflow, disagree with the length of the data, or hold more numbers than [`Limit::FILE`].
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
-        check_header(&bytes, bytes.len() as u64)?;
-        let (length, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
-        Ok(TensorFile { bytes, header, data: 8 + length })
+        let length = header_length(&bytes, bytes.len() as u64)?;
+        let end = 8 + length as usize;
+        let data = (bytes.len() - end) as u64;
+        let bytes = Arc::new(bytes);
+        Self::checked(&bytes[8..end], data, Source::Memory(Arc::clone(&bytes)))
+    }
+
+    /// The file of a header with `data` bytes behind it.
+    fn checked(header: &[u8], data: u64, source: Source) -> Result<Self, Error> {
+        let text = std::str::from_utf8(header).map_err(unreadable)?;
+        let metadata: Metadata = serde_json::from_str(text).map_err(unreadable)?;
+        // Of what stands twice, the last would be believed.
+        serde_json::from_str::<Unique<Unique<IgnoredAny>>>(text).map_err(unreadable)?;
+        if metadata.data_len() as u64 != data {
+            return Err(unreadable(format!("its tensors take {} bytes, it has {data}", metadata.data_len())));
+        }
+        let numbers = metadata.tensors().values().map(|info| elements(info)).sum();
+        Limit::FILE.check_count("its tensors", numbers)?;
+        Ok(TensorFile { source, header: Arc::new(metadata), data: 8 + header.len() as u64 })
     }
 
     /// A value of the header's metadata.
@@ -68,6 +120,14 @@ impl TensorFile {
         names
     }
 
+    /// Refuses the file where it has a tensor that nobody would read: leaving it out could change what the file means.
+    pub(crate) fn only_tensors(&self, known: &BTreeSet<String>) -> Result<(), Error> {
+        match self.names().into_iter().find(|name| !known.contains(name)) {
+            Some(name) => Err(Error::invalid(format!("tensor {} has no meaning in this file", quoted(&name)))),
+            None => Ok(()),
+        }
+    }
+
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.header.info(name).is_some()
@@ -77,8 +137,16 @@ impl TensorFile {
     ///
     /// # Errors
     /// There is no such tensor.
-    pub fn shape(&self, name: &str) -> Result<Vec<usize>, Error> {
-        self.view(name).map(|view| view.shape().to_vec())
+    pub fn shape(&self, name: &str) -> Result<&[usize], Error> {
+        self.info(name).map(|info| info.shape.as_slice())
+    }
+
+    /// How many numbers a tensor holds.
+    ///
+    /// # Errors
+    /// There is no such tensor.
+    pub(crate) fn count(&self, name: &str) -> Result<u128, Error> {
+        self.info(name).map(elements)
     }
 
     /// The format of a floating-point tensor; `None` for a tensor of whole numbers or truth values.
@@ -86,52 +154,54 @@ impl TensorFile {
     /// # Errors
     /// There is no such tensor.
     pub fn element(&self, name: &str) -> Result<Option<Element>, Error> {
-        self.view(name).map(|view| element(view.dtype()))
+        self.info(name).map(|info| element(info.dtype))
     }
 
     /// A floating-point tensor (F64, F32, F16 or BF16), widened.
     ///
     /// # Errors
-    /// There is no such tensor, or it is of another type.
+    /// There is no such tensor, it is of another type, or the file changed since it was opened.
     pub fn get_f64(&self, name: &str) -> Result<ArrayD<f64>, Error> {
-        let view = self.view(name)?;
-        let values = match view.dtype() {
-            Dtype::F64 => numbers(&view, f64::from_le_bytes),
-            Dtype::F32 => numbers(&view, |bytes| f64::from(f32::from_le_bytes(bytes))),
-            Dtype::F16 => numbers(&view, |bytes| f16::from_le_bytes(bytes).to_f64()),
-            Dtype::BF16 => numbers(&view, |bytes| bf16::from_le_bytes(bytes).to_f64()),
+        let info = self.info(name)?;
+        let values = match info.dtype {
+            Dtype::F64 => self.numbers(info, f64::from_le_bytes),
+            Dtype::F32 => self.numbers(info, |bytes| f64::from(f32::from_le_bytes(bytes))),
+            Dtype::F16 => self.numbers(info, |bytes| f16::from_le_bytes(bytes).to_f64()),
+            Dtype::BF16 => self.numbers(info, |bytes| bf16::from_le_bytes(bytes).to_f64()),
             other => return Err(wrong_type(name, other, "F64, F32, F16 or BF16")),
         };
-        shaped(name, &view, values)
+        shaped(name, info, values?)
     }
 
     /// A tensor of whole numbers (I64 or I32).
     ///
     /// # Errors
-    /// There is no such tensor, or it is of another type.
+    /// As [`TensorFile::get_f64`].
     pub fn get_i64(&self, name: &str) -> Result<ArrayD<i64>, Error> {
-        let view = self.view(name)?;
-        let values = match view.dtype() {
-            Dtype::I64 => numbers(&view, i64::from_le_bytes),
-            Dtype::I32 => numbers(&view, |bytes| i64::from(i32::from_le_bytes(bytes))),
+        let info = self.info(name)?;
+        let values = match info.dtype {
+            Dtype::I64 => self.numbers(info, i64::from_le_bytes),
+            Dtype::I32 => self.numbers(info, |bytes| i64::from(i32::from_le_bytes(bytes))),
             other => return Err(wrong_type(name, other, "I64 or I32")),
         };
-        shaped(name, &view, values)
+        shaped(name, info, values?)
     }
 
     /// A tensor of truth values (BOOL or U8, 0 or 1).
     ///
     /// # Errors
-    /// There is no such tensor, it is of another type, or a value is neither 0 nor 1.
+    /// As [`TensorFile::get_f64`]; a value is neither 0 nor 1.
     pub fn get_bool(&self, name: &str) -> Result<ArrayD<bool>, Error> {
-        let view = self.view(name)?;
-        if !matches!(view.dtype(), Dtype::BOOL | Dtype::U8) {
-            return Err(wrong_type(name, view.dtype(), "BOOL or U8"));
+        let info = self.info(name)?;
+        if !matches!(info.dtype, Dtype::BOOL | Dtype::U8) {
+            return Err(wrong_type(name, info.dtype, "BOOL or U8"));
         }
-        if let Some((place, value)) = view.data().iter().enumerate().find(|(_, value)| **value > 1) {
-            return Err(Error::invalid(format!("tensor `{name}`: value number {place} is {value}, neither 0 nor 1")));
+        let values = self.numbers(info, |[byte]: [u8; 1]| byte)?;
+        if let Some((place, value)) = values.iter().enumerate().find(|(_, value)| **value > 1) {
+            let name = quoted(name);
+            return Err(Error::invalid(format!("tensor {name}: value number {place} is {value}, neither 0 nor 1")));
         }
-        shaped(name, &view, view.data().iter().map(|value| *value == 1).collect())
+        shaped(name, info, values.into_iter().map(|value| value == 1).collect())
     }
 
     /// A tensor of any type that the others read, as numbers; `true` is 1.
@@ -139,12 +209,12 @@ impl TensorFile {
     /// # Errors
     /// As theirs; a whole number beyond 2^53, which would not survive.
     pub(crate) fn get_number(&self, name: &str) -> Result<ArrayD<f64>, Error> {
-        match self.view(name)?.dtype() {
+        match self.info(name)?.dtype {
             Dtype::BOOL | Dtype::U8 => Ok(self.get_bool(name)?.mapv(|value| f64::from(u8::from(value)))),
             Dtype::I64 | Dtype::I32 => {
                 let numbers = self.get_i64(name)?;
                 match numbers.iter().find(|number| number.unsigned_abs() > 1 << 53) {
-                    Some(number) => Err(Error::invalid(format!("tensor `{name}`: {number} is beyond 2^53"))),
+                    Some(number) => Err(Error::invalid(format!("tensor {}: {number} is beyond 2^53", quoted(name)))),
                     None => Ok(numbers.mapv(|number| number as f64)),
                 }
             }
@@ -152,55 +222,65 @@ impl TensorFile {
         }
     }
 
-    fn view(&self, name: &str) -> Result<TensorView<'_>, Error> {
-        let info = self.header.info(name).ok_or_else(|| Error::invalid(format!("has no tensor `{name}`")))?;
+    fn info(&self, name: &str) -> Result<&TensorInfo, Error> {
+        self.header.info(name).ok_or_else(|| Error::invalid(format!("has no tensor {}", quoted(name))))
+    }
+
+    /// The tensor's numbers. As many as the file's size allows: the header was held against it.
+    fn numbers<T, const BYTES: usize>(
+        &self,
+        info: &TensorInfo,
+        convert: impl Fn([u8; BYTES]) -> T,
+    ) -> Result<Vec<T>, Error> {
         let (start, end) = info.data_offsets;
-        TensorView::new(info.dtype, info.shape.clone(), &self.bytes[self.data + start..self.data + end])
-            .map_err(unreadable)
+        let mut numbers = Vec::with_capacity((end - start) / BYTES);
+        let mut add = |piece: &[u8]| numbers.extend(piece.as_chunks::<BYTES>().0.iter().map(|number| convert(*number)));
+        match &self.source {
+            Source::Memory(bytes) => add(&bytes[self.data as usize..][start..end]),
+            Source::File(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(self.data + start as u64)).map_err(cannot_be_read)?;
+                let mut piece = vec![0; PIECE_BYTES.min(end - start)];
+                for first in (start..end).step_by(PIECE_BYTES) {
+                    let piece = &mut piece[..PIECE_BYTES.min(end - first)];
+                    file.read_exact(piece).map_err(cannot_be_read)?;
+                    add(piece);
+                }
+            }
+        }
+        Ok(numbers)
     }
 }
 
-fn read_checked(path: &Path) -> Result<Vec<u8>, Error> {
-    let unreadable = |error: std::io::Error| Error::invalid(format!("cannot be read: {error}"));
-    // A pipe or a device would be waited for, or never end.
-    let found = std::fs::metadata(path).map_err(unreadable)?;
-    if !found.is_file() {
-        return Err(Error::invalid("is no regular file"));
-    }
-    if found.len() > FILE_BYTES_MAX {
-        return Err(Error::invalid(format!("has {} bytes, more than {FILE_BYTES_MAX}", found.len())));
-    }
-    let mut file = File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    (&mut file).take(8).read_to_end(&mut bytes).map_err(unreadable)?;
-    check_header(&bytes, found.len())?;
-    bytes.reserve_exact(found.len() as usize - bytes.len());
-    file.take(found.len()).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(bytes)
-}
-
-fn check_header(start: &[u8], file_bytes: u64) -> Result<(), Error> {
-    let Some(length) = start.first_chunk::<8>() else {
+/// How long the header of a file that begins with `start` is.
+fn header_length(start: &[u8], file_bytes: u64) -> Result<u64, Error> {
+    let (Some(length), Some(rest)) = (start.first_chunk::<8>(), file_bytes.checked_sub(8)) else {
         return Err(Error::invalid(format!("{file_bytes} bytes are too few for a tensor file")));
     };
     let length = u64::from_le_bytes(*length);
-    if length > file_bytes - 8 {
+    if length > rest {
         return Err(Error::invalid(format!("the header claims {length} bytes, the file has {file_bytes}")));
     }
     if length > HEADER_BYTES_MAX {
         return Err(Error::invalid(format!("the header has {length} bytes, more than {HEADER_BYTES_MAX}")));
     }
-    Ok(())
+    Ok(length)
 }
 
-fn unreadable(error: safetensors::SafeTensorError) -> Error {
-    // Names in a header are the file's own text: no control characters, and not too many of any.
-    let text: String = error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
-    Error::invalid(format!("no readable tensor file: {text}"))
+fn elements(info: &TensorInfo) -> u128 {
+    info.shape.iter().fold(1, |product: u128, &size| product.saturating_mul(size as u128))
+}
+
+fn cannot_be_read(error: std::io::Error) -> Error {
+    Error::invalid(format!("cannot be read: {error}"))
+}
+
+fn unreadable(why: impl Display) -> Error {
+    Error::invalid(format!("no readable tensor file: {}", shown(&why.to_string(), 200)))
 }
 
 fn wrong_type(name: &str, found: Dtype, expected: &str) -> Error {
-    Error::invalid(format!("tensor `{name}` is {found:?}, expected {expected}"))
+    Error::invalid(format!("tensor {} is {found:?}, expected {expected}", quoted(name)))
 }
 
 fn element(dtype: Dtype) -> Option<Element> {
@@ -213,12 +293,8 @@ fn element(dtype: Dtype) -> Option<Element> {
     }
 }
 
-fn numbers<T, const BYTES: usize>(view: &TensorView<'_>, convert: impl Fn([u8; BYTES]) -> T) -> Vec<T> {
-    view.data().as_chunks::<BYTES>().0.iter().map(|chunk| convert(*chunk)).collect()
-}
-
-fn shaped<T>(name: &str, view: &TensorView<'_>, values: Vec<T>) -> Result<ArrayD<T>, Error> {
-    let shape = view.shape();
-    ArrayD::from_shape_vec(IxDyn(shape), values)
-        .map_err(|error| Error::invalid(format!("tensor `{name}` of {} axes: {error}", shape.len())))
+fn shaped<T>(name: &str, info: &TensorInfo, values: Vec<T>) -> Result<ArrayD<T>, Error> {
+    let axes = info.shape.len();
+    ArrayD::from_shape_vec(IxDyn(&info.shape), values)
+        .map_err(|error| Error::invalid(format!("tensor {} of {axes} axes: {error}", quoted(name))))
 }

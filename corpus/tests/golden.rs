@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use nsa_corpus::{
-    Bundle, Case, Element, Entry, Field, GoldenCase, Outputs, TensorFile, TensorFileBuilder, entries, golden,
-};
+use nsa_corpus::{Bundle, Case, Element, Entry, Field, GoldenCase, Outputs, TensorFile, entries, golden};
 use sha2::{Digest, Sha256};
 
 fn folder() -> std::path::PathBuf {
@@ -88,60 +86,6 @@ fn the_plain_form_needs_a_block_size_and_no_config() {
     );
 }
 
-type Change<'c> = &'c dyn for<'a> Fn(&'a mut TensorFileBuilder) -> &'a mut TensorFileBuilder;
-
-/// A small plain file, changed by `change`.
-fn plain(
-    change: impl for<'a> FnOnce(&'a mut TensorFileBuilder) -> &'a mut TensorFileBuilder,
-) -> Result<GoldenCase, nsa_corpus::Error> {
-    let four = |shape: [usize; 4]| ndarray::Array4::<f64>::from_elem(shape, 0.5);
-    let mut file = TensorFileBuilder::new();
-    file.metadata("block_size", "4").float("q", Element::F32, &four([1, 2, 6, 3])).float(
-        "k",
-        Element::F32,
-        &four([1, 1, 6, 3]),
-    );
-    file.float("v", Element::F32, &four([1, 1, 6, 3])).whole("indices", &ndarray::Array4::zeros([1, 1, 6, 2]));
-    file.truth("mask", &ndarray::Array4::from_elem([1, 1, 6, 2], true));
-    change(&mut file);
-    GoldenCase::from_file("plain", &TensorFile::parse(file.to_bytes()).unwrap())
-}
-
-#[test]
-fn what_a_file_of_inputs_lacks_or_has_wrong_is_named() {
-    assert!(plain(|file| file).is_ok());
-    let four = |shape: [usize; 4]| ndarray::Array4::<f64>::zeros(shape);
-    let refused = |change: Change<'_>| plain(|file| change(file)).unwrap_err().to_string();
-    let cases: [(&str, Change<'_>); 12] = [
-        ("metadata `block_size` is \"many\"", &|f| f.metadata("block_size", "many")),
-        ("metadata `block_size` is \"-3\"", &|f| f.metadata("block_size", "-3")),
-        ("block_size is 0; only num_sel may be", &|f| f.metadata("block_size", "0")),
-        ("`config` is no readable JSON", &|f| f.metadata("config", "{")),
-        ("`config` is no readable JSON", &|f| f.metadata("config", "[".repeat(100_000))),
-        ("neither `config` nor `block_size`", &|f| f.metadata("config", "{}")),
-        ("config `block_size` is 1.5", &|f| f.metadata("config", "{\"block_size\": 1.5}")),
-        ("config `block_size` is 18446744073709551615", &|f| {
-            f.metadata("config", "{\"block_size\": 18446744073709551615}")
-        }),
-        ("tensor `indices` is F32, expected I64 or I32", &|f| f.float("indices", Element::F32, &four([1, 1, 6, 2]))),
-        ("tensor `q` has 1 axes, expected 4", &|f| f.float("q", Element::F32, &ndarray::Array1::zeros(3))),
-        ("v has shape [1, 1, 5, 3], expected [1, 1, 6, 3]", &|f| f.float("v", Element::F32, &four([1, 1, 5, 3]))),
-        ("out has shape [1, 2, 6, 4], expected [1, 2, 6, 3]", &|f| f.float("out", Element::F32, &four([1, 2, 6, 4]))),
-    ];
-    for (message, change) in cases {
-        assert!(refused(change).contains(message), "{} instead of {message}", refused(change));
-    }
-    let outside = refused(&|f| f.whole("indices", &ndarray::Array4::from_elem([1, 1, 6, 2], 2)));
-    assert!(outside.contains("indices[0, 0, 0, 0] is 2, outside the 2 blocks"), "{outside}");
-}
-
-#[test]
-fn inputs_of_different_formats_are_taken_in_the_widest() {
-    let four = ndarray::Array4::from_elem([1, 1, 6, 3], 0.1);
-    let element = |changed: Element| plain(|file| file.float("v", changed, &four)).unwrap().inputs.element();
-    assert_eq!([element(Element::F64), element(Element::F16)], [Element::F64, Element::F32]);
-}
-
 #[test]
 fn a_stored_failure_holds_values_and_needs_nothing_beside_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -175,3 +119,25 @@ fn a_stored_failure_whose_tensors_were_changed_is_refused() {
     let refused = Bundle::parse(bytes).unwrap_err().to_string();
     assert!(refused.contains("tensor `mask` has SHA-256"), "{refused}");
 }
+
+#[test]
+fn a_stored_failure_says_nothing_that_is_not_read() {
+    let bundle = Bundle::new(entry("edges/seq_block").clone(), Element::F32, None).unwrap();
+    // Each change keeps the header's length: what stands behind it does not move.
+    let changed = |from: &str, to: &str| {
+        assert_eq!(from.len(), to.len());
+        let text = bundle.to_bytes();
+        let at = text.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        let mut bytes = text.clone();
+        bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+        Bundle::parse(bytes).unwrap_err().to_string()
+    };
+    assert_eq!(changed(r#""element":"f32""#, r#""element":"f64""#), "tensor `q` is f32, metadata `element` is f64");
+    assert_eq!(changed(r#""element":"f32""#, r#""softcap":"f32""#), MISSING);
+    assert_eq!(changed(r#""d_out":{"#, r#""sinks":{"#), "tensor `sinks` has no meaning in this file");
+    let given = bundle.entry.to_toml().lines().find(|line| line.starts_with("q = ")).unwrap().replace('"', "\\\"");
+    let drawn = format!("{:<width$}", "q = { kind = \\\"normal\\\" }", width = given.len());
+    assert_eq!(changed(&given, &drawn), "metadata `entry`: q is not one of the file's own tensors");
+}
+
+const MISSING: &str = "the header's metadata has no `element`: no stored failure";

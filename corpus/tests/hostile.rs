@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nsa_corpus::{Bundle, Case, Element, GoldenCase, TensorFile, read_entries};
+use nsa_corpus::{Bundle, Case, Element, GoldenCase, Limit, Sizes, TensorFile, read_entries};
 
 /// A tensor file of this header, with `data` bytes of zeros behind it.
 fn file(header: &str, data: usize) -> Vec<u8> {
@@ -10,6 +10,17 @@ fn file(header: &str, data: usize) -> Vec<u8> {
     bytes.extend(header.as_bytes());
     bytes.resize(bytes.len() + data, 0);
     bytes
+}
+
+/// A header whose tensors end at the last byte that 64 bits can number.
+fn overflowing() -> String {
+    let eighth = 1u64 << 60;
+    let tensor = |number: u64| {
+        let end = if number == 15 { u64::MAX } else { (number + 1) * eighth };
+        let (start, name) = (number * eighth, (b'a' + number as u8) as char);
+        format!("\"{name}\":{{\"dtype\":\"U8\",\"shape\":[{}],\"data_offsets\":[{start},{end}]}}", end - start)
+    };
+    format!("{{{}}}", (0..16).map(tensor).collect::<Vec<_>>().join(","))
 }
 
 /// The refusal, which must be one short line.
@@ -61,6 +72,17 @@ fn a_hostile_tensor_file_is_refused_in_one_line() {
         ("a gap", file(&tensor("F32", "[2]", 4, 12), 12), "no readable tensor file"),
         ("offsets turned round", file(&tensor("F32", "[2]", 8, 0), 8), "no readable tensor file"),
         ("offsets of 64 bits", file(&tensor("F32", "[2]", 0, u64::MAX), 8), "no readable tensor file"),
+        (
+            "a tensor that stands twice",
+            file(&[&tensor("F32", "[2]", 0, 8)[..53], ",", &tensor("F32", "[2]", 0, 8)[1..]].concat(), 8),
+            "`a` stands twice",
+        ),
+        (
+            "metadata that stand twice",
+            file("{\"__metadata__\":{\"block_size\":\"4\",\"block_size\":\"8\"}}", 0),
+            "`block_size` stands twice",
+        ),
+        ("offsets that overflow with the header", file(&overflowing(), 0), "no readable tensor file"),
         ("unknown type", file(&tensor("F33", "[2]", 0, 8), 8), "no readable tensor file"),
         ("length that is not the shape's", file(&tensor("F64", "[2]", 0, 8), 8), "no readable tensor file"),
     ];
@@ -188,16 +210,18 @@ fn a_hostile_entry_is_refused_before_anything_is_drawn() {
     let with = |lines: &str| refused(&format!("{ENTRY}{lines}\n"));
     assert!(with(&format!("overrides = {}", "[".repeat(100_000))).starts_with("line 9: entry \"a/b\": "));
     assert!(with(&format!("q = {}", "{ a = ".repeat(100_000))).starts_with("line 9: entry \"a/b\": "));
-    assert!(with("batch = 9223372036854775807").contains("more bytes than can be addressed"));
+    assert!(with("batch = 9223372036854775807").contains("numbers, more than 4294967296"));
     assert!(with("batch = 18446744073709551616").starts_with("line 9: entry \"a/b\": "));
-    assert!(with("batch = 1000000000000").contains("has more than 268435456 elements"));
-    assert!(
-        refused(&ENTRY.replace("block_size = 2", "block_size = 4000000000000")).contains("padded rows are more than")
-    );
-    assert!(
-        refused(&ENTRY.replace("num_sel = 1", "num_sel = 4000000000")).contains("has more than 268435456 elements")
-    );
-    assert!(refused(&"#".repeat(5 << 20)).contains("more than 4194304"));
+    assert!(with("batch = 5000000").contains("batch 5000000, q_heads 1, "));
+    assert!(with("batch = 5000000").contains("numbers, more than 536870912"));
+    for (size, hostile) in [("block_size = 2", "block_size = 4000000000000"), ("num_sel = 1", "num_sel = 4000000000")] {
+        let refused = refused(&ENTRY.replace(size, hostile));
+        assert!(refused.contains(&hostile.replace(" = ", " ")) && refused.contains("numbers, more than"), "{refused}");
+    }
+    // Found by attack: a block of 2^28 keys for one token asked for 69 GB.
+    let attack = ENTRY.replace("dim = 2", "dim = 64").replace("block_size = 2", "block_size = 268435456");
+    assert!(refused(&attack).contains("numbers, more than"));
+    assert!(refused(&"#".repeat(5 << 20)).contains("longer than 4194304 bytes"));
 }
 
 #[test]
@@ -222,6 +246,7 @@ fn read_given(file: &str) -> (tempfile::TempDir, Result<Vec<nsa_corpus::Entry>, 
     std::fs::create_dir(&inside).unwrap();
     let mut tensors = nsa_corpus::TensorFileBuilder::new();
     tensors.float("q", Element::F32, &ndarray::Array4::from_elem([1, 1, 4, 2], 0.25));
+    tensors.float("wide", Element::F32, &ndarray::Array4::from_elem([1, 1, 16, 2], 0.25));
     tensors.write(inside.join("values.safetensors")).unwrap();
     tensors.write(folder.path().join("outside.safetensors")).unwrap();
     #[cfg(unix)]
@@ -300,7 +325,6 @@ fn a_file_is_written_whole_or_not_at_all() {
 
 #[test]
 fn a_limit_of_its_own_names_both_numbers() {
-    use nsa_corpus::{Case, Element, Sizes};
     let sizes = Sizes {
         batch: 1,
         q_heads: 2,
@@ -313,7 +337,83 @@ fn a_limit_of_its_own_names_both_numbers() {
         sel_heads: 1,
     };
     let case = Case::ordinary(sizes, 1);
-    assert_eq!(case.materialize_up_to(Element::F32, 72).unwrap(), case.materialize(Element::F32).unwrap());
-    let message = case.materialize_up_to(Element::F32, 71).unwrap_err().to_string();
-    assert!(message.contains("[1, 2, 9, 4]") && message.contains("71"), "{message}");
+    let takes = 2 * 9 * 27 + 9 * 2 * 4 + 12 * 66 + 2 * 4 * 3 * 32;
+    let limit = Limit::of(takes);
+    assert_eq!(case.materialize_up_to(Element::F32, limit).unwrap(), case.materialize(Element::F32).unwrap());
+    let message = case.materialize_up_to(Element::F32, Limit::of(takes - 1)).unwrap_err().to_string();
+    assert!(message.contains("seq_len 9") && message.contains(&format!("take {takes} numbers")), "{message}");
+    assert!(message.ends_with(&format!("more than {}", takes - 1)), "{message}");
+}
+
+#[test]
+fn given_tensors_are_counted_together_before_any_is_read() {
+    let (folder, _) = read_given("values.safetensors");
+    let path = folder.path().join("inside/entries.toml");
+    std::fs::write(
+        &path,
+        format!("{ENTRY}q = {{ kind = \"given\", file = \"values.safetensors\", tensor = \"wide\" }}\n"),
+    )
+    .unwrap();
+    let mut case = read_entries(&path).unwrap().remove(0).case;
+    case.sizes = Sizes { seq_len: 1, dim: 1, value_dim: 1, block_size: 1, num_sel: 0, ..case.sizes };
+    (case.k, case.v) = (case.q.clone(), case.q.clone());
+    // One token of one feature: the case takes 59 numbers, the three given tensors hold 3 x 32.
+    let refused = one_line(case.materialize_up_to(Element::F32, Limit::of(95)).unwrap_err());
+    assert_eq!(refused, "the given tensors hold 96 numbers, more than 95");
+    assert!(case.materialize_up_to(Element::F32, Limit::of(96)).is_ok());
+}
+
+#[test]
+fn of_a_sparse_file_the_header_alone_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sparse.safetensors");
+    let write = |numbers: u64| {
+        let header = format!(
+            "{{\"__metadata__\":{{\"block_size\":\"4\"}},\"q\":{{\"dtype\":\"F32\",\"shape\":[1,1,{numbers},1],\"data_offsets\":[0,{}]}}}}",
+            4 * numbers
+        );
+        let bytes = file(&header, 0);
+        let sparse = std::fs::File::create(&path).unwrap();
+        std::io::Write::write_all(&mut &sparse, &bytes).unwrap();
+        sparse.set_len(bytes.len() as u64 + 4 * numbers).unwrap();
+    };
+    // 7 GiB that take no room on a disk, and would in memory.
+    write(7 << 28);
+    let refused = one_line(TensorFile::read(&path).unwrap_err());
+    assert!(refused.ends_with("its tensors hold 1879048192 numbers, more than 536870912"), "{refused}");
+    write(1 << 28);
+    assert_eq!(TensorFile::read(&path).unwrap().shape("q").unwrap(), [1, 1, 1 << 28, 1]);
+    assert!(one_line(GoldenCase::read(&path).unwrap_err()).ends_with("has no tensor `k`"));
+}
+
+#[test]
+fn a_file_that_changes_after_its_header_was_read_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shrinks.safetensors");
+    std::fs::write(&path, file("{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 16)).unwrap();
+    let read = TensorFile::read(&path).unwrap();
+    assert_eq!(read.get_f64("a").unwrap().len(), 4);
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(70).unwrap();
+    assert!(one_line(read.get_f64("a").unwrap_err()).starts_with("cannot be read: "));
+}
+
+#[test]
+fn text_of_a_file_ends_no_line_of_a_message_and_does_not_flood_it() {
+    let bundle = |element: &str| {
+        let element = serde_json::Value::from(element);
+        one_line(
+            Bundle::parse(file(&format!("{{\"__metadata__\":{{\"element\":{element},\"entry\":\"\"}}}}"), 0))
+                .unwrap_err(),
+        )
+    };
+    let refused = bundle("f16\nnsa-diff: all 568 cases passed");
+    assert_eq!(refused, r"element `f16\nnsa-diff: all 568 cases passed` is none of f64, f32, f16, bf16");
+    assert!(bundle(&"x".repeat(4_000_000)).len() < 200);
+    let long_name = ENTRY.replace("a/b", &"n ".repeat(1 << 20));
+    assert!(refused_by_reader(&long_name).ends_with("a name is made of words like `edges/seq_1`"));
+    assert!(!refused_by_reader(&ENTRY.replace("a/b", "a\\u001b[2J")).contains('\u{1b}'));
+}
+
+fn refused_by_reader(text: &str) -> String {
+    one_line(nsa_corpus::parse_entries(text).unwrap_err())
 }

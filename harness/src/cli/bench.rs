@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use nsa_corpus::{Case, Cotangents, Element, Inputs, Outputs};
+use nsa_corpus::{Cotangents, Element, Inputs, Limit, Outputs};
 use nsa_gpu::{Device, Layout, Options, Rung, Safety, Variant};
 use serde_json::{Value, json};
 
@@ -85,7 +85,7 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
 /// A row of the table, a result of the document, and whether what was timed is wrong.
 fn bench(args: &Args, name: &str) -> Result<(Vec<String>, Value, bool), Refusal> {
     // D has tensors of 2^29 elements.
-    let inputs = shape(name)?.materialize_up_to(args.element, 4 * Case::MAX_ELEMENTS)?;
+    let inputs = shape(name)?.materialize_up_to(args.element, Limit::LARGE)?;
     let Times { forward, both, outputs } =
         if args.candidate.starts_with("cuda") { gpu_times(args, &inputs)? } else { cpu_times(args, &inputs)? };
     let (mut checked, mut failed) = ("no".to_owned(), false);

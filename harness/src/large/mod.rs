@@ -6,7 +6,7 @@ pub mod relation;
 
 use std::time::Instant;
 
-use nsa_corpus::{Case, Element, Error, Field, Inputs, Outputs, Selection, Sizes, Values};
+use nsa_corpus::{Case, Element, Error, Field, Inputs, Limit, Outputs, Selection, Sizes, Values};
 use nsa_reference::oracle::Sample;
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,7 @@ pub struct LargeReport {
 /// # Errors
 /// The case itself is broken.
 pub fn run_large(name: &str, case: &Case, element: Element, backend: &dyn Backend) -> Result<LargeReport, Error> {
-    let inputs = case.materialize(element)?;
+    let inputs = case.materialize_up_to(element, Limit::LARGE)?;
     let candidate = backend.name().to_owned();
     let mut report =
         LargeReport { name: name.to_owned(), element, candidate, verdict: Verdict::Pass, checks: Vec::new() };
