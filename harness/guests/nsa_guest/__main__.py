@@ -10,6 +10,7 @@ if __name__ == "__main__":
     path = sys.argv[1]
     sys.argv = sys.argv[1:]
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
+    serve.end_with_the_harness()
     replies = serve.take_stdout()
     if path.endswith((".so", ".dylib")):
         from . import shared_object

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+import threading
+import time
 import traceback
 from dataclasses import dataclass
 from typing import Optional
@@ -58,6 +60,18 @@ def take_stdout():
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     return replies
+
+
+def end_with_the_harness():
+    """Ends this process soon after its parent has ended, in the middle of a case too: nobody waits for the answer."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def serve(function, declaration, given, replies):

@@ -3,6 +3,7 @@
 pub mod cuda;
 pub mod guest;
 mod oracle;
+pub mod process;
 mod regular_attend;
 mod tiled;
 

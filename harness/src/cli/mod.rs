@@ -22,6 +22,7 @@ mod select;
 mod shapes;
 mod show;
 mod shrink;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -37,7 +38,7 @@ pub enum Outcome {
     Passed,
     /// Something failed.
     Failed,
-    /// Ctrl-C: what was done until then has been reported.
+    /// Ctrl-C, or another signal that asks for an end: what was done until then has been reported.
     Interrupted,
 }
 
@@ -121,7 +122,11 @@ enum Command {
 
 /// Parses the command line, runs the command, reports a refusal in one line.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if !matches!(command, Command::CudaWorker(_)) {
+        signals::listen();
+    }
+    let outcome = match command {
         Command::Run(args) => run::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),
         Command::Replay(args) => replay::main(&args),
@@ -138,16 +143,12 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::main(&args),
         Command::Compute(args) => compute::main(&args),
         Command::Record(args) => record::main(&args),
-        Command::CudaWorker(args) => {
-            // A terminal sends Ctrl-C to workers too: what they are at is still wanted, and the second one ends them.
-            output::catch_interrupt();
-            worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new)
-        }
+        Command::CudaWorker(args) => worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new),
     };
     match outcome {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),
-        Ok(Outcome::Interrupted) => ExitCode::from(130),
+        Ok(Outcome::Interrupted) => ExitCode::from(signals::exit_code()),
         Err(refusal) => {
             eprintln!("nsa-diff: error: {}", output::printable(&refusal.to_string()));
             ExitCode::from(2)

@@ -2,35 +2,14 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::Refusal;
+pub(super) use super::signals::{catch_interrupt, interrupted};
 use crate::tightness::Summary;
-
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// From here on Ctrl-C asks for an early end instead of ending the process; a second one ends it.
-pub(super) fn catch_interrupt() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // Without a handler Ctrl-C simply ends the process: nothing to report.
-        let _ = ctrlc::set_handler(|| {
-            if INTERRUPTED.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
-            }
-        });
-    });
-}
-
-/// Whether Ctrl-C was pressed.
-pub(super) fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
-}
 
 /// A bar that appears on a terminal only.
 pub(super) fn progress(length: Option<u64>) -> ProgressBar {

@@ -1,17 +1,17 @@
 //! The CUDA kernels as a candidate, in a child process: a crash, a hang or a CUDA error that poisons its context is a
 //! verdict on one case, and the rest goes on in a fresh process.
 
-mod frame;
-mod pool;
 pub(crate) mod worker;
+mod workers;
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use nsa_corpus::{Arithmetic, Element, Inputs, Outputs};
 use nsa_gpu::{Rung, Variant};
 
 use super::{Backend, BackendError, Unavailable, Unsupported};
-use pool::Pool;
+use workers::Workers;
 
 /// How long one case may take, compiling its kernels included.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
@@ -28,7 +28,7 @@ pub struct Cuda {
     rung: Option<Rung>,
     /// Of every GPU, as any of them may answer; `"unknown"`, of which the least is known, where they differ.
     arch: String,
-    pool: Pool,
+    workers: Workers,
 }
 
 impl Cuda {
@@ -59,25 +59,27 @@ impl Cuda {
         time_limit: Duration,
     ) -> Result<Self, Unavailable> {
         nsa_gpu::availability().map_err(|reason| Unavailable(reason.to_string()))?;
-        let mut arguments = vec!["cuda-worker".to_owned()];
+        let program =
+            std::env::current_exe().map_err(|error| Unavailable(format!("this program's own path: {error}")))?;
+        let mut words: Vec<OsString> = vec![program.into(), "cuda-worker".into()];
         let mut name = "cuda".to_owned();
         if let Some(rung) = rung {
             name = format!("{name}:{rung}");
-            arguments.extend(["--rung".to_owned(), rung.to_string()]);
+            words.extend(["--rung".into(), rung.to_string().into()]);
         }
         for mode in modes {
             name = format!("{name}:{mode}");
-            arguments.push(format!("--{mode}"));
+            words.push(format!("--{mode}").into());
         }
         if let Some(mutant) = mutant {
             name = format!("{name}+{mutant}");
-            arguments.extend(["--mutant".to_owned(), mutant.to_owned()]);
+            words.extend(["--mutant".into(), mutant.into()]);
         }
         let mut architectures = nsa_gpu::architectures();
-        let pool = Pool::new(arguments, architectures.len(), workers, time_limit);
+        let workers = Workers::new(words, architectures.len(), workers, time_limit);
         architectures.dedup();
         let arch = if let [arch] = architectures.as_slice() { arch.clone() } else { "unknown".to_owned() };
-        Ok(Cuda { name, rung, arch, pool })
+        Ok(Cuda { name, rung, arch, workers })
     }
 
     fn variant(&self, inputs: &Inputs) -> Variant {
@@ -118,6 +120,6 @@ impl Backend for Cuda {
     }
 
     fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
-        self.pool.run(inputs)
+        self.workers.run(inputs)
     }
 }

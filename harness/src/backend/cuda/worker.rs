@@ -6,8 +6,8 @@ use nsa_corpus::{Element, GoldenCase, Inputs, Outputs, TensorFile, TensorFileBui
 use nsa_gpu::{Axis, Device, Kind, Layout, Operand, Options, Rung, Safety, Variant};
 use serde::{Deserialize, Serialize};
 
-use super::frame;
 use crate::backend::BackendError;
+use crate::backend::process::{end_with, frame};
 
 /// What the process is started with.
 #[derive(clap::Args)]
@@ -55,8 +55,9 @@ impl Trouble {
     }
 }
 
-/// Serves requests until standard input ends. The first byte of an answer is 0 before outputs and 1 before trouble.
+/// Serves requests until standard input ends, or, in the middle of one, until the harness does. The first byte of an answer is 0 before outputs and 1 before trouble.
 pub(crate) fn main(args: &Args) -> Result<(), String> {
+    end_with(rustix::process::getppid());
     let device = open(args.device, args.mutant.as_deref())?;
     let rung = args.rung.as_deref().map(str::parse::<Rung>).transpose().map_err(|error| error.to_string())?;
     let (mut input, mut output) = (BufReader::new(stdin().lock()), BufWriter::new(stdout().lock()));

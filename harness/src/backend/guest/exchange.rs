@@ -1,7 +1,6 @@
 //! What a guest and the harness hand each other: a request's tensors, a reply's line, and the answer's file, none of it
 //! believed before it is checked.
 
-use std::path::Path;
 use std::time::Duration;
 
 use nsa_corpus::{Field, GoldenCase, Inputs, Outputs, TensorFile};
@@ -9,6 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::super::BackendError;
+use super::super::process::Folder;
 
 /// What an answer's file may take beside its tensors: header and alignment.
 const HEADER_BYTES_MAX: u64 = 1 << 20;
@@ -81,28 +81,20 @@ pub(super) fn request_line(id: u64, file: &str, fields: &[Field], limit: Duratio
 /// The name leads out of the folder, or to no regular file; the file is longer than the answer can be, or no tensor file;
 /// a tensor holds no floating-point numbers. A tensor that is missing or of another shape is judged, not refused here.
 pub(super) fn read_answer(
-    folder: &Path,
+    folder: &Folder,
     name: &str,
     inputs: &Inputs,
     fields: &[Field],
 ) -> Result<Outputs, BackendError> {
-    let broken = |why: String| BackendError::Broken(why);
     let shown: String = name.chars().take(80).collect();
+    let broken = |why: String| BackendError::Broken(format!("`{}` {why}", shown.escape_debug()));
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
-        return Err(broken(format!("the file `{}` is not one of its folder's", shown.escape_debug())));
-    }
-    let path = folder.join(name);
-    let found = path.symlink_metadata().map_err(|error| broken(format!("`{}`: {error}", shown.escape_debug())))?;
-    if !found.is_file() {
-        return Err(broken(format!("`{}` is no regular file", shown.escape_debug())));
+        return Err(broken("is not one of its folder's files".to_owned()));
     }
     let values: usize = fields.iter().map(|field| field.shape(inputs.shape()).iter().product::<usize>()).sum();
     // Twice what f64 takes: a tensor of a wrong shape is still read, and reported as such.
-    let bytes_max = 16 * values as u64 + HEADER_BYTES_MAX;
-    if found.len() > bytes_max {
-        return Err(broken(format!("the answer has {} bytes, more than {bytes_max}", found.len())));
-    }
-    let file = TensorFile::read(&path).map_err(|error| broken(error.to_string()))?;
+    let bytes = folder.read(name, 16 * values as u64 + HEADER_BYTES_MAX).map_err(broken)?;
+    let file = TensorFile::parse(bytes).map_err(|error| broken(error.to_string()))?;
     let mut outputs = Outputs::new();
     for field in fields.iter().filter(|field| file.has(field.name())) {
         outputs.set(*field, file.get_f64(field.name()).map_err(|error| broken(error.to_string()))?);

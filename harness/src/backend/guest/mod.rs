@@ -7,8 +7,7 @@
 mod command;
 mod declaration;
 mod exchange;
-mod place;
-mod process;
+mod running;
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +18,8 @@ use serde_json::Value;
 use self::command::Program;
 use self::declaration::Declaration;
 use self::exchange::request_file;
-use self::place::{Place, Places};
+use self::running::Running;
+use super::process::Pool;
 use super::{Backend, BackendError, Determinism, Unavailable, Unsupported};
 
 /// How a guest is held.
@@ -51,13 +51,13 @@ impl Limits {
     }
 }
 
-/// A guest: its program, its declaration and the places that it runs in.
+/// A guest: its program, its declaration and the processes that it runs as.
 pub struct GuestBackend {
     name: String,
     program: Program,
     limits: Limits,
     declaration: Declaration,
-    places: Places,
+    running: Pool<Running>,
 }
 
 impl GuestBackend {
@@ -68,12 +68,15 @@ impl GuestBackend {
     /// It does not start, does not declare itself in time, or its declaration cannot be read.
     pub fn start(name: &str, limits: Limits) -> Result<Self, Unavailable> {
         let program = Program::parse(name.strip_prefix("guest:").unwrap_or(name))?;
-        let places: std::io::Result<Vec<Place>> = (0..limits.processes.max(1)).map(|_| Place::new()).collect();
-        let mut places = places.map_err(|error| Unavailable(format!("no temporary folder: {error}")))?;
-        // The last is taken first.
-        let first = places.last_mut().expect("one at least");
-        let declaration = first.start(&program, &limits).map_err(Unavailable)?;
-        Ok(GuestBackend { name: name.to_owned(), program, limits, declaration, places: Places::new(places) })
+        let (first, declaration) = Running::start(&program, &limits).map_err(|error| {
+            // The caller says what it was that did not start.
+            Unavailable(match error {
+                BackendError::Crash(why) => why,
+                other => other.to_string(),
+            })
+        })?;
+        let running = Pool::new(limits.processes, Some(first));
+        Ok(GuestBackend { name: name.to_owned(), program, limits, declaration, running })
     }
 
     /// The name that the guest gives itself.
@@ -114,8 +117,14 @@ impl Backend for GuestBackend {
     fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
         let asked = |field: &Field| field.asked_by(inputs) && self.computes(*field);
         let fields: Vec<Field> = Field::ALL.into_iter().filter(asked).collect();
-        // Written before a place is taken: another case may be computed meanwhile.
+        // Written before a process is taken: another case may be computed meanwhile.
         let bytes = request_file(inputs);
-        self.places.with(|place| place.ask(&self.program, &self.limits, &bytes, inputs, &fields))
+        let start = |_| {
+            Running::start(&self.program, &self.limits).map(|(running, _)| running).map_err(|error| match error {
+                BackendError::Crash(why) => BackendError::Crash(format!("it did not start again: {why}")),
+                other => other,
+            })
+        };
+        self.running.ask(start, |running| running.ask(&self.limits, &bytes, inputs, &fields))
     }
 }

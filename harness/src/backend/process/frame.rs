@@ -1,27 +1,35 @@
-//! Messages between the harness and its worker: a length of eight bytes, little-endian, then as many bytes.
+//! Messages between the harness and a CUDA worker: a length of eight bytes, little-endian, then as many bytes. The worker
+//! reads and writes them here, by streams that it trusts; the harness does by [`super::Process`], with limits.
 
 use std::io::{self, Read, Write};
 
-/// No message is longer: a longer length is not one of ours.
-const BYTES_MAX: u64 = 64 << 30;
+/// What stands before a message.
+pub(super) const HEAD_BYTES: usize = 8;
 
-pub(super) fn write(stream: &mut impl Write, message: &[u8]) -> io::Result<()> {
-    stream.write_all(&(message.len() as u64).to_le_bytes())?;
+/// What is sent before a message of `bytes` bytes.
+pub(in crate::backend) fn head(bytes: usize) -> [u8; HEAD_BYTES] {
+    (bytes as u64).to_le_bytes()
+}
+
+/// The length that a head says.
+pub(super) fn length(head: &[u8; HEAD_BYTES]) -> u64 {
+    u64::from_le_bytes(*head)
+}
+
+pub(in crate::backend) fn write(stream: &mut impl Write, message: &[u8]) -> io::Result<()> {
+    stream.write_all(&head(message.len()))?;
     stream.write_all(message)?;
     stream.flush()
 }
 
 /// The next message; `None` at the end of the stream.
-pub(super) fn read(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
-    let mut length = [0; 8];
-    match stream.read_exact(&mut length) {
+pub(in crate::backend) fn read(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut head = [0; HEAD_BYTES];
+    match stream.read_exact(&mut head) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    let length = u64::from_le_bytes(length);
-    if length > BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
-    }
+    let length = length(&head);
     let mut message = Vec::new();
     let read = stream.take(length).read_to_end(&mut message)?;
     if read as u64 != length {

@@ -1,102 +1,16 @@
 //! Everything that a guest can do wrong is a verdict: it is never our crash, and nothing of the guest is left behind.
 
-use std::path::{Path, PathBuf};
+mod hostile;
+mod scripted;
+mod signals;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
-use nsa_corpus::{Element, Entry, Field, Inputs, Outputs, TensorFileBuilder, entries};
 use nsa_harness::backend::Backend;
 use nsa_harness::backend::guest::{GuestBackend, Limits};
-use nsa_harness::run::run_case;
-use nsa_reference::oracle;
-use tempfile::TempDir;
 
-const ELEMENT: Element = Element::F32;
-
-/// A guest in the shell's language: it declares itself, then does `fault` at every request.
-struct Scripted {
-    folder: TempDir,
-    backend: GuestBackend,
-}
-
-impl Scripted {
-    fn new(fault: &str, memory_mib: Option<u64>) -> Self {
-        Self::with(fault, memory_mib, 1)
-    }
-
-    fn with(fault: &str, memory_mib: Option<u64>, processes: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        write_answers(folder.path());
-        let script = folder.path().join("guest.sh");
-        std::fs::write(&script, script_text(folder.path(), fault)).unwrap();
-        let limits = Limits { case: Duration::from_secs(2), start: Duration::from_secs(20), memory_mib, processes };
-        let backend = GuestBackend::start(&format!("guest:sh {}", script.display()), limits).unwrap();
-        Scripted { folder, backend }
-    }
-
-    fn verdict(&self) -> String {
-        run_case(&entry().case, ELEMENT, &self.backend).unwrap().verdict.to_string()
-    }
-
-    /// The processes that it ran as, one for each start.
-    fn processes(&self) -> Vec<PathBuf> {
-        let text = std::fs::read_to_string(self.folder.path().join("processes")).unwrap();
-        text.lines().map(|id| Path::new("/proc").join(id)).collect()
-    }
-}
-
-fn script_text(fixtures: &Path, fault: &str) -> String {
-    format!(
-        r#"at={}
-echo $$ >> $at/processes
-IFS= read -r hello
-folder=$(printf '%s' "$hello" | sed 's/.*"folder":"\([^"]*\)".*/\1/')
-reply() {{ printf '{{"type":"result","id":%s,"outputs":"%s"}}\n' "$1" "$2"; }}
-give() {{ cp "$at/$1" "$folder/answer"; reply $id answer; }}
-echo '{{"type":"hello","protocol":1,"name":"scripted","arithmetic":"f32"}}'
-while IFS= read -r request; do
-  id=$(printf '%s' "$request" | sed 's/.*"id":\([0-9]*\).*/\1/')
-  {fault}
-done
-"#,
-        fixtures.display()
-    )
-}
-
-fn entry() -> &'static Entry {
-    entries().iter().find(|entry| entry.name == "edges/seq_1").unwrap()
-}
-
-fn inputs() -> Inputs {
-    entry().case.materialize(ELEMENT).unwrap()
-}
-
-/// Answers to copy: the right one, and each way of being no answer or a wrong one.
-fn write_answers(folder: &Path) {
-    let right = oracle::attend(&inputs());
-    write_answer(&right, |_| true, &folder.join("right"));
-    write_answer(&right, |field| field != Field::Out, &folder.join("without_out"));
-    let mut wrong = right.clone();
-    wrong.set(Field::Lse, ndarray::Array3::<f64>::zeros((1, 2, 3)));
-    write_answer(&wrong, |_| true, &folder.join("wrong_shape"));
-    let mut wrong = right.clone();
-    wrong.get_mut(Field::Out).unwrap().fill(f64::NAN);
-    write_answer(&wrong, |_| true, &folder.join("nan"));
-    let mut file = TensorFileBuilder::new();
-    file.whole("out", &right.get(Field::Out).unwrap().mapv(|value| value as i64));
-    file.write(folder.join("whole_numbers")).unwrap();
-    std::fs::write(folder.join("ten_gigabytes"), (10u64 << 30).to_le_bytes()).unwrap();
-    std::fs::write(folder.join("nested"), [&5000u64.to_le_bytes()[..], &[b'['; 5000]].concat()).unwrap();
-    let whole = std::fs::read(folder.join("right")).unwrap();
-    std::fs::write(folder.join("truncated"), &whole[..whole.len() - 3]).unwrap();
-}
-
-fn write_answer(outputs: &Outputs, keep: impl Fn(Field) -> bool, path: &Path) {
-    let mut file = TensorFileBuilder::new();
-    for (field, tensor) in outputs.iter().filter(|(field, _)| keep(*field)) {
-        file.float(field.name(), Element::F64, tensor);
-    }
-    file.write(path).unwrap();
-}
+use scripted::{Scripted, inputs};
 
 /// Each fault, what the verdict says of it, and whether the process is asked again after it.
 const FAULTS: &[(&str, &str, bool)] = &[
@@ -116,6 +30,12 @@ const FAULTS: &[(&str, &str, bool)] = &[
     ("exec >&-; sleep 60", "closed its stdout", false),
     ("sleep 60", "fail: timeout: no answer within 2 s", false),
     ("sleep 60 & sleep 60", "fail: timeout", false),
+    ("trap '' TERM INT HUP; sleep 60", "fail: timeout", false),
+    ("cat /dev/zero >&2", "fail: timeout", false),
+    ("sleep 600 & exit 3", "exit status: 3", false),
+    ("(trap '' TERM HUP; sleep 600) & kill -SEGV $$", "signal: 11", false),
+    ("setsid sleep 600 & sleep 0.2; exit 3", "exit status: 3", false),
+    ("setsid sleep 600 & sleep 0.2; give right", "pass", true),
     ("yes", "its reply `y`", false),
     ("yes | tr -d '\\n'", "longer than", false),
     ("printf '\\377\\n'", "not UTF-8", false),
@@ -127,6 +47,8 @@ const FAULTS: &[(&str, &str, bool)] = &[
     ("reply $id absent", "No such file", false),
     ("ln -s $at/right $folder/link; reply $id link", "no regular file", false),
     ("mkfifo $folder/pipe; reply $id pipe", "no regular file", false),
+    ("mkdir $folder/d; reply $id d", "no regular file", false),
+    ("mkdir -p $folder/a/b/c; give right", "pass", true),
     ("truncate -s 10G $folder/huge; reply $id huge", "more than", false),
     ("give whole_numbers", "is I64", false),
     ("give ten_gigabytes", "the header claims", false),
@@ -144,9 +66,7 @@ fn every_fault_is_a_verdict_and_the_next_case_is_asked_all_the_same() {
         }
         let processes = guest.processes();
         assert_eq!(processes.len(), if *stays { 1 } else { 2 }, "{fault}");
-        drop(guest);
-        let left: Vec<_> = processes.iter().filter(|process| process.exists()).collect();
-        assert!(left.is_empty(), "{fault}: still there: {left:?}");
+        guest.leaves_nothing(fault);
     }
 }
 
