@@ -9,12 +9,14 @@ const BLOCK_SIZES: [usize; 26] =
     [1, 1, 2, 2, 3, 4, 4, 5, 7, 8, 8, 9, 12, 15, 16, 16, 17, 24, 31, 32, 33, 48, 64, 65, 96, 160];
 /// Head dims to draw from.
 const DIMS: [usize; 18] = [1, 1, 2, 3, 4, 5, 7, 8, 8, 12, 16, 16, 24, 32, 33, 40, 64, 128];
+/// Head dims beyond those, for a case that is large in its features.
+const WIDE: [usize; 12] = [65, 72, 96, 127, 128, 129, 136, 192, 200, 255, 256, 257];
 /// Query heads of a kv head.
 const GROUPS: [usize; 12] = [1, 1, 1, 2, 2, 3, 4, 4, 8, 16, 17, 32];
 
 impl Arbitrary for Case {
-    /// Draws sizes, options and distributions. `Gen::size` bounds the cost: about 20000 multiply-adds of the forward for
-    /// each unit of it.
+    /// Draws sizes, options and distributions; one case in four is large in one size. `Gen::size` bounds the cost: about 20000
+    /// multiply-adds of the forward for each unit of it.
     fn arbitrary(g: &mut Gen) -> Self {
         let sizes = sizes(g);
         let mut case = Case::ordinary(sizes, seed(g));
@@ -87,7 +89,11 @@ fn sizes(g: &mut Gen) -> Sizes {
         num_sel: one_of(g, &[0, 1, 1, 2, 2, 3, 4, 6, 9]),
         sel_heads: if one_in(g, 4) { q_heads } else { kv_heads },
     };
-    afford(g, &mut sizes);
+    let stretched = one_in(g, 4).then(|| one_of(g, &Axis::ALL));
+    if let Some(axis) = stretched {
+        stretch(g, &mut sizes, axis);
+    }
+    afford(g, &mut sizes, stretched);
     sizes
 }
 
@@ -95,13 +101,63 @@ fn sizes(g: &mut Gen) -> Sizes {
 fn seq_len(g: &mut Gen, block_size: usize) -> usize {
     let most = if block_size > 32 { 3 } else { 7 };
     let whole = block_size * below(g, most + 1);
-    let end = match below(g, 4) {
+    (whole + ragged_end(g, block_size)).max(1)
+}
+
+/// Tokens of the last block beyond the whole ones: in most cases some.
+fn ragged_end(g: &mut Gen, block_size: usize) -> usize {
+    match below(g, 4) {
         0 => 0,
         1 => 1,
         2 => block_size - 1,
         _ => below(g, block_size),
-    };
-    (whole + end).max(1)
+    }
+}
+
+/// What may be large in a case: one of them at a time, so that the case stays cheap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Axis {
+    Batch,
+    KvHeads,
+    Groups,
+    Blocks,
+    Features,
+    Slots,
+    BlockSize,
+}
+
+impl Axis {
+    const ALL: [Axis; 7] =
+        [Axis::Batch, Axis::KvHeads, Axis::Groups, Axis::Blocks, Axis::Features, Axis::Slots, Axis::BlockSize];
+}
+
+/// Makes one size as large as real kernels' constants, and what they leave out, are: tiles of heads and of features, loops
+/// over 16 slots, numbers in eight bits, blocks of 256, running sums over hundreds of blocks.
+fn stretch(g: &mut Gen, sizes: &mut Sizes, axis: Axis) {
+    let per_query_head = sizes.sel_heads != sizes.kv_heads;
+    let groups = (sizes.q_heads / sizes.kv_heads).min(4);
+    match axis {
+        Axis::Batch => sizes.batch = one_of(g, &[4, 5, 7, 8, 9, 16]),
+        Axis::KvHeads => sizes.kv_heads = one_of(g, &[4, 5, 6, 8, 9, 16]),
+        Axis::Groups => sizes.kv_heads = one_of(g, &[1, 2, 3, 4]),
+        Axis::Blocks => {
+            let blocks = one_of(g, &[33, 64, 65, 128, 129, 255, 256, 257, 300, 513]);
+            sizes.block_size = one_of(g, &[1, 1, 2, 3]);
+            sizes.seq_len = (blocks - 1) * sizes.block_size + ragged_end(g, sizes.block_size).max(1);
+        }
+        Axis::Features => {
+            sizes.dim = one_of(g, &WIDE);
+            sizes.value_dim = if one_in(g, 2) { one_of(g, &WIDE) } else { sizes.dim };
+        }
+        Axis::Slots => sizes.num_sel = one_of(g, &[8, 15, 16, 17, 32, 33, 64, 65, 256, 257]),
+        Axis::BlockSize => {
+            sizes.block_size = one_of(g, &[96, 127, 128, 129, 160, 192, 255, 256, 257, 320]);
+            sizes.seq_len = seq_len(g, sizes.block_size);
+        }
+    }
+    let groups = if axis == Axis::Groups { one_of(g, &[8, 9, 15, 16, 17, 24, 32, 33, 64]) } else { groups };
+    sizes.q_heads = sizes.kv_heads * groups;
+    sizes.sel_heads = if per_query_head { sizes.q_heads } else { sizes.kv_heads };
 }
 
 /// Multiply-adds of one forward, roughly.
@@ -110,25 +166,39 @@ fn cost(sizes: &Sizes) -> usize {
     sizes.batch * sizes.q_heads * sizes.seq_len * keys * (sizes.dim + sizes.value_dim)
 }
 
-/// Makes sizes smaller, one at random at a time, until the case is cheap enough.
-fn afford(g: &mut Gen, sizes: &mut Sizes) {
+/// Makes sizes smaller, one at random at a time, until the case is cheap enough: the stretched one only when the others do not
+/// get there, and a sequence of large blocks not before its other sizes.
+fn afford(g: &mut Gen, sizes: &mut Sizes, stretched: Option<Axis>) {
     let limit = 20_000 * g.size().max(1);
+    let mut tries = 0;
     while cost(sizes) > limit {
-        let per_query_head = sizes.sel_heads == sizes.q_heads;
-        match below(g, 7) {
-            0 => sizes.batch = 1,
-            1 => sizes.kv_heads = 1,
-            2 => sizes.q_heads = sizes.kv_heads * (sizes.q_heads / sizes.kv_heads).div_ceil(2),
-            3 => sizes.seq_len = sizes.seq_len.div_ceil(2),
-            4 => (sizes.dim, sizes.value_dim) = (sizes.dim.div_ceil(2), sizes.value_dim.div_ceil(2)),
-            5 => sizes.num_sel = sizes.num_sel.div_ceil(2),
-            _ => sizes.block_size = sizes.block_size.min(sizes.seq_len),
+        tries += 1;
+        let axis = one_of(g, &Axis::ALL);
+        let long = axis == Axis::Blocks && stretched == Some(Axis::BlockSize) && tries < 50;
+        if long || Some(axis) == stretched && tries < 200 {
+            continue;
         }
-        sizes.sel_heads = if per_query_head { sizes.q_heads } else { sizes.kv_heads };
+        shrink_axis(sizes, axis);
         if sizes.seq_len == 1 && sizes.block_size > 1 && sizes.num_sel <= 1 && sizes.dim == 1 && sizes.value_dim == 1 {
             sizes.block_size = sizes.block_size.div_ceil(2);
         }
     }
+}
+
+fn shrink_axis(sizes: &mut Sizes, axis: Axis) {
+    let per_query_head = sizes.sel_heads != sizes.kv_heads;
+    let groups = sizes.q_heads / sizes.kv_heads;
+    match axis {
+        Axis::Batch => sizes.batch = 1,
+        Axis::KvHeads => sizes.kv_heads = 1,
+        Axis::Groups => {}
+        Axis::Blocks => sizes.seq_len = sizes.seq_len.div_ceil(2),
+        Axis::Features => (sizes.dim, sizes.value_dim) = (sizes.dim.div_ceil(2), sizes.value_dim.div_ceil(2)),
+        Axis::Slots => sizes.num_sel = sizes.num_sel.div_ceil(2),
+        Axis::BlockSize => sizes.block_size = sizes.block_size.min(sizes.seq_len),
+    }
+    sizes.q_heads = sizes.kv_heads * if axis == Axis::Groups { groups.div_ceil(2) } else { groups };
+    sizes.sel_heads = if per_query_head { sizes.q_heads } else { sizes.kv_heads };
 }
 
 fn window(g: &mut Gen, sizes: &Sizes) -> usize {
@@ -220,7 +290,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::Element;
+    use crate::{Element, Shape};
 
     fn generated(count: u64, size: usize) -> Vec<Case> {
         (0..count).map(|seed| Case::arbitrary(&mut Gen::from_size_and_seed(size, seed))).collect()
@@ -282,7 +352,7 @@ mod tests {
         }
     }
 
-    const TAGS: [&str; 33] = [
+    const TAGS: [&str; 37] = [
         "batch",
         "multi_head",
         "gqa",
@@ -293,6 +363,10 @@ mod tests {
         "block_1",
         "block_no_power_of_two",
         "block_over_64",
+        "dim_over_128",
+        "heads_over_16",
+        "slots_over_16",
+        "blocks_over_256",
         "seq_1",
         "one_block",
         "partial_last_block",
@@ -317,6 +391,31 @@ mod tests {
         "partial_block_selected",
         "row_without_keys",
     ];
+
+    /// What kernels have constants for: 16 slots, eight bits, 16 heads, 256 keys or features, many blocks.
+    #[test]
+    fn sizes_beyond_the_constants_of_real_kernels_are_drawn() {
+        let cases = generated(3000, 48);
+        let drawn = |holds: &dyn Fn(&Shape) -> bool| cases.iter().filter(|case| holds(&case.shape().unwrap())).count();
+        let counts = [
+            (
+                "more than 256 keys in a block, and as many tokens",
+                drawn(&|shape| shape.block_size() > 256 && shape.seq_len() > 256),
+            ),
+            ("two blocks of 255 keys", drawn(&|shape| shape.block_size() >= 255 && shape.blocks() > 1)),
+            ("more than 128 features", drawn(&|shape| shape.dim() > 128)),
+            ("more than 256 features", drawn(&|shape| shape.dim() > 256 || shape.value_dim() > 256)),
+            ("more than 16 slots", drawn(&|shape| shape.num_sel() > 16)),
+            ("more than 256 slots", drawn(&|shape| shape.num_sel() > 256)),
+            ("more than 256 blocks", drawn(&|shape| shape.blocks() > 256)),
+            ("more than 16 heads, several groups", drawn(&|shape| shape.sel_groups() > 16 && shape.kv_heads() > 1)),
+            ("more than 8 kv heads", drawn(&|shape| shape.kv_heads() > 8)),
+            ("more than 4 batch entries", drawn(&|shape| shape.batch() > 4)),
+        ];
+        let rare: Vec<_> = counts.iter().filter(|(_, count)| *count < 8).collect();
+        println!("{counts:?}");
+        assert!(rare.is_empty(), "{rare:?} of {counts:?}");
+    }
 
     #[test]
     fn the_size_bounds_the_cost() {

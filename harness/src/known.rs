@@ -15,7 +15,7 @@ use crate::store::stored_report;
 
 /// What of a case shrinking tries to do without, as [`Case::covers`] names it: a minimal case that has it needs it. Which of
 /// `d_out` and `d_sliding` is left is not among them: often either shows the same.
-const NEEDS: [&str; 20] = [
+const NEEDS: [&str; 24] = [
     "batch",
     "multi_head",
     "gqa",
@@ -25,6 +25,10 @@ const NEEDS: [&str; 20] = [
     "dim_no_power_of_two",
     "block_no_power_of_two",
     "block_over_64",
+    "dim_over_128",
+    "heads_over_16",
+    "slots_over_16",
+    "blocks_over_256",
     "no_block_causal",
     "sliding",
     "d_lse",

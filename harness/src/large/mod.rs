@@ -64,6 +64,16 @@ pub fn cases() -> Vec<LargeCase> {
             why: "no size is a power of two, the last block is partial, and any block may be selected, twice too",
             case: Case { selection: Selection::Any {}, ..case(sizes([2, 6, 2, 10_007, 40, 17, 5]), 66) },
         },
+        LargeCase {
+            name: "large/blocks_that_fit",
+            why: "blocks of one token and four slots: blocks times chunks of 4096 visits just fill the table of a counting sort",
+            case: case(sizes([1, 1, 1, 65_536, 8, 1, 4]), 67),
+        },
+        LargeCase {
+            name: "large/blocks_beyond",
+            why: "one block more: the table no longer has room for a column for each 4096 visits, and chunks grow",
+            case: case(sizes([1, 1, 1, 65_537, 8, 1, 4]), 68),
+        },
     ]
 }
 
