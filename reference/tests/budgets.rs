@@ -7,7 +7,7 @@ use common::Draw;
 use common::budgets::{Budgets, Tier};
 use ndarray::Array4;
 use nsa_corpus::{Arithmetic, Cotangents, Delta, Dot, Element, Field, InputParts, Inputs, Outputs, RunningSum};
-use nsa_reference::oracle::{self, Answer};
+use nsa_reference::oracle::{self, Answer, Bounds};
 
 /// Some of all of the kinds below.
 const PROBLEMS: u64 = 600;
@@ -125,7 +125,7 @@ fn assert_values(found: &Outputs, expected: &Outputs, budgets: &Outputs, what: &
 fn assert_budgets(inputs: &Inputs, saved: &Outputs, arithmetic: &Arithmetic, what: &str) {
     let expected = [Tier::Rigorous, Tier::Likely, Tier::Order].map(|tier| {
         let budgets = Budgets::new(inputs, arithmetic, tier);
-        let backward = if inputs.cotangents().any() { budgets.backward(saved) } else { Default::default() };
+        let backward = if inputs.cotangents().any() { budgets.backward(saved, None) } else { Default::default() };
         [budgets.forward(), backward]
     });
     let order = oracle::order_bounds(inputs, saved, arithmetic);
@@ -142,6 +142,35 @@ fn assert_budgets(inputs: &Inputs, saved: &Outputs, arithmetic: &Arithmetic, wha
             assert_values(outputs, &expected[0][part][0], rigorous, &what(Tier::Rigorous));
         }
     }
+}
+
+/// What is known of an implementation's forward: the oracle's own, off by its budgets, or of some elements what it saved.
+fn partly_known(draw: &mut Draw, inputs: &Inputs, saved: &Outputs, arithmetic: &Arithmetic) -> (Outputs, Bounds) {
+    let Answer { mut outputs, bounds } = oracle::forward(inputs, Some(arithmetic));
+    let mut off = bounds.unwrap();
+    let known = draw.one_of(&[0, 0, 30, 100]);
+    for (field, saved) in saved.iter() {
+        for (at, saved) in saved.indexed_iter().filter(|_| draw.chance(known)) {
+            outputs.get_mut(field).unwrap()[&at] = *saved;
+            off.rigorous.get_mut(field).unwrap()[&at] = 0.0;
+            off.likely.get_mut(field).unwrap()[&at] = 0.0;
+        }
+    }
+    (outputs, off)
+}
+
+/// Holds the gradients' budgets to the second program's where it is not known what an implementation saved.
+fn assert_budgets_near(inputs: &Inputs, saved: &Outputs, off: &Bounds, arithmetic: &Arithmetic, what: &str) {
+    if !inputs.cotangents().any() {
+        return;
+    }
+    let tiers = [&off.rigorous, &off.likely];
+    let [[_, rigorous], [_, likely]] = [Tier::Rigorous, Tier::Likely]
+        .map(|tier| Budgets::new(inputs, arithmetic, tier).backward(saved, Some(tiers)));
+    let bounds = oracle::backward_near(inputs, saved, off, arithmetic).bounds.unwrap();
+    let what = |tier| format!("{what}, not known what was saved, {tier:?}, {arithmetic:?}");
+    assert_same(&bounds.rigorous, &rigorous, &what(Tier::Rigorous));
+    assert_same(&bounds.likely, &least(&likely, &rigorous), &what(Tier::Likely));
 }
 
 /// The smaller of two budgets, element by element.
@@ -184,7 +213,10 @@ fn every_budget_follows_from_the_documented_formulas() {
             let count = draw.below(2);
             saved.get_mut(field).into_iter().for_each(|tensor| spoil(&mut draw, tensor.iter_mut(), count));
         }
-        assert_budgets(&inputs, &saved, &arithmetic(&mut draw), &format!("problem {seed}"));
+        let (arithmetic, what) = (arithmetic(&mut draw), format!("problem {seed}"));
+        assert_budgets(&inputs, &saved, &arithmetic, &what);
+        let (near, off) = partly_known(&mut draw, &inputs, &saved, &arithmetic);
+        assert_budgets_near(&inputs, &near, &off, &arithmetic, &what);
     }
 }
 

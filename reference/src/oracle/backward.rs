@@ -28,8 +28,33 @@ pub(super) struct Saved<'a> {
     pub(super) center: &'a [f64],
     /// Likewise; 0 where `center` is a stored `lse`.
     pub(super) offset: &'a [f64],
+    /// Where the implementation saved something else than this.
+    pub(super) off: Option<Off<'a>>,
     pub(super) d_out: Option<&'a Array4<f64>>,
     pub(super) d_lse: Option<&'a Array3<f64>>,
+}
+
+/// How far what an implementation saved may be from what is at hand, both tiers of each element: 0 where it is known.
+#[derive(Clone, Copy)]
+pub(super) struct Off<'a> {
+    /// `[b, q_heads, n, value_dim]`.
+    pub(super) out: [&'a [f64]; TIERS],
+    /// `[b, q_heads, n]`.
+    pub(super) lse: [&'a [f64]; TIERS],
+}
+
+impl<'a> Off<'a> {
+    /// The row number `at`, `width` features wide.
+    pub(super) fn row(&self, at: usize, width: usize) -> OffRow<'a> {
+        OffRow { out: self.out.map(|out| &out[at * width..][..width]), lse: self.lse.map(|lse| lse[at]) }
+    }
+}
+
+/// One row of [`Off`].
+#[derive(Clone, Copy)]
+pub(super) struct OffRow<'a> {
+    pub(super) out: [&'a [f64]; TIERS],
+    pub(super) lse: [f64; TIERS],
 }
 
 impl Saved<'_> {
@@ -40,7 +65,7 @@ impl Saved<'_> {
 }
 
 /// A tensor of sums over terms, with the sums that its budget follows from (empty without a model): both tiers of
-/// errors, and the squares of the cast terms.
+/// errors, and the squares of what does not conspire in the likely one.
 pub(super) struct Sums {
     pub(super) values: Vec<f64>,
     pub(super) errors: [Vec<f64>; TIERS],
@@ -67,7 +92,7 @@ pub(super) struct Region {
     pub(super) dk: Sums,
     /// `[padded keys, value_dim]`.
     pub(super) dv: Sums,
-    /// `[sel heads of this kv head, n, num_sel]`; its squares stay empty.
+    /// `[sel heads of this kv head, n, num_sel]`.
     pub(super) dsel_scale: Sums,
 }
 

@@ -2,11 +2,14 @@
 //!
 //! `eps_t = expm1(E_t + 4u (|s_t - lse| + |s_t| + |lse|) + exponential)` bounds the relative error of `P_t`, and
 //! `F_t = P_t [(1 + eps) (c_d A_t + delta error + 3u |dP_t - delta|) + eps |dP_t - delta|]` that of `dS_t`, with
-//! `A_t = sum |d_out v|`; `F' = |c| F + u |c dS|` is the error of what is cast and multiplied by keys and queries.
+//! `A_t = sum |d_out v|`; `F' = |c| F + u |c dS|` is the error of what is cast and multiplied by keys and queries. Where it is not
+//! known what the implementation saved, `eps_t` and the delta error also hold how far that may be from what is at hand.
 
 use nsa_corpus::{Delta, Shape};
 
+use super::backward::OffRow;
 use super::backward_rows::{ARRAYS, TokenRows};
+use super::delta_bounds::{self, Magnitudes, Shift};
 use super::exp::exp;
 use super::kernels::weighted_sum;
 use super::model::{LIKELY, Model, RIGOROUS, TIERS};
@@ -28,11 +31,20 @@ pub(super) struct BoundRow<'a> {
     pub(super) lse: f64,
     /// `<out, d_out> - d_lse`.
     pub(super) delta: f64,
+    /// How far `out` and `lse` may be from what the implementation saved; `None`: they are what it saved.
+    pub(super) off: Option<OffRow<'a>>,
     /// Rows that attend to each key, over both parts.
     pub(super) key_counts: &'a [usize],
     /// Keys that this row attends to, over both parts.
     pub(super) row_terms: usize,
     pub(super) shape: &'a Shape,
+}
+
+impl BoundRow<'_> {
+    /// Rescalings of the row's running sum.
+    pub(super) fn rescalings(&self, model: &Model) -> usize {
+        model.rescalings(self.spans.iter().map(|span| span.len), self.shape.block_size())
+    }
 }
 
 impl TokenRows {
@@ -60,6 +72,9 @@ pub(super) struct Worker {
     square: Terms,
     value_magnitude: Terms,
     terms: Vec<Term>,
+    delta: delta_bounds::Scratch,
+    /// For each term, `|c| P` over all of the row's terms with the same key.
+    key_weights: Vec<f64>,
     /// Coefficients of `|k|`, both tiers, and of `k^2`.
     key_coefficients: [Vec<f64>; 3],
     row: Vec<f64>,
@@ -67,8 +82,8 @@ pub(super) struct Worker {
 
 /// The quantities of one term.
 #[derive(Clone, Copy, Default)]
-struct Term {
-    weight: f64,
+pub(super) struct Term {
+    pub(super) weight: f64,
     /// `dP - delta`.
     difference: f64,
     /// `eps_t` of both tiers.
@@ -106,41 +121,55 @@ impl Worker {
             return;
         }
         self.weights(model, row, g);
-        self.gradients(model, row, g);
+        let Worker { magnitude, square, value_magnitude, terms, delta, .. } = self;
+        let magnitudes = Magnitudes { scores: magnitude, squares: square, values: value_magnitude };
+        let shift = delta.shift(model, row, terms, &magnitudes, g);
+        self.gradients(model, row, g, &shift);
         self.coefficients(model, row, head, token);
         self.keys(row, head, token);
         self.slots(model, row, g, head, token);
+        if shift.random > 0.0 || shift.random.is_nan() {
+            self.shifted(model, row, shift.random, head, token);
+        }
     }
 
     /// `P_t`, `dP_t - delta` and `eps_t`.
     #[inline(always)]
     fn weights(&mut self, model: &Model, row: &BoundRow<'_>, g: usize) {
         self.terms.clear();
+        let lse_off = row.off.map_or([0.0; TIERS], |off| off.lse);
         for (t, factor) in row.factors.iter().enumerate() {
             let score = row.x[t] * factor * model.scale;
             let score_errors = model.score_errors(row.x[t], self.magnitude.row(g)[t], self.square.row(g)[t], *factor);
-            let rounding = 4.0 * model.u * ((score - row.lse).abs() + score.abs() + row.lse.abs()) + model.exponential;
+            let size = (score - row.lse).abs() + score.abs() + row.lse.abs();
+            let relative = |tier: usize| {
+                let rounding = 4.0 * model.u * (size + 2.0 * lse_off[tier]) + model.exponential;
+                libm::expm1(score_errors[tier] + rounding + lse_off[tier])
+            };
             self.terms.push(Term {
                 weight: exp(score - row.lse),
                 difference: row.probability_gradients[t] - row.delta,
-                relative: score_errors.map(|error| libm::expm1(error + rounding)),
+                relative: std::array::from_fn(relative),
                 gradient_errors: [0.0; TIERS],
             });
         }
     }
 
-    /// `F_t` of both tiers.
+    /// `F_t` of both tiers; but for the random part of `shift` alone, which is [`Worker::shifted`]'s.
     #[inline(always)]
-    fn gradients(&mut self, model: &Model, row: &BoundRow<'_>, g: usize) {
+    fn gradients(&mut self, model: &Model, row: &BoundRow<'_>, g: usize, shift: &Shift) {
         for tier in 0..TIERS {
-            let delta_error = self.delta_error(model, row, g, tier);
+            let (linear, apart) = (shift.linear[tier], shift.apart[tier]);
+            let moved = linear + apart;
+            let delta_error = self.delta_error(model, row, g, tier, moved) + linear;
             for (t, term) in self.terms.iter_mut().enumerate() {
                 let difference = term.difference.abs();
                 let plain = model.value_dot * self.value_magnitude.row(g)[t]
                     + model.value_underflow
                     + delta_error
-                    + 3.0 * model.u * difference;
+                    + 3.0 * model.u * (difference + moved);
                 let relative = term.relative[tier];
+                let difference = difference + apart;
                 // A weight below the normal range errs absolutely instead.
                 let underflow = model.flush * (1.0 + plain + difference);
                 term.gradient_errors[tier] =
@@ -149,13 +178,13 @@ impl Worker {
         }
     }
 
-    /// The error of `delta - d_lse`.
+    /// The error of `delta - d_lse`, where `<out, d_out>` has `moved` by that much from the one at hand.
     #[inline(always)]
-    fn delta_error(&self, model: &Model, row: &BoundRow<'_>, g: usize, tier: usize) -> f64 {
+    fn delta_error(&self, model: &Model, row: &BoundRow<'_>, g: usize, tier: usize, moved: f64) -> f64 {
         let Some(d_out) = row.d_out else { return 0.0 };
         let size: f64 = row.out.iter().zip(d_out).map(|(out, d_out)| (out * d_out).abs()).sum();
         let d_lse: f64 = row.out.iter().zip(d_out).map(|(out, d_out)| out * d_out).sum::<f64>() - row.delta;
-        let from_output = (d_out.len() as f64 + 2.0) * model.u * size + 2.0 * model.u * d_lse.abs();
+        let from_output = (d_out.len() as f64 + 2.0) * model.u * (size + moved) + 2.0 * model.u * d_lse.abs();
         match model.arithmetic.delta {
             Delta::Output => from_output,
             Delta::Probabilities => {
@@ -176,8 +205,7 @@ impl Worker {
     /// The coefficients that `dk` takes `|q|` and `q^2` with, `dv` `|d_out|` and its square, and `dq` `|k|` and `k^2`.
     #[inline(always)]
     fn coefficients(&mut self, model: &Model, row: &BoundRow<'_>, head: usize, token: &mut TokenRows) {
-        let rescalings = model.rescalings(row.spans.iter().map(|span| span.len), row.shape.block_size());
-        let row_constant = model.product_constant(row.row_terms) + (rescalings + 4) as f64 * model.u;
+        let row_constant = model.product_constant(row.row_terms) + (row.rescalings(model) + 4) as f64 * model.u;
         self.key_coefficients.iter_mut().for_each(|values| values.resize(self.terms.len(), 0.0));
         let keys = row.spans.iter().flat_map(|span| span.start..span.start + span.len);
         for (t, key) in keys.enumerate() {
@@ -207,11 +235,11 @@ impl Worker {
                     true => constant * (weight + cast),
                 };
             }
-            let scaled = model.scale * largest;
-            self.key_coefficients[LIKELY + 1][t] = scaled * scaled;
-            token.score_gradients[ARRAYS - 1].row_mut(head)[t] = scaled * scaled;
-            let weight = term.weight * (1.0 + term.relative[RIGOROUS]);
-            token.weights[ARRAYS - 1].row_mut(head)[t] = weight * weight;
+            let cast = model.cast * model.scale * largest;
+            self.key_coefficients[LIKELY + 1][t] = cast * cast;
+            token.score_gradients[ARRAYS - 1].row_mut(head)[t] = cast * cast;
+            let cast = model.cast * term.weight * (1.0 + term.relative[RIGOROUS]);
+            token.weights[ARRAYS - 1].row_mut(head)[t] = cast * cast;
         }
     }
 
@@ -234,6 +262,37 @@ impl Worker {
                 term += span.len;
             }
             token.dq[1 + array][head * dim..(head + 1) * dim].copy_from_slice(&self.row);
+        }
+    }
+
+    /// Adds the squares of what a delta that is off by `random` changes: all of the row's terms at once. What it changes of a
+    /// sum over them is that sum of `scale c P`, signs and all.
+    #[inline(always)]
+    fn shifted(&mut self, model: &Model, row: &BoundRow<'_>, random: f64, head: usize, token: &mut TokenRows) {
+        let (dim, random) = (row.shape.dim(), random * model.scale);
+        let Worker { terms, key_weights, key_coefficients, row: sums, .. } = self;
+        let weights = &mut key_coefficients[0];
+        let products = terms.iter().zip(row.factors).map(|(term, factor)| term.weight * factor);
+        weights.iter_mut().zip(products).for_each(|(weight, product)| *weight = product);
+        sums.fill(0.0);
+        let mut first = 0;
+        for span in row.spans {
+            let keys = row.keys.rows(span.start, span.len);
+            weighted_sum::<1>([&weights[first..first + span.len]], keys, |key| key, [&mut *sums]);
+            if let Some(slot) = span.slot {
+                let of_slot = first..first + span.len;
+                let sum: f64 = of_slot.map(|t| terms[t].weight * row.x[t]).sum();
+                token.dsel_scale[ARRAYS - 1][head / row.shape.sel_groups() * row.shape.num_sel() + slot] +=
+                    (random * sum).powi(2);
+            }
+            first += span.len;
+        }
+        let squares = &mut token.dq[ARRAYS - 1][head * dim..(head + 1) * dim];
+        squares.iter_mut().zip(&*sums).for_each(|(square, sum)| *square += (random * sum).powi(2));
+        add_by_key(row.spans, weights, key_weights);
+        let squares = token.score_gradients[ARRAYS - 1].row_mut(head);
+        for ((square, weight), of_key) in squares.iter_mut().zip(&*weights).zip(&*key_weights) {
+            *square += (random * weight.abs()) * (random * of_key);
         }
     }
 
@@ -262,5 +321,26 @@ impl Worker {
             }
             first += span.len;
         }
+    }
+}
+
+/// For each term the sum of `|weights|` over all terms of its key: a key may be attended to by several spans, which then
+/// start at the same key.
+#[inline(always)]
+fn add_by_key(spans: &[Span], weights: &[f64], sums: &mut Vec<f64>) {
+    sums.clear();
+    sums.resize(weights.len(), 0.0);
+    let mut first = 0;
+    for span in spans {
+        let mut other_first = 0;
+        for other in spans {
+            if other.start == span.start {
+                for t in 0..span.len.min(other.len) {
+                    sums[first + t] += weights[other_first + t].abs();
+                }
+            }
+            other_first += other.len;
+        }
+        first += span.len;
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct TokenRows {
     pub(super) weights: [Terms; ARRAYS],
     /// `[groups, dim]`, with the sums of its budget.
     pub(super) dq: [Vec<f64>; ARRAYS],
-    /// `[sel heads of this kv head, num_sel]`; its last array stays empty.
+    /// `[sel heads of this kv head, num_sel]`, with the sums of its budget.
     pub(super) dsel_scale: [Vec<f64>; ARRAYS],
 }
 
@@ -176,6 +176,8 @@ impl RowTask<'_> {
             d_out,
             lse: self.saved.center[at] + self.saved.offset[at],
             delta,
+            // A part that the loss does not contain is multiplied by zeros, whatever was saved of it.
+            off: self.saved.off.filter(|_| !self.saved.absent()).map(|off| off.row(at, shape.value_dim())),
             key_counts: &self.counts.keys,
             row_terms: self.counts.rows[head * shape.seq_len() + i],
             shape,

@@ -34,6 +34,7 @@ mod backward;
 mod backward_bounds;
 mod backward_rows;
 mod columns;
+mod delta_bounds;
 mod exp;
 mod forward;
 mod forward_bounds;
@@ -53,9 +54,9 @@ use rayon::prelude::*;
 
 pub use sampled::{Sample, SampledField, sampled_backward, sampled_forward, sampled_order_bounds};
 
-use backward::{Region, Saved, Sums, backward as backward_regions};
+use backward::{Off, Region, Saved, Sums, backward as backward_regions};
 use forward::{Forward, forward as forward_part};
-use model::{LIKELY, Model, RIGOROUS, TIERS, cap};
+use model::{DEVIATIONS, LIKELY, Model, RIGOROUS, TIERS, cap};
 use packed::Head;
 use spans::Part;
 
@@ -86,7 +87,7 @@ pub fn attend(inputs: &Inputs) -> Outputs {
     if inputs.cotangents().any() {
         let saved: Vec<Saved<'_>> = forwards
             .iter()
-            .map(|(part, forward)| saved_part(inputs, *part, &forward.out, &forward.center, &forward.offset))
+            .map(|(part, forward)| saved_part(inputs, *part, [&forward.out, &forward.center, &forward.offset], None))
             .collect();
         let regions = backward_regions(inputs, &heads, &saved, None);
         outputs = gradients(inputs, regions, None).outputs;
@@ -120,10 +121,22 @@ fn forward_with(inputs: &Inputs, model: Option<&Model>) -> Answer {
 /// # Panics
 /// `saved` lacks a forward field that `inputs` ask for, or has it in another shape.
 pub fn backward(inputs: &Inputs, saved: &Outputs, arithmetic: Option<&Arithmetic>) -> Answer {
-    backward_with(inputs, saved, arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape())).as_ref())
+    backward_with(inputs, saved, None, arithmetic.map(|arithmetic| Model::new(arithmetic, inputs.shape())).as_ref())
 }
 
-fn backward_with(inputs: &Inputs, saved: &Outputs, model: Option<&Model>) -> Answer {
+/// As [`backward`], for an implementation that saved something else than `saved`: each element of what it saved is at most
+/// the element of `off` away, tier by tier (0: that element is known). The answer is the one that follows from `saved`; its
+/// budgets allow for everything that may have been saved instead.
+///
+/// With the exact forward in `saved` and its budgets in `off`, nothing is taken from the implementation at all.
+///
+/// # Panics
+/// As [`backward`], for `saved` and for both tiers of `off`.
+pub fn backward_near(inputs: &Inputs, saved: &Outputs, off: &Bounds, arithmetic: &Arithmetic) -> Answer {
+    backward_with(inputs, saved, Some(off), Some(&Model::new(arithmetic, inputs.shape())))
+}
+
+fn backward_with(inputs: &Inputs, saved: &Outputs, off: Option<&Bounds>, model: Option<&Model>) -> Answer {
     let bounds = model.map(|_| Bounds::default());
     if !inputs.cotangents().any() {
         return Answer { outputs: Outputs::new(), bounds };
@@ -131,8 +144,9 @@ fn backward_with(inputs: &Inputs, saved: &Outputs, model: Option<&Model>) -> Ans
     let heads = heads(inputs);
     let parts = parts(inputs);
     let fields = saved_fields(inputs, &parts, saved);
+    let off = off.map(|off| [&off.rigorous, &off.likely].map(|tier| saved_fields(inputs, &parts, tier)));
     let zeros = vec![0.0; fields[0][1].len()];
-    let saved = saved_parts(inputs, &parts, &fields, &zeros);
+    let saved = saved_parts(inputs, &parts, &fields, off.as_ref(), &zeros);
     let regions = backward_regions(inputs, &heads, &saved, model);
     gradients(inputs, regions, model)
 }
@@ -147,7 +161,7 @@ fn backward_with(inputs: &Inputs, saved: &Outputs, model: Option<&Model>) -> Ans
 pub fn order_bounds(inputs: &Inputs, saved: &Outputs, arithmetic: &Arithmetic) -> Outputs {
     let model = Model::order_only(arithmetic, inputs.shape());
     let forward = forward_with(inputs, Some(&model));
-    let backward = backward_with(inputs, saved, Some(&model));
+    let backward = backward_with(inputs, saved, None, Some(&model));
     let mut bounds = Outputs::new();
     for answer in [forward, backward] {
         for (field, tensor) in answer.bounds.expect("there is a model").rigorous.iter() {
@@ -175,7 +189,10 @@ fn fields_of(part: Part) -> [Field; 2] {
     }
 }
 
-fn saved_fields<'a>(inputs: &Inputs, parts: &[Part], saved: &'a Outputs) -> Vec<[Cow<'a, [f64]>; 2]> {
+/// `out` and `lse` of each part.
+type SavedFields<'a> = Vec<[Cow<'a, [f64]>; 2]>;
+
+fn saved_fields<'a>(inputs: &Inputs, parts: &[Part], saved: &'a Outputs) -> SavedFields<'a> {
     parts.iter().map(|part| fields_of(*part).map(|field| saved_field(inputs, saved, field))).collect()
 }
 
@@ -186,23 +203,37 @@ fn saved_field<'a>(inputs: &Inputs, saved: &'a Outputs, field: Field) -> Cow<'a,
     tensor.as_slice().map_or_else(|| tensor.iter().copied().collect(), Cow::Borrowed)
 }
 
-/// The parts with what was saved of them; `zeros` are as many as rows.
+/// The parts with what was saved of them, and how far off it may be; `zeros` are as many as rows.
 fn saved_parts<'a>(
     inputs: &'a Inputs,
     parts: &[Part],
-    fields: &'a [[Cow<'a, [f64]>; 2]],
+    fields: &'a SavedFields<'a>,
+    off: Option<&'a [SavedFields<'a>; TIERS]>,
     zeros: &'a [f64],
 ) -> Vec<Saved<'a>> {
-    parts.iter().zip(fields).map(|(part, [out, lse])| saved_part(inputs, *part, out, lse, zeros)).collect()
+    let part = |(index, part): (usize, &Part)| {
+        let [out, lse] = &fields[index];
+        let off = off.map(|tiers| {
+            let field = |field: usize| std::array::from_fn(|tier| tiers[tier][index][field].as_ref());
+            Off { out: field(0), lse: field(1) }
+        });
+        saved_part(inputs, *part, [out, lse, zeros], off)
+    };
+    parts.iter().enumerate().map(part).collect()
 }
 
-fn saved_part<'a>(inputs: &'a Inputs, part: Part, out: &'a [f64], center: &'a [f64], offset: &'a [f64]) -> Saved<'a> {
+fn saved_part<'a>(
+    inputs: &'a Inputs,
+    part: Part,
+    [out, center, offset]: [&'a [f64]; 3],
+    off: Option<Off<'a>>,
+) -> Saved<'a> {
     let cotangents = inputs.cotangents();
     let (d_out, d_lse) = match part {
         Part::Selected => (cotangents.d_out.as_ref(), cotangents.d_lse.as_ref()),
         Part::Sliding(_) => (cotangents.d_sliding.as_ref(), None),
     };
-    Saved { part, out, center, offset, d_out, d_lse }
+    Saved { part, out, center, offset, off, d_out, d_lse }
 }
 
 fn tensor(inputs: &Inputs, field: Field, values: Vec<f64>) -> ArrayD<f64> {
@@ -256,7 +287,7 @@ fn gradients(inputs: &Inputs, regions: Vec<Region>, model: Option<&Model>) -> An
     answer
 }
 
-/// Adds the casts of the likely tier and the rounding to the stored format. An element that no term reaches is exactly
+/// Adds what does not conspire in the likely tier (`6 (sum of squares)^(1/2)`) and the rounding to the stored format. An element that no term reaches is exactly
 /// zero in any arithmetic and has no budget.
 fn finish(model: &Model, field: Field, sums: &Sums, kept: usize, bounds: &mut [Vec<f64>; TIERS]) {
     if model.order_only {
@@ -270,8 +301,8 @@ fn finish(model: &Model, field: Field, sums: &Sums, kept: usize, bounds: &mut [V
     let underflow = if field == Field::Dv { model.value_gradient_underflow } else { 0.0 };
     for tier in [RIGOROUS, LIKELY] {
         bounds[tier].extend((0..kept).map(|index| {
-            let casts = if tier == LIKELY { sums.squares.get(index).map_or(0.0, |square| square.sqrt()) } else { 0.0 };
-            let error = sums.errors[tier][index] + model.cast_deviation() * casts;
+            let root = if tier == LIKELY { sums.squares.get(index).map_or(0.0, |square| square.sqrt()) } else { 0.0 };
+            let error = sums.errors[tier][index] + DEVIATIONS * root;
             if error == 0.0 { 0.0 } else { model.stored(stored, sums.values[index], error + underflow) }
         }));
     }

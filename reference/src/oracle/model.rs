@@ -9,7 +9,7 @@ pub(super) const RIGOROUS: usize = 0;
 /// What rounding errors that do not conspire stay below.
 pub(super) const LIKELY: usize = 1;
 /// Standard deviations that the likely tier allows a sum of independent roundings (Hoeffding's inequality).
-const DEVIATIONS: f64 = 6.0;
+pub(super) const DEVIATIONS: f64 = 6.0;
 
 /// Holds the likely tier to the rigorous one: over a few terms, six standard deviations are more than the worst case.
 pub(super) fn cap(likely: &mut [f64], rigorous: &[f64]) {
@@ -125,9 +125,14 @@ impl Model {
 
     /// Adds the rounding to the stored format: `error + u_o (|value| + error) + underflow`.
     pub(super) fn stored(&self, element: Element, value: f64, error: f64) -> f64 {
-        let underflow = element.unit_roundoff() * element.min_positive() + self.flush;
-        let bound = error + element.unit_roundoff() * (value.abs() + error) + underflow;
+        let bound = error + self.storing(element, value, error);
         if bound.is_nan() { f64::INFINITY } else { bound }
+    }
+
+    /// The rounding to the stored format alone, of a number within `error` of `value`.
+    pub(super) fn storing(&self, element: Element, value: f64, error: f64) -> f64 {
+        let underflow = element.unit_roundoff() * element.min_positive() + self.flush;
+        element.unit_roundoff() * (value.abs() + error) + underflow
     }
 
     /// Rescalings of the running sum over the spans of a row.

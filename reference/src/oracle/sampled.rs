@@ -132,7 +132,7 @@ fn add_backward(inputs: &Inputs, saved: &Outputs, sample: &Sample, model: &Model
     let parts = parts(inputs);
     let fields = saved_fields(inputs, &parts, saved);
     let zeros = vec![0.0; fields[0][1].len()];
-    let saved = saved_parts(inputs, &parts, &fields, &zeros);
+    let saved = saved_parts(inputs, &parts, &fields, None, &zeros);
     for region in Region::of(inputs, sample) {
         let [b, h] = region.at;
         let head = Head::new(inputs, b, h);

@@ -3,6 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 use nsa_corpus::{Delta, Field, Outputs};
 
+use super::near::{Moved, Off};
 use super::{Budgets, Live, Tier, accumulation, format, gamma};
 use crate::common::naive::Row;
 
@@ -31,32 +32,34 @@ struct Counts {
 }
 
 /// One row of one part, as the implementation saved it.
-struct SavedRow<'a> {
-    row: &'a Row,
-    terms: &'a [Live],
-    out: Vec<f64>,
-    lse: f64,
-    d_out: Option<Vec<f64>>,
+pub(super) struct SavedRow<'a> {
+    pub(super) row: &'a Row,
+    pub(super) terms: &'a [Live],
+    pub(super) out: Vec<f64>,
+    pub(super) lse: f64,
+    /// How far off `out` and `lse` may be in this tier, and in tier B.
+    pub(super) off: [Off; 2],
+    pub(super) d_out: Option<Vec<f64>>,
     d_lse: f64,
     /// Whether the loss contains this part.
     present: bool,
 }
 
 /// What the backward makes of one term.
-struct Gradient {
+pub(super) struct Gradient {
     /// `P`.
-    weight: f64,
+    pub(super) weight: f64,
     /// `dP`.
-    d_weight: f64,
+    pub(super) d_weight: f64,
     /// `dP - delta + d_lse`.
     difference: f64,
     /// `A`.
-    magnitude: f64,
+    pub(super) magnitude: f64,
 }
 
 impl Budgets<'_> {
-    /// The gradients that follow from `saved`, and their budgets.
-    pub(crate) fn backward(&self, saved: &Outputs) -> [Outputs; 2] {
+    /// The gradients that follow from `saved`, and their budgets, where what was saved is `off` by these of tiers B and H.
+    pub(crate) fn backward(&self, saved: &Outputs, off: Option<[&Outputs; 2]>) -> [Outputs; 2] {
         let shape = self.inputs.shape();
         let zeros = |field: Field| ArrayD::zeros(IxDyn(&field.shape(shape)));
         let sums = |field| Sums { field, values: zeros(field), linear: zeros(field), squares: zeros(field) };
@@ -65,17 +68,17 @@ impl Budgets<'_> {
         for sliding in self.parts() {
             for row in self.rows() {
                 let terms = self.terms(&row, sliding);
-                self.add_row(&self.saved_row(saved, &row, &terms, sliding), &counts, &mut sums);
+                self.add_row(&self.saved_row(saved, off, &row, &terms, sliding), &counts, &mut sums);
             }
         }
         let mut answer = [Outputs::new(), Outputs::new()];
         for mut sums in sums.into_iter().filter(|sums| sums.field.asked_by(self.inputs)) {
             let stored = self.arithmetic.stored(sums.field);
-            let casts = |square: f64| if self.likely() { 6.0 * self.u_p * square.sqrt() } else { 0.0 };
+            let apart = |square: f64| if self.likely() { 6.0 * square.sqrt() } else { 0.0 };
             let lost = if sums.field == Field::Dv { self.lost_products() } else { 0.0 };
             let Sums { values, linear, squares, .. } = &mut sums;
             ndarray::Zip::from(linear).and(&*values).and(&*squares).for_each(|linear, value, square| {
-                let error = *linear + casts(*square);
+                let error = *linear + apart(*square);
                 *linear = if error == 0.0 { 0.0 } else { self.stored(stored, *value, error + lost) };
             });
             answer[0].set(sums.field, sums.values);
@@ -116,7 +119,14 @@ impl Budgets<'_> {
         counts
     }
 
-    fn saved_row<'r>(&self, saved: &Outputs, row: &'r Row, terms: &'r [Live], sliding: bool) -> SavedRow<'r> {
+    fn saved_row<'r>(
+        &self,
+        saved: &Outputs,
+        off: Option<[&Outputs; 2]>,
+        row: &'r Row,
+        terms: &'r [Live],
+        sliding: bool,
+    ) -> SavedRow<'r> {
         let cotangents = self.inputs.cotangents();
         let [out, lse] = if sliding { [Field::SlidingOut, Field::SlidingLse] } else { [Field::Out, Field::Lse] };
         let (d_out, d_lse) = match sliding {
@@ -125,7 +135,14 @@ impl Budgets<'_> {
         };
         let width = 0..self.inputs.shape().value_dim();
         let at = [row.batch, row.head, row.token];
+        // What no loss contains is multiplied by zeros, whatever it is.
+        let off = off.filter(|_| d_out.is_some() || d_lse.is_some());
+        let off = |tier: usize| {
+            let of_row = |off: [&Outputs; 2]| Off::of(off[tier].get(out).unwrap(), off[tier].get(lse).unwrap(), at);
+            off.map_or(Off::none(width.len()), of_row)
+        };
         SavedRow {
+            off: [off(usize::from(self.likely())), off(0)],
             row,
             terms,
             out: width.clone().map(|d| saved.get(out).unwrap()[[at[0], at[1], at[2], d].as_slice()]).collect(),
@@ -136,7 +153,7 @@ impl Budgets<'_> {
         }
     }
 
-    fn score(&self, live: &Live) -> f64 {
+    pub(super) fn score(&self, live: &Live) -> f64 {
         self.scale * live.term.factor * live.x
     }
 
@@ -162,23 +179,24 @@ impl Budgets<'_> {
         saved.terms.iter().map(gradient).collect()
     }
 
-    /// `eps_t` of every term.
+    /// `eps_t` of every term, in this tier where `likely`, else in tier B.
     fn relative(&self, saved: &SavedRow<'_>, likely: bool) -> Vec<f64> {
+        let off = saved.off[usize::from(!likely)].lse;
         let eps = |live: &Live| {
             let s = self.score(live);
-            let rounding = 4.0 * self.u * ((s - saved.lse).abs() + s.abs() + saved.lse.abs());
-            (self.score_error(live, likely) + rounding + self.arithmetic.exponential).exp_m1()
+            let rounding = 4.0 * self.u * ((s - saved.lse).abs() + s.abs() + saved.lse.abs() + 2.0 * off);
+            (self.score_error(live, likely) + rounding + self.arithmetic.exponential + off).exp_m1()
         };
         saved.terms.iter().map(eps).collect()
     }
 
     /// `D`.
-    fn delta_error(&self, saved: &SavedRow<'_>, gradients: &[Gradient], eps: &[f64]) -> f64 {
+    fn delta_error(&self, saved: &SavedRow<'_>, gradients: &[Gradient], eps: &[f64], moved: &Moved) -> f64 {
         let Some(d_out) = &saved.d_out else { return 0.0 };
         let products = saved.out.iter().zip(d_out).map(|(out, d_out)| out * d_out);
         let size: f64 = products.clone().map(f64::abs).sum();
         let width = d_out.len() as f64;
-        let from_output = (width + 2.0) * self.u * size + 2.0 * self.u * saved.d_lse.abs();
+        let from_output = (width + 2.0) * self.u * (size + moved.all) + 2.0 * self.u * saved.d_lse.abs() + moved.b;
         match self.arithmetic.delta {
             Delta::Output => from_output,
             Delta::Probabilities => {
@@ -201,15 +219,24 @@ impl Budgets<'_> {
     }
 
     /// `F_t` of every term.
-    fn errors(&self, saved: &SavedRow<'_>, gradients: &[Gradient], eps: &[f64]) -> Vec<f64> {
-        let delta = self.delta_error(saved, gradients, eps);
+    fn errors(&self, saved: &SavedRow<'_>, gradients: &[Gradient], eps: &[f64], moved: &Moved) -> Vec<f64> {
+        let delta = self.delta_error(saved, gradients, eps, moved);
         let error = |(gradient, eps): (&Gradient, &f64)| {
             let difference = gradient.difference.abs();
             let lost = self.inputs.shape().value_dim() as f64 * self.flush;
-            let plain = self.value_constant() * gradient.magnitude + lost + delta + 3.0 * self.u * difference;
+            let plain =
+                self.value_constant() * gradient.magnitude + lost + delta + 3.0 * self.u * (difference + moved.all);
+            let difference = difference + (moved.all - moved.b);
             gradient.weight * ((1.0 + eps) * plain + eps * difference) + self.flush * (1.0 + plain + difference)
         };
         gradients.iter().zip(eps).map(error).collect()
+    }
+
+    /// The squares of what moves all of a row's terms at once, by `r`.
+    fn add_moved(&self, saved: &SavedRow<'_>, gradients: &[Gradient], r: f64, sums: &mut [Sums; 4]) {
+        for (tensor, at, sum) in self.moves(saved, gradients) {
+            sums[tensor].add(at, [0.0, 0.0, (r * sum).powi(2)]);
+        }
     }
 
     fn add_row(&self, saved: &SavedRow<'_>, counts: &Counts, sums: &mut [Sums; 4]) {
@@ -218,7 +245,11 @@ impl Budgets<'_> {
         let promised = saved.d_out.is_some() || usable;
         let gradients = self.gradients(saved);
         let eps = [self.likely(), false].map(|likely| self.relative(saved, likely));
-        let errors = [0, 1].map(|tier| self.errors(saved, &gradients, &eps[tier]));
+        let moved = [self.moved(saved, &gradients, self.likely()), self.moved(saved, &gradients, false)];
+        let errors = [0, 1].map(|tier| self.errors(saved, &gradients, &eps[tier], &moved[tier]));
+        if promised && moved[0].r != 0.0 {
+            self.add_moved(saved, &gradients, moved[0].r, sums);
+        }
         for t in 0..saved.terms.len() {
             let [eps, errors] = [&eps, &errors].map(|tiers| [tiers[0][t], tiers[1][t]]);
             if promised {
@@ -261,7 +292,7 @@ impl Budgets<'_> {
             true => scale * live.term.factor * gradient.weight * gradient.difference,
             false => 0.0,
         };
-        let square = (scale * (size + rigorous)).powi(2);
+        let square = (u_p * scale * (size + rigorous)).powi(2);
         let query = |d| self.inputs.q()[[row.batch, row.head, row.token, d]];
         let n = counts.rows[[row.batch, row.head, row.token].as_slice()];
         let each = coefficient(self.products(n) + (self.rescalings(saved.terms) + 4.0) * u);
@@ -307,7 +338,7 @@ impl Budgets<'_> {
             }
         };
         let [each, most] = [each(eps, self.likely()), each(rigorous, false)];
-        let square = (p * (1.0 + rigorous)).powi(2);
+        let square = (self.u_p * p * (1.0 + rigorous)).powi(2);
         for d in 0..self.inputs.shape().value_dim() {
             // Without a cotangent nothing is added, unless P may have overflowed and meets a zero.
             let added = match saved.d_out.as_ref().map(|d_out| d_out[d]) {

@@ -3,6 +3,7 @@
 
 mod backward;
 mod forward;
+mod near;
 
 use nsa_corpus::{Arithmetic, Dot, Element, Inputs};
 
