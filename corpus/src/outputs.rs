@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ndarray::{ArrayD, IxDyn};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Inputs, Shape};
+use crate::{Error, ErrorKind, Inputs, Shape};
 
 /// One tensor of an answer. Loops run over [`Field::ALL`], so that none is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -111,7 +111,7 @@ impl FromStr for Field {
         Field::ALL
             .into_iter()
             .find(|field| field.name() == text)
-            .ok_or_else(|| Error::invalid(format!("`{text}` names no output field")))
+            .ok_or_else(|| Error::new(ErrorKind::UnknownWord, format!("`{text}` names no output field")))
     }
 }
 
