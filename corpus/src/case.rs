@@ -2,19 +2,16 @@
 //! shrunk; [`Case::materialize`] turns one into tensors.
 
 use ndarray::{Array, Array4, ArrayD, Dimension, IxDyn};
-use serde::{Deserialize, Serialize};
 
-use crate::case_file::CaseFile;
 use crate::{
     Cotangents, Element, Error, Given, InputParts, Inputs, Limit, Mask, Override, Selection, Shape, Sizes, Tensor,
-    Values, digest, selection,
+    Values, selection,
 };
 
 /// One problem. Its tensors are a pure function of it ([`Case::materialize`]), the same bits on every machine.
 ///
 /// In TOML it is one table; [docs of the corpus format](Case::to_toml) say what may be left out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "CaseFile", into = "CaseFile")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Case {
     /// The sizes, not yet checked.
     pub sizes: Sizes,
@@ -91,7 +88,7 @@ impl Case {
         if self.d_sliding.is_some() && self.sliding_window.is_none() {
             return Err(Error::invalid("d_sliding is given, but there is no sliding window"));
         }
-        self.overrides.iter().try_for_each(|change| change.check(self, &shape))?;
+        self.overrides.iter().try_for_each(|change| change.check(self.has(change.tensor), &shape))?;
         Ok(shape)
     }
 
@@ -135,9 +132,7 @@ impl Case {
     /// # Examples
     /// ```
     /// use nsa_corpus::{Case, Element, Sizes};
-    /// let sizes = Sizes {
-    ///     batch: 1, q_heads: 2, kv_heads: 1, seq_len: 9, dim: 4, value_dim: 4, block_size: 4, num_sel: 2, sel_heads: 1,
-    /// };
+    /// let sizes = Sizes { q_heads: 2, seq_len: 9, dim: 4, block_size: 4, ..Sizes::default() };
     /// let inputs = Case::ordinary(sizes, 1).materialize(Element::F32).unwrap();
     /// assert_eq!(inputs.q().dim(), (1, 2, 9, 4));
     /// assert!(!inputs.mask()[[0, 0, 0, 0]]); // token 0 has no past block to select
@@ -224,21 +219,6 @@ impl Case {
             d_sliding: cotangents.d_sliding.as_ref().map(|tensor| values(Tensor::DSliding, tensor.clone().into_dyn())),
             ..Case::ordinary(inputs.shape().sizes(), 0)
         }
-    }
-
-    /// The canonical form, one TOML table with its fields in a fixed order.
-    ///
-    /// Where one is read, `seq_len`, `dim`, `block_size` and `num_sel` must be there. Left out, `batch` and `kv_heads` are
-    /// 1, `q_heads` and `sel_heads` are `kv_heads`, `value_dim` is `dim`, `include_block_causal` is true, `seed` is 0,
-    /// `q`, `k`, `v` are bell-shaped, the selection is distinct past blocks, all live; `sel_scale`, a cotangent or
-    /// `sliding_window` left out is absent.
-    pub fn to_toml(&self) -> String {
-        CaseFile::from(self.clone()).to_toml()
-    }
-
-    /// The first 12 hexadecimal digits of the SHA-256 of [`Case::to_toml`].
-    pub fn id(&self) -> String {
-        digest::bytes(self.to_toml().as_bytes())[..12].to_owned()
     }
 
     /// Every tensor reference of the case.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, quoted};
+use crate::{Error, ErrorKind, quoted};
 
 /// A floating-point storage format. Values of every format are handled as `f64`, which holds each of them exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -117,10 +117,9 @@ impl FromStr for Element {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        Element::ALL
-            .into_iter()
-            .find(|element| element.name() == text)
-            .ok_or_else(|| Error::invalid(format!("element {} is none of f64, f32, f16, bf16", quoted(text))))
+        Element::ALL.into_iter().find(|element| element.name() == text).ok_or_else(|| {
+            Error::new(ErrorKind::UnknownWord, format!("element {} is none of f64, f32, f16, bf16", quoted(text)))
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::case_file::line;
-use crate::{Case, Element, Error, Field, TensorFile, embedded, quoted, shown};
+use crate::{Case, Element, Error, ErrorKind, Field, TensorFile, embedded, quoted, shown};
 
 /// The longest text of entries that is read.
 const TEXT_BYTES_MAX: usize = 4 << 20;
@@ -126,7 +126,7 @@ pub fn entries() -> &'static [Entry] {
     static ENTRIES: OnceLock<Vec<Entry>> = OnceLock::new();
     ENTRIES.get_or_init(|| {
         let read = |(path, bytes): &(&str, &[u8])| {
-            let text = std::str::from_utf8(bytes).map_err(|_| Error::invalid("is not UTF-8"));
+            let text = std::str::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::Entry, "is not UTF-8"));
             text.and_then(|text| parse(text, None, None)).map_err(|error| error.in_file(path))
         };
         embedded::CASES.iter().flat_map(|file| read(file).expect("a test reads every embedded file")).collect()
@@ -138,6 +138,30 @@ pub fn entries() -> &'static [Entry] {
 /// # Errors
 /// One line with the file, the line number and the entry's name: bad TOML, an unknown field, a name that stands twice, a
 /// flag without a note or a note without a flag, sizes that do not fit, a path that leaves the folder.
+///
+/// # Examples
+/// ```
+/// use nsa_corpus::{ErrorKind, read_entries};
+/// let folder = tempfile::tempdir().unwrap();
+/// let path = folder.path().join("mine.toml");
+/// let text = r#"
+/// [[entry]]
+/// name = "mine/window_of_one"
+/// why = "Each query sees two keys."
+/// [entry.case]
+/// seq_len = 9
+/// dim = 4
+/// block_size = 4
+/// num_sel = 1
+/// sliding_window = 1
+/// "#;
+/// std::fs::write(&path, text).unwrap();
+/// assert_eq!(read_entries(&path).unwrap()[0].case.sizes.seq_len, 9);
+///
+/// std::fs::write(&path, text.replace("dim", "dims")).unwrap();
+/// assert_eq!(read_entries(&path).unwrap_err().kind(), ErrorKind::Entry);
+/// assert_eq!(read_entries(folder.path()).unwrap_err().kind(), ErrorKind::File);
+/// ```
 pub fn read_entries(path: impl AsRef<Path>) -> Result<Vec<Entry>, Error> {
     let path = path.as_ref();
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
@@ -145,10 +169,10 @@ pub fn read_entries(path: impl AsRef<Path>) -> Result<Vec<Entry>, Error> {
 }
 
 fn read_text(path: &Path) -> Result<String, Error> {
-    let unreadable = |error: std::io::Error| Error::invalid(format!("cannot be read: {error}"));
+    let unreadable = |error: std::io::Error| Error::new(ErrorKind::File, format!("cannot be read: {error}"));
     let found = std::fs::metadata(path).map_err(unreadable)?;
     if !found.is_file() {
-        return Err(Error::invalid("is no regular file"));
+        return Err(Error::new(ErrorKind::File, "is no regular file"));
     }
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
@@ -171,7 +195,7 @@ pub(crate) fn parse(text: &str, folder: Option<&Path>, own: Option<&TensorFile>)
     }
     let file: FileIn = toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
-        at(text, start, &one_line(error.message()))
+        at(text, start, &malformed(one_line(error.message())))
     })?;
     let mut names = BTreeSet::new();
     let mut used = BTreeSet::new();
@@ -179,14 +203,14 @@ pub(crate) fn parse(text: &str, folder: Option<&Path>, own: Option<&TensorFile>)
     for entry in file.entry {
         let start = entry.name.span().start;
         if !names.insert(entry.name.get_ref().clone()) {
-            return Err(at(text, start, "the name stands twice"));
+            return Err(at(text, start, &malformed("the name stands twice")));
         }
         used.extend(entry.flags.iter().cloned());
-        let entry = check(entry, &file.notes, folder, own).map_err(|error| at(text, start, &error.to_string()))?;
+        let entry = check(entry, &file.notes, folder, own).map_err(|error| at(text, start, &error))?;
         entries.push(entry);
     }
     match file.notes.keys().find(|flag| !used.contains(*flag)) {
-        Some(flag) => Err(Error::invalid(format!("[notes] explains {}, which no entry carries", quoted(flag)))),
+        Some(flag) => Err(malformed(format!("[notes] explains {}, which no entry carries", quoted(flag)))),
         None => Ok(entries),
     }
 }
@@ -200,11 +224,11 @@ fn check(
     let name = entry.name.into_inner();
     check_name(&name)?;
     if entry.why.trim().is_empty() || entry.elements.is_empty() {
-        return Err(Error::invalid("why and elements must not be empty"));
+        return Err(malformed("why and elements must not be empty"));
     }
     let explained = |name: String| match notes.get(&name).filter(|_| is_word(&name)) {
         Some(note) => Ok(Flag { note: note.clone(), name }),
-        None => Err(Error::invalid(format!("flag {} is no word, or has no line under [notes]", quoted(&name)))),
+        None => Err(malformed(format!("flag {} is no word, or has no line under [notes]", quoted(&name)))),
     };
     let flags = entry.flags.into_iter().map(explained).collect::<Result<_, _>>()?;
     let mut case = entry.case;
@@ -227,21 +251,26 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     if name.split('/').all(is_word) {
         return Ok(());
     }
-    Err(Error::invalid("a name is made of words like `edges/seq_1`"))
+    Err(malformed("a name is made of words like `edges/seq_1`"))
+}
+
+fn malformed(message: impl AsRef<str>) -> Error {
+    Error::new(ErrorKind::Entry, message)
 }
 
 fn is_word(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-')
 }
 
-/// An error at byte `start` of `text`: its line, and the name of the entry around it.
-fn at(text: &str, start: usize, message: &str) -> Error {
+/// `error`, said to be at byte `start` of `text`: its line, and the name of the entry around it.
+fn at(text: &str, start: usize, error: &Error) -> Error {
     let before = text.get(..start).unwrap_or(text);
     let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-    match name_around(text, before) {
-        Some(name) => Error::invalid(format!("line {line}: entry {}: {message}", shown(name, 80))),
-        None => Error::invalid(format!("line {line}: {message}")),
-    }
+    let place = match name_around(text, before) {
+        Some(name) => format!("line {line}: entry {}", shown(name, 80)),
+        None => format!("line {line}"),
+    };
+    Error::new(error.kind(), format!("{place}: {error}"))
 }
 
 /// The name of the entry that begins last before the end of `before`, quoted as it stands.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use ndarray::{ArrayD, IxDyn, Slice};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, TensorFile, digest, embedded, quoted, shown};
+use crate::{Error, ErrorKind, TensorFile, digest, embedded, quoted, shown};
 
 /// A tensor of a file, by name. It may be larger than the case needs: its leading part is used, which is how a given
 /// tensor shrinks.
@@ -104,14 +104,16 @@ impl Given {
             return TensorFile::parse(bytes.to_vec()).map_err(|error| error.in_file(&self.file));
         }
         let Some(folder) = &self.folder else {
-            return Err(Error::invalid("no such embedded file").in_file(&self.file));
+            return Err(Error::new(ErrorKind::File, "no such embedded file").in_file(&self.file));
         };
         check_relative(&self.file)?;
         let mut path = folder.clone();
         for part in Path::new(&self.file) {
             path.push(part);
             if path.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
-                return Err(Error::invalid("is a symbolic link, which a case may not follow").in_file(path));
+                return Err(
+                    Error::new(ErrorKind::File, "is a symbolic link, which a case may not follow").in_file(path)
+                );
             }
         }
         TensorFile::read(&path)
@@ -157,7 +159,6 @@ fn check_relative(file: &str) -> Result<(), Error> {
         return Ok(());
     }
     let file = shown(file, 80);
-    Err(Error::invalid(format!(
-        "file = \"{file}\": must be a relative path with no `..`, below the folder of the entry"
-    )))
+    let message = format!("file = \"{file}\": must be a relative path with no `..`, below the folder of the entry");
+    Err(Error::new(ErrorKind::File, message))
 }

@@ -8,12 +8,29 @@
 //! Axes, everywhere: `b` batch, `h` kv head, `g` query head within its group (query head = `h * groups + g`),
 //! `i` query token, `s` selection slot, `j` key within a block, `d` feature.
 
+//!
+//! # Examples
+//! Tensors at hand become a checked problem by [`InputParts::new`] and [`Inputs::new`]. The corpus, one named case:
+//! ```
+//! use nsa_corpus::{Case, Element, Selection, Sizes, entries};
+//! let entry = entries().iter().find(|entry| entry.name == "edges/seq_1").unwrap();
+//! let inputs = entry.case.materialize(Element::F16).unwrap();
+//! assert_eq!((entry.name.as_str(), inputs.q().dim().2), ("edges/seq_1", 1));
+//!
+//! // A case of one's own, in the corpus's words; the same bits on every machine.
+//! let sizes = Sizes { seq_len: 40, block_size: 8, ..Sizes::default() };
+//! let case = Case { selection: Selection::Any {}, sliding_window: Some(4), ..Case::ordinary(sizes, 7) };
+//! assert_eq!(case.materialize(Element::F32).unwrap().shape().blocks(), 5);
+//! println!("{}", case.to_toml()); // goes below `[entry.case]` of a file that `read_entries` reads
+//! ```
+
 #![forbid(unsafe_code)]
 
 mod arithmetic;
 mod bundle;
 mod case;
 mod case_file;
+mod case_text;
 mod covers;
 pub mod digest;
 mod element;
@@ -25,6 +42,7 @@ mod generate;
 mod given;
 pub mod golden;
 mod golden_header;
+mod input_parts;
 mod inputs;
 mod limits;
 mod mistake;
@@ -45,7 +63,7 @@ pub use bundle::Bundle;
 pub use case::Case;
 pub use element::Element;
 pub use entry::{Entry, Expect, Flag, entries, parse_entries, read_entries, to_toml};
-pub use error::{Error, quoted, shown};
+pub use error::{Error, ErrorKind, quoted, shown};
 pub use given::Given;
 pub use golden::GoldenCase;
 pub use inputs::{Cotangents, InputParts, Inputs};
@@ -58,3 +76,6 @@ pub use tensor::{Override, Tensor};
 pub use tensors::TensorFile;
 pub use tensors_write::TensorFileBuilder;
 pub use values::Values;
+
+/// The array type of every tensor here, so that a caller need not depend on the same version by itself.
+pub use ndarray;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ndarray::{ArrayD, IxDyn};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Inputs, Shape, quoted};
+use crate::{Error, ErrorKind, Inputs, Shape, quoted};
 
 /// One tensor of an answer. Loops run over [`Field::ALL`], so that none is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -111,7 +111,7 @@ impl FromStr for Field {
         Field::ALL
             .into_iter()
             .find(|field| field.name() == text)
-            .ok_or_else(|| Error::invalid(format!("{} names no output field", quoted(text))))
+            .ok_or_else(|| Error::new(ErrorKind::UnknownWord, format!("{} names no output field", quoted(text))))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Limit};
+use crate::{Error, ErrorKind, Limit};
 
 /// The sizes of a problem as plain numbers, before [`Shape::new`] has checked them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +28,31 @@ pub struct Sizes {
     pub sel_heads: usize,
 }
 
+impl Default for Sizes {
+    /// One batch entry, one head, 64 tokens of 16 features in blocks of 16, two slots: a start, of which a caller names what
+    /// matters. `value_dim` does not follow `dim`, nor `sel_heads` the other heads.
+    ///
+    /// # Examples
+    /// ```
+    /// use nsa_corpus::Sizes;
+    /// let sizes = Sizes { q_heads: 4, seq_len: 100, ..Sizes::default() };
+    /// assert_eq!((sizes.q_heads, sizes.kv_heads, sizes.seq_len, sizes.dim), (4, 1, 100, 16));
+    /// ```
+    fn default() -> Self {
+        Sizes {
+            batch: 1,
+            q_heads: 1,
+            kv_heads: 1,
+            seq_len: 64,
+            dim: 16,
+            value_dim: 16,
+            block_size: 16,
+            num_sel: 2,
+            sel_heads: 1,
+        }
+    }
+}
+
 /// Checked sizes of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
@@ -45,9 +70,7 @@ impl Shape {
     /// # Examples
     /// ```
     /// use nsa_corpus::{Shape, Sizes};
-    /// let sizes = Sizes {
-    ///     batch: 4, q_heads: 4, kv_heads: 2, seq_len: 507, dim: 64, value_dim: 64, block_size: 32, num_sel: 6, sel_heads: 2,
-    /// };
+    /// let sizes = Sizes { q_heads: 4, kv_heads: 2, sel_heads: 2, seq_len: 507, block_size: 32, ..Sizes::default() };
     /// assert_eq!(Shape::new(sizes).unwrap().blocks(), 16);
     /// let error = Shape::new(Sizes { q_heads: 5, ..sizes }).unwrap_err();
     /// assert_eq!(error.to_string(), "q_heads 5 is not a multiple of kv_heads 2");
@@ -63,16 +86,13 @@ impl Shape {
             ("block_size", sizes.block_size),
         ];
         if let Some((name, _)) = named.iter().find(|(_, size)| *size == 0) {
-            return Err(Error::invalid(format!("{name} is 0; only num_sel may be")));
+            return Err(refused(format!("{name} is 0; only num_sel may be")));
         }
         if !sizes.q_heads.is_multiple_of(sizes.kv_heads) {
-            return Err(Error::invalid(format!(
-                "q_heads {} is not a multiple of kv_heads {}",
-                sizes.q_heads, sizes.kv_heads
-            )));
+            return Err(refused(format!("q_heads {} is not a multiple of kv_heads {}", sizes.q_heads, sizes.kv_heads)));
         }
         if sizes.sel_heads != sizes.kv_heads && sizes.sel_heads != sizes.q_heads {
-            return Err(Error::invalid(format!(
+            return Err(refused(format!(
                 "sel_heads {} is neither kv_heads {} nor q_heads {}",
                 sizes.sel_heads, sizes.kv_heads, sizes.q_heads
             )));
@@ -157,6 +177,10 @@ impl Shape {
     }
 }
 
+fn refused(message: String) -> Error {
+    Error::new(ErrorKind::Sizes, message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,8 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn the_sizes_to_start_from_fit() {
+        let shape = Shape::new(Sizes::default()).unwrap();
+        assert_eq!((shape.blocks(), shape.groups(), shape.scale()), (4, 1, 0.25));
+    }
+
+    #[test]
     fn sizes_that_do_not_fit_are_refused_by_name() {
-        let refused = |sizes| Shape::new(sizes).unwrap_err().to_string();
+        let refused = |sizes| {
+            let error = Shape::new(sizes).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Sizes);
+            error.to_string()
+        };
         assert_eq!(refused(Sizes { value_dim: 0, ..SIZES }), "value_dim is 0; only num_sel may be");
         assert_eq!(refused(Sizes { sel_heads: 3, ..SIZES }), "sel_heads 3 is neither kv_heads 2 nor q_heads 6");
         for sizes in [Sizes { seq_len: usize::MAX, ..SIZES }, Sizes { block_size: 1 << 60, ..SIZES }] {

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use ndarray::{Array, Dimension};
 use serde_json::json;
 
-use crate::{Element, Error};
+use crate::{Element, Error, ErrorKind};
 
 struct Stored {
     dtype: &'static str,
@@ -124,7 +124,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
-    write().map_err(|error| Error::invalid(format!("cannot be written: {error}")).in_file(path))
+    write().map_err(|error| Error::new(ErrorKind::File, format!("cannot be written: {error}")).in_file(path))
 }
 
 #[cfg(unix)]

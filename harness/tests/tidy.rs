@@ -143,6 +143,25 @@ fn every_documented_path_exists() {
 }
 
 #[test]
+fn the_glossary_defines_each_term_once_in_order_and_briefly() {
+    let text = read(&root().join("docs/glossary.md"));
+    let anchor = |title: &str| title.to_lowercase().replace(' ', "-");
+    let sections: Vec<(&str, &str)> = text.split("\n### ").skip(1).map(|part| part.split_once('\n').unwrap()).collect();
+    let titles: Vec<String> = sections.iter().map(|(title, _)| title.to_lowercase()).collect();
+    assert!(titles.len() > 60 && titles.is_sorted_by(|one, next| one < next), "{titles:?}");
+    for (title, definition) in &sections {
+        // Formulas and names end no sentence.
+        let sentences = definition.matches(". ").count() + definition.matches(".\n").count();
+        let asides = definition.matches("(").count();
+        assert!((1..=2 + asides).contains(&sentences), "{title}: {sentences} sentences");
+        for link in definition.split("](#").skip(1) {
+            let target = link.split(')').next().unwrap();
+            assert!(titles.iter().any(|title| anchor(title) == target), "{title} links to #{target}");
+        }
+    }
+}
+
+#[test]
 fn no_file_speaks_of_one_machine() {
     let words =
         [["/wo", "rk/"].concat(), ["/ro", "ot/"].concat(), ["../sha", "red"].concat(), [".lib", "rary/"].concat()];

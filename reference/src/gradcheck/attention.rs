@@ -1,9 +1,10 @@
 //! The loss of attention as a problem for the checker.
 
 use ndarray::{Array, ArrayD, Dimension, Ix4};
-use nsa_corpus::{Cotangents, Element, Error, Field, InputParts, Inputs, Outputs};
+use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs, Outputs};
 
 use super::{Problem, Variable};
+use crate::{Error, ErrorKind};
 
 /// `L = <out, d_out> + <lse, d_lse> + <sliding_out, d_sliding>` as a function of q, k, v and, where given, sel_scale,
 /// with the gradients that `claimed` holds. `attend` is any forward in f64, such as
@@ -15,20 +16,32 @@ use super::{Problem, Variable};
 /// `inputs` has no cotangent; `claimed` lacks a gradient, or one of another shape.
 ///
 /// # Examples
+/// The gradients of one's own kernel, held to numerical derivatives of a forward in f64:
 /// ```
-/// use ndarray::Array4;
-/// use nsa_corpus::{Cotangents, Element, InputParts, Inputs};
-/// use nsa_reference::{gradcheck, regular_attend};
-/// let tensor = Array4::from_shape_fn((1, 1, 5, 2), |(_, _, i, d)| ((3 * i + d) as f64).sin());
-/// let inputs = Inputs::new(InputParts {
-///     block_size: 2, include_block_causal: true, sliding_window: None, element: Element::F64,
-///     q: tensor.clone(), k: tensor.clone(), v: tensor.clone(), indices: Array4::zeros((1, 1, 5, 1)),
-///     mask: Array4::from_elem((1, 1, 5, 1), true), sel_scale: None,
-///     cotangents: Cotangents { d_out: Some(tensor), ..Cotangents::default() },
-/// }).unwrap();
-/// let attend = regular_attend::attend::<f64>;
-/// let problem = gradcheck::attention(&inputs, attend, &attend(&inputs)).unwrap();
-/// assert_eq!(problem.check(&gradcheck::Settings::default()).verdict, gradcheck::Verdict::Pass);
+/// use nsa_reference::gradcheck::{self, Settings, Verdict};
+/// use nsa_reference::ndarray::{Array4, s};
+/// use nsa_reference::{Cotangents, ErrorKind, Field, InputParts, Inputs, Outputs, regular_attend};
+///
+/// // One head, 5 tokens in blocks of 2; every token selects block 0.
+/// let tensor = |phase: f64| Array4::from_shape_fn((1, 1, 5, 2), |(_, _, i, d)| (phase + (3 * i + d) as f64).sin());
+/// let mut parts = InputParts::new(2, tensor(0.0), tensor(1.0), tensor(2.0), Array4::zeros((1, 1, 5, 1)));
+/// parts.cotangents = Cotangents { d_out: Some(tensor(3.0)), ..Cotangents::default() };
+/// let inputs = Inputs::new(parts).unwrap();
+///
+/// let forward = regular_attend::attend::<f64>;
+/// let mut claimed: Outputs = forward(&inputs); // in its place, what the kernel answered
+/// let check = |claimed: &Outputs| gradcheck::attention(&inputs, forward, claimed).unwrap().check(&Settings::default());
+/// assert_eq!(check(&claimed).verdict, Verdict::Pass);
+///
+/// // One element of dk off by a millionth part is found, and named.
+/// claimed.get_mut(Field::Dk).unwrap().slice_mut(s![0, 0, 3, 1]).mapv_inplace(|d| d * (1.0 + 1e-6));
+/// let report = check(&claimed);
+/// assert_eq!(report.verdict, Verdict::Fail);
+/// assert_eq!((report.failures[0].variable.as_str(), report.failures[0].element()), ("k", Some(vec![0, 0, 3, 1])));
+///
+/// claimed.take(Field::Dq);
+/// let error = gradcheck::attention(&inputs, forward, &claimed).err().unwrap();
+/// assert_eq!(error.kind(), ErrorKind::NoClaim);
 /// ```
 pub fn attention<'a>(
     inputs: &Inputs,
@@ -36,7 +49,8 @@ pub fn attention<'a>(
     claimed: &Outputs,
 ) -> Result<Problem<'a>, Error> {
     if !inputs.cotangents().any() {
-        return Err(Error::invalid("gradients are checked for a cotangent, and none is given"));
+        let message = "gradients are checked for a cotangent, and none is given";
+        return Err(Error::new(ErrorKind::NoCotangent, message));
     }
     let mut variables = vec![
         variable("q", inputs.q(), Field::Dq, inputs, claimed)?,
@@ -61,7 +75,8 @@ fn variable<D: Dimension>(
     inputs: &Inputs,
     claimed: &Outputs,
 ) -> Result<Variable, Error> {
-    let gradient = claimed.get(field).ok_or_else(|| Error::invalid(format!("{field} is not claimed")))?;
+    let gradient =
+        claimed.get(field).ok_or_else(|| Error::new(ErrorKind::NoClaim, format!("{field} is not claimed")))?;
     let variable = Variable::new(name, value.clone().into_dyn(), gradient.clone())?.with_axes(field.axes())?;
     let tokens = if matches!(field, Field::Dk | Field::Dv) { "key" } else { "token" };
     Ok(variable.with_block(tokens, inputs.shape().block_size()))

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use ndarray::{Array, ArrayD, Dimension};
-use nsa_corpus::Error;
+
+use crate::{Error, ErrorKind};
 
 /// One tensor that the loss reads, and the gradient claimed for it.
 #[derive(Clone, Debug)]
@@ -27,11 +28,8 @@ impl Variable {
     ) -> Result<Self, Error> {
         let name = name.into();
         if value.shape() != gradient.shape() {
-            return Err(Error::invalid(format!(
-                "{name} has shape {:?} and its gradient {:?}",
-                value.shape(),
-                gradient.shape()
-            )));
+            let message = format!("{name} has shape {:?} and its gradient {:?}", value.shape(), gradient.shape());
+            return Err(Error::new(ErrorKind::Shape, message));
         }
         let axes = (0..value.ndim()).map(|axis| format!("axis {axis}")).collect();
         Ok(Variable { name, axes, block: None, value: value.into_dyn(), gradient: gradient.into_dyn() })
@@ -43,12 +41,8 @@ impl Variable {
     /// Not as many names as axes.
     pub fn with_axes(mut self, axes: &[&str]) -> Result<Self, Error> {
         if axes.len() != self.value.ndim() {
-            return Err(Error::invalid(format!(
-                "{} has {} axes, and {} names are given",
-                self.name,
-                self.value.ndim(),
-                axes.len()
-            )));
+            let message = format!("{} has {} axes, and {} names are given", self.name, self.value.ndim(), axes.len());
+            return Err(Error::new(ErrorKind::Shape, message));
         }
         self.axes = axes.iter().map(|&axis| axis.to_owned()).collect();
         Ok(self)

@@ -31,14 +31,11 @@ use head::{Head, Scratch};
 ///
 /// # Examples
 /// ```
-/// use ndarray::Array4;
-/// use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs};
+/// use nsa_reference::ndarray::Array4;
+/// use nsa_reference::{Element, Field, InputParts, Inputs};
 /// let ones = Array4::ones((1, 2, 9, 4));
-/// let inputs = Inputs::new(InputParts {
-///     block_size: 4, include_block_causal: true, sliding_window: None, element: Element::Bf16,
-///     q: ones.clone(), k: ones.clone(), v: ones, indices: Array4::zeros((1, 2, 9, 1)),
-///     mask: Array4::from_elem((1, 2, 9, 1), true), sel_scale: None, cotangents: Cotangents::default(),
-/// }).unwrap();
+/// let parts = InputParts::new(4, ones.clone(), ones.clone(), ones, Array4::zeros((1, 2, 9, 1)));
+/// let inputs = Inputs::new(InputParts { element: Element::Bf16, ..parts }).unwrap();
 /// let outputs = nsa_reference::tiled::attend(&inputs);
 /// assert_eq!(outputs.get(Field::Out).unwrap()[[0, 1, 8, 3]], 1.0);
 /// ```

@@ -3,6 +3,7 @@
 
 pub(crate) mod budgets;
 pub(crate) mod naive;
+pub(crate) mod transform;
 
 use ndarray::{Array, Array4, ArrayD, Dimension, ShapeBuilder};
 use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs, Outputs};

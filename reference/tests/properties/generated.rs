@@ -1,9 +1,13 @@
 //! What must hold of any right answer, whatever its numbers: the oracle on generated cases, with no other program beside it.
 
-use ndarray::{Array, Array4, ArrayD, Axis, Dimension, Slice};
+use ndarray::{Array, ArrayD, Axis, Dimension, Slice};
 use nsa_corpus::{Case, Cotangents, Element, Field, InputParts, Inputs, Outputs};
 use nsa_reference::oracle;
 use quickcheck::{Arbitrary, Gen};
+
+use crate::common::transform::{
+    double_slots, drop_last_slot, mask_last_slot, repeated, reverse_slots, reversed, reversed_parts, without_last,
+};
 
 /// Generated problems with finite inputs that `wanted` takes.
 fn problems(count: usize, wanted: impl Fn(&Inputs) -> bool) -> Vec<Inputs> {
@@ -43,20 +47,10 @@ fn assert_field(expected: &ArrayD<f64>, found: &ArrayD<f64>, what: &str) {
     }
 }
 
-fn reversed<A: Clone, D: Dimension>(tensor: &Array<A, D>, axis: usize) -> Array<A, D> {
-    let mut view = tensor.view();
-    view.invert_axis(Axis(axis));
-    view.as_standard_layout().into_owned()
-}
-
 #[test]
 fn the_order_of_slots_changes_nothing_but_their_own_gradient() {
     for inputs in problems(60, |inputs| inputs.shape().num_sel() > 1) {
-        let turned = changed(&inputs, |parts| {
-            parts.indices = reversed(&parts.indices, 3);
-            parts.mask = reversed(&parts.mask, 3);
-            parts.sel_scale = parts.sel_scale.as_ref().map(|tensor| reversed(tensor, 3));
-        });
+        let turned = changed(&inputs, reverse_slots);
         let mut found = oracle::attend(&turned);
         if let Some(tensor) = found.take(Field::DselScale) {
             found.set(Field::DselScale, reversed(&tensor, 3));
@@ -69,18 +63,7 @@ fn the_order_of_slots_changes_nothing_but_their_own_gradient() {
 fn batch_entries_and_heads_do_not_see_each_other() {
     for axis in [0, 1] {
         for inputs in problems(60, |inputs| inputs.q().shape()[axis] > 1) {
-            let turned = changed(&inputs, |parts| {
-                for tensor in [&mut parts.q, &mut parts.k, &mut parts.v] {
-                    *tensor = reversed(tensor, axis);
-                }
-                parts.indices = reversed(&parts.indices, axis);
-                parts.mask = reversed(&parts.mask, axis);
-                parts.sel_scale = parts.sel_scale.as_ref().map(|tensor| reversed(tensor, axis));
-                let Cotangents { d_out, d_lse, d_sliding } = &mut parts.cotangents;
-                *d_out = d_out.as_ref().map(|tensor| reversed(tensor, axis));
-                *d_lse = d_lse.as_ref().map(|tensor| reversed(tensor, axis));
-                *d_sliding = d_sliding.as_ref().map(|tensor| reversed(tensor, axis));
-            });
+            let turned = changed(&inputs, |parts| *parts = reversed_parts(&inputs, axis));
             let mut found = Outputs::new();
             for (field, tensor) in oracle::attend(&turned).iter() {
                 found.set(field, reversed(tensor, axis));
@@ -94,20 +77,15 @@ fn batch_entries_and_heads_do_not_see_each_other() {
 fn a_masked_slot_is_an_absent_one() {
     for inputs in problems(60, |inputs| inputs.shape().num_sel() > 0) {
         let last = inputs.shape().num_sel() - 1;
-        let cut = |tensor: &Array4<f64>| tensor.slice_axis(Axis(3), Slice::from(..last)).to_owned();
-        let masked = changed(&inputs, |parts| parts.mask.index_axis_mut(Axis(3), last).fill(false));
-        let absent = changed(&inputs, |parts| {
-            parts.indices = parts.indices.slice_axis(Axis(3), Slice::from(..last)).to_owned();
-            parts.mask = parts.mask.slice_axis(Axis(3), Slice::from(..last)).to_owned();
-            parts.sel_scale = parts.sel_scale.as_ref().map(cut);
-        });
+        let masked = changed(&inputs, mask_last_slot);
+        let absent = changed(&inputs, drop_last_slot);
         let mut found = oracle::attend(&masked);
         if let Some(tensor) = found.take(Field::DselScale) {
             assert!(
                 tensor.index_axis(Axis(3), last).iter().all(|value| *value == 0.0),
                 "a masked slot has no gradient"
             );
-            found.set(Field::DselScale, tensor.slice_axis(Axis(3), Slice::from(..last)).to_owned());
+            found.set(Field::DselScale, without_last(&tensor, 3));
         }
         assert_same(&oracle::attend(&absent), &found, "masked");
     }
@@ -136,12 +114,7 @@ fn every_term_twice_adds_ln_2_to_lse_and_nothing_to_out() {
     // Without the diagonal, every slot written twice doubles each term of the sum.
     for inputs in problems(60, |inputs| inputs.shape().num_sel() > 0) {
         let once = changed(&inputs, |parts| parts.include_block_causal = false);
-        let twice = changed(&once, |parts| {
-            let double = |tensor: &Array4<f64>| ndarray::concatenate![Axis(3), *tensor, *tensor];
-            parts.indices = ndarray::concatenate![Axis(3), parts.indices, parts.indices];
-            parts.mask = ndarray::concatenate![Axis(3), parts.mask, parts.mask];
-            parts.sel_scale = parts.sel_scale.as_ref().map(double);
-        });
+        let twice = changed(&once, double_slots);
         let (once, twice) = (oracle::forward(&once, None).outputs, oracle::forward(&twice, None).outputs);
         assert_field(once.get(Field::Out).unwrap(), twice.get(Field::Out).unwrap(), "out");
         assert_field(&(once.get(Field::Lse).unwrap() + 2f64.ln()), twice.get(Field::Lse).unwrap(), "lse");
@@ -152,15 +125,11 @@ fn every_term_twice_adds_ln_2_to_lse_and_nothing_to_out() {
 fn a_selection_for_each_query_head_is_k_and_v_repeated() {
     for inputs in problems(40, |inputs| inputs.shape().sel_groups() == 1 && inputs.shape().groups() > 1) {
         let groups = inputs.shape().groups();
-        let repeat = |tensor: &Array4<f64>| {
-            let heads: Vec<usize> = (0..tensor.dim().1 * groups).map(|head| head / groups).collect();
-            tensor.select(Axis(1), &heads)
-        };
-        let repeated = changed(&inputs, |parts| {
-            parts.k = repeat(&parts.k);
-            parts.v = repeat(&parts.v);
+        let own = changed(&inputs, |parts| {
+            parts.k = repeated(&parts.k, groups);
+            parts.v = repeated(&parts.v, groups);
         });
-        let (expected, found) = (oracle::attend(&inputs), oracle::attend(&repeated));
+        let (expected, found) = (oracle::attend(&inputs), oracle::attend(&own));
         for field in [Field::Out, Field::Lse, Field::Dq, Field::DselScale] {
             if let Some(expected) = expected.get(field) {
                 assert_field(expected, found.get(field).unwrap(), field.name());

@@ -1,9 +1,13 @@
 //! What must hold of the oracle whatever the numbers are. Each property relates two answers, so none needs a second program to
 //! be believed. The bounds count roundings: an answer of `t` terms differs from exact by at most some `t` units of its terms.
 
-use ndarray::{Array, Array4, ArrayD, Axis, Dimension, concatenate};
+use ndarray::{Array4, ArrayD, Axis};
 use nsa_corpus::{Case, Element, Field, InputParts, Inputs, Outputs, Sizes, Values};
 use nsa_reference::oracle;
+
+use crate::common::transform::{
+    double_slots, drop_last_slot, mask_last_slot, repeated, reverse_slots, reversed, reversed_parts, without_last,
+};
 
 /// Cases over groups, partial last blocks, windows and factors; selections of any block, so duplicates too.
 fn cases() -> Vec<Inputs> {
@@ -65,29 +69,6 @@ fn assert_same(expected: &Outputs, found: &Outputs, bound: f64) {
     }
 }
 
-/// The tensor with axis `axis` in reverse order.
-fn reversed<A: Clone, D: Dimension>(tensor: &Array<A, D>, axis: usize) -> Array<A, D> {
-    let mut tensor = tensor.clone();
-    tensor.invert_axis(Axis(axis));
-    tensor.as_standard_layout().into_owned()
-}
-
-/// Every tensor with axis 0 (batch) or 1 (head) reversed.
-fn reversed_parts(inputs: &Inputs, axis: usize) -> InputParts {
-    let mut parts = inputs.clone().into_parts();
-    let cotangents = &mut parts.cotangents;
-    for tensor in [&mut parts.q, &mut parts.k, &mut parts.v] {
-        *tensor = reversed(tensor, axis);
-    }
-    for tensor in [&mut parts.sel_scale, &mut cotangents.d_out, &mut cotangents.d_sliding].into_iter().flatten() {
-        *tensor = reversed(tensor, axis);
-    }
-    cotangents.d_lse = cotangents.d_lse.as_ref().map(|tensor| reversed(tensor, axis));
-    parts.indices = reversed(&parts.indices, axis);
-    parts.mask = reversed(&parts.mask, axis);
-    parts
-}
-
 #[test]
 fn reversing_batches_or_heads_reverses_the_answer() {
     for inputs in cases() {
@@ -110,9 +91,7 @@ fn the_order_of_the_slots_does_not_matter() {
     for inputs in cases() {
         let mut expected = oracle::attend(&inputs);
         let mut parts = inputs.clone().into_parts();
-        parts.indices = reversed(&parts.indices, 3);
-        parts.mask = reversed(&parts.mask, 3);
-        parts.sel_scale = parts.sel_scale.as_ref().map(|tensor| reversed(tensor, 3));
+        reverse_slots(&mut parts);
         expected.set(Field::DselScale, reversed(expected.get(Field::DselScale).unwrap(), 3));
         assert_same(&expected, &attend(parts), bound(&inputs));
     }
@@ -122,16 +101,13 @@ fn the_order_of_the_slots_does_not_matter() {
 fn a_masked_slot_is_a_slot_that_is_not_there() {
     for inputs in cases() {
         let mut masked = inputs.clone().into_parts();
-        masked.mask.index_axis_mut(Axis(3), 2).fill(false);
+        mask_last_slot(&mut masked);
         let mut removed = inputs.clone().into_parts();
-        let two = |tensor: &Array4<f64>| tensor.slice_axis(Axis(3), (0..2).into()).to_owned();
-        removed.sel_scale = removed.sel_scale.as_ref().map(two);
-        removed.indices = removed.indices.slice_axis(Axis(3), (0..2).into()).to_owned();
-        removed.mask = removed.mask.slice_axis(Axis(3), (0..2).into()).to_owned();
+        drop_last_slot(&mut removed);
         let (mut masked, mut removed) = (attend(masked), attend(removed));
         let gradient = masked.take(Field::DselScale).unwrap();
         assert!(gradient.index_axis(Axis(3), 2).iter().all(|value| *value == 0.0), "exactly 0");
-        let rest = gradient.slice_axis(Axis(3), (0..2).into()).to_owned();
+        let rest = without_last(&gradient, 3);
         assert!(difference(&removed.take(Field::DselScale).unwrap(), &rest) <= bound(&inputs));
         assert_same(&removed, &masked, bound(&inputs));
     }
@@ -142,11 +118,8 @@ fn all_keys_twice_add_ln_2_and_change_no_weight() {
     for inputs in cases() {
         let mut once = inputs.clone().into_parts();
         once.include_block_causal = false;
-        let twice = |tensor: &Array4<f64>| concatenate(Axis(3), &[tensor.view(), tensor.view()]).unwrap();
         let mut doubled = once.clone();
-        doubled.sel_scale = doubled.sel_scale.as_ref().map(twice);
-        doubled.indices = concatenate(Axis(3), &[once.indices.view(), once.indices.view()]).unwrap();
-        doubled.mask = concatenate(Axis(3), &[once.mask.view(), once.mask.view()]).unwrap();
+        double_slots(&mut doubled);
         let (once, doubled) = (attend(once), attend(doubled));
         let more = once.get(Field::Lse).unwrap().mapv(|lse| lse + std::f64::consts::LN_2);
         assert!(difference(&more, doubled.get(Field::Lse).unwrap()) <= bound(&inputs));
@@ -244,18 +217,13 @@ fn a_batch_element_alone_gets_the_same_bits() {
 fn a_selection_of_each_query_head_is_repeated_keys() {
     for inputs in cases() {
         let groups = inputs.shape().groups();
-        let repeated = |tensor: &Array4<f64>| {
-            let heads: Vec<usize> = (0..tensor.shape()[1] * groups).map(|head| head / groups).collect();
-            tensor.select(Axis(1), &heads)
-        };
         let mut each = inputs.clone().into_parts();
-        let heads: Vec<usize> = (0..inputs.shape().q_heads()).map(|head| head / groups).collect();
-        each.indices = each.indices.select(Axis(1), &heads);
-        each.mask = each.mask.select(Axis(1), &heads);
-        each.sel_scale = each.sel_scale.as_ref().map(repeated);
+        each.indices = repeated(&each.indices, groups);
+        each.mask = repeated(&each.mask, groups);
+        each.sel_scale = each.sel_scale.as_ref().map(|tensor| repeated(tensor, groups));
         let mut own = each.clone();
-        own.k = repeated(&own.k);
-        own.v = repeated(&own.v);
+        own.k = repeated(&own.k, groups);
+        own.v = repeated(&own.v, groups);
         let (each, own) = (attend(each), attend(own));
         for field in [Field::Out, Field::Lse, Field::SlidingOut, Field::Dq, Field::DselScale] {
             assert!(difference(own.get(field).unwrap(), each.get(field).unwrap()) <= bound(&inputs), "{field}");
