@@ -205,7 +205,7 @@ impl Plant<'_> {
             other => Unmeasured::Backend(other),
         })?;
         let found = self.read(&inputs, &outputs, sums.len())?;
-        Ok((self.sum.declared(&self.backend.arithmetic(&inputs)), found))
+        Ok((self.sum.declared(&self.backend.declaration(&inputs).arithmetic), found))
     }
 
     /// Blocks of keys without any selection. Scores: the first query and key of each block multiply to the products of a sum.

@@ -5,20 +5,19 @@
 //! but a race: a term was lost, added twice, or read before it was written.
 
 use ndarray::{ArrayD, Dimension, IxDyn};
-use nsa_corpus::{Arithmetic, Element, Field, Inputs, Outputs};
+use nsa_corpus::{Element, Field, Inputs, Outputs};
 use nsa_reference::oracle;
 
-use crate::backend::{Backend, Determinism};
-use crate::compare::place;
-use crate::judge::{judge, saved};
+use crate::backend::{Backend, Declaration, Determinism};
+use crate::judge::field::place;
+use crate::judge::{judge_declared, saved};
 use crate::verdict::{Class, Failure};
 
 /// What reruns of one problem are held to.
 pub struct Contract<'a> {
     inputs: &'a Inputs,
-    backend: &'a dyn Backend,
     first: &'a Outputs,
-    arithmetic: Arithmetic,
+    declaration: Declaration,
     /// Computed when a bounded field first differs.
     order: Option<Outputs>,
 }
@@ -36,12 +35,12 @@ struct Difference {
 impl<'a> Contract<'a> {
     /// Holds reruns of `inputs` on `backend` to the answer `first`.
     pub fn new(inputs: &'a Inputs, backend: &'a dyn Backend, first: &'a Outputs) -> Self {
-        Contract { inputs, backend, first, arithmetic: backend.arithmetic(inputs), order: None }
+        Contract { inputs, first, declaration: backend.declaration(inputs), order: None }
     }
 
     /// How the answer `again` breaks the contract, if it does: the first field in order.
     pub fn broken_by(&mut self, again: &Outputs) -> Option<Failure> {
-        let computed = |(field, _): &(Field, _)| self.backend.computes(*field);
+        let computed = |(field, _): &(Field, _)| self.declaration.computes(*field);
         let differing: Vec<Field> = self.first.iter().filter(computed).map(|(field, _)| field).collect();
         let differing: Vec<Field> = differing.into_iter().filter(|field| self.differs(*field, again)).collect();
         let saved_differ = differing.iter().any(|field| !field.is_gradient());
@@ -50,7 +49,7 @@ impl<'a> Contract<'a> {
             let Some(found) = again.get(field).filter(|found| found.shape() == first.shape()) else {
                 return Some(failure(field, format!("{field} is missing or has another shape")));
             };
-            match self.backend.determinism(field) {
+            match self.declaration.determinism(field) {
                 Determinism::Bitwise => Some(self.not_bitwise(field, found)),
                 // Gradients of other saved outputs have other terms: no order of additions relates the two.
                 Determinism::Bounded if field.is_gradient() && saved_differ => self.wrong(field, again),
@@ -82,10 +81,10 @@ impl<'a> Contract<'a> {
     fn race(&mut self, field: Field, again: &ArrayD<f64>) -> Option<Failure> {
         let order = self.order.get_or_insert_with(|| {
             let forward = oracle::forward(self.inputs, None).outputs;
-            oracle::order_bounds(self.inputs, &saved(&forward, self.first), &self.arithmetic)
+            oracle::order_bounds(self.inputs, &saved(&forward, self.first), &self.declaration.arithmetic)
         });
         let order = order.get(field).expect("every field that is asked for has one").clone();
-        let stored = self.arithmetic.stored(field);
+        let stored = self.declaration.arithmetic.stored(field);
         let allowed = |index: &IxDyn, first, again| allowed(order[index], first, again, stored);
         let worst = self.worst(field, again, allowed, |_, _| true)?;
         let over = !(worst.spread <= worst.allowed);
@@ -97,7 +96,7 @@ impl<'a> Contract<'a> {
 
     /// The forward wavered, within its own bounds: the gradients that follow from it are judged anew.
     fn wrong(&self, field: Field, again: &Outputs) -> Option<Failure> {
-        let comparisons = judge(self.inputs, &self.arithmetic, again);
+        let comparisons = judge_declared(self.inputs, &self.declaration, again);
         let wrong = comparisons.into_iter().find(|comparison| comparison.field == field)?.failure?;
         Some(failure(field, format!("{field} is right in one run and wrong in another: a race: {}", wrong.message)))
     }
@@ -111,7 +110,7 @@ impl<'a> Contract<'a> {
         counts: impl Fn(f64, f64) -> bool,
     ) -> Option<Difference> {
         let first = self.first.get(field).expect("it is one of its fields");
-        let stored = self.arithmetic.stored(field);
+        let stored = self.declaration.arithmetic.stored(field);
         let mut worst: Option<(f64, Difference)> = None;
         for (index, &first) in first.indexed_iter() {
             let again = again[&index];

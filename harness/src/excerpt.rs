@@ -5,7 +5,7 @@ use ndarray::Dimension;
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs, Shape};
 use nsa_reference::oracle::Sample;
 
-use crate::compare::{has_shape, place};
+use crate::judge::field::{has_shape, place};
 use crate::judge::{judge, judge_sampled, verdict};
 use crate::verdict::{Class, Failure, Verdict};
 

@@ -8,7 +8,6 @@
 pub mod backend;
 pub mod calibrate;
 pub mod cli;
-pub mod compare;
 pub mod defect;
 pub mod detect;
 pub mod determinism;
@@ -26,5 +25,4 @@ pub mod report;
 pub mod run;
 pub mod store;
 pub mod tightness;
-pub mod vacuity;
 pub mod verdict;

@@ -13,8 +13,9 @@ use nsa_gpu::{Rung, Variant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::backend::cuda;
 use crate::calibrate::{Measured, PRODUCTS, Sum};
-use crate::judge::{judge, verdict};
+use crate::judge::{judge_declared, verdict};
 use crate::report::Report;
 
 /// Cases with at most this many output elements keep their outputs.
@@ -226,9 +227,9 @@ fn check_case(record: &Record, name: &str, case: &RecordedCase, file: &TensorFil
         }
         outputs.set(*field, tensor);
     }
-    let arithmetic = Variant::uniform(record.rung).arithmetic(inputs.shape(), record.element, arch(record)?);
-    let again = verdict(&judge(&inputs, &arithmetic, &outputs));
-    if again.word() != case.verdict && !(case.verdict == "inconclusive" && again.word() == "fail") {
+    let declaration = cuda::declaration(Variant::uniform(record.rung), &inputs, arch(record)?);
+    let again = verdict(&judge_declared(&inputs, &declaration, &outputs));
+    if again.word() != case.verdict {
         return Err(format!("recorded as {}, judged again: {again}", case.verdict));
     }
     Ok(true)

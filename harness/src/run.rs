@@ -3,11 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use nsa_corpus::{Case, Element, Entry, Error, Expect, Inputs, Outputs};
+use nsa_corpus::{Case, Element, Entry, Error, Inputs, Outputs};
 
 use crate::backend::{Backend, BackendError};
 use crate::determinism::Contract;
-use crate::judge::{judge, verdict};
+use crate::judge::judge_declared;
 use crate::probe;
 use crate::report::Report;
 use crate::verdict::{Class, Failure, Verdict};
@@ -26,12 +26,9 @@ pub fn run_case(case: &Case, element: Element, backend: &dyn Backend) -> Result<
     }
     match guarded(backend, &inputs) {
         Ok(outputs) => {
-            report.comparisons = judge(&inputs, &backend.arithmetic(&inputs), &outputs);
-            report.comparisons.retain(|comparison| backend.computes(comparison.field));
-            report.verdict = verdict(&report.comparisons);
-            if !backend.reads_only_what_it_attends_to(&inputs) {
-                excuse_leaks(&inputs, &mut report);
-            }
+            let declaration = backend.declaration(&inputs);
+            let comparisons = judge_declared(&inputs, &declaration, &outputs);
+            report.conclude(&inputs, &declaration, comparisons);
             report.outputs = Some(outputs);
         }
         Err(error) => report.verdict = unanswered(error),
@@ -40,24 +37,8 @@ pub fn run_case(case: &Case, element: Element, backend: &dyn Backend) -> Result<
     Ok(report)
 }
 
-/// Where the inputs are not finite and nothing is wrong but NaN where the oracle is finite, the backend multiplied what it
-/// does not attend to by 0, as the PyTorch function does too: acceptable, and said.
-fn excuse_leaks(inputs: &Inputs, report: &mut Report) {
-    let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
-    let tensors = [Some(inputs.q()), Some(inputs.k()), Some(inputs.v()), inputs.sel_scale()];
-    let cotangents = inputs.cotangents();
-    let more = [cotangents.d_out.as_ref(), cotangents.d_sliding.as_ref()];
-    let all_finite = tensors.into_iter().chain(more).flatten().all(|tensor| tensor.as_slice().is_some_and(finite))
-        && cotangents.d_lse.iter().all(|tensor| tensor.as_slice().is_some_and(finite));
-    let only_leaks = report.comparisons.iter().all(|comparison| comparison.failed == comparison.leaked);
-    if let (false, true, Verdict::Fail(failure)) = (all_finite, only_leaks, &report.verdict) {
-        let message = format!("NaN through 0 * NaN, as in the PyTorch function: {}", failure.message);
-        report.verdict = Verdict::Inconclusive(message);
-    }
-}
-
 /// Runs a case `times` more and holds every answer to `first`, which its first run gave, as the backend's contract says
-/// ([`Backend::determinism`]).
+/// ([`crate::backend::Declaration::determinism`]).
 ///
 /// # Errors
 /// The case itself is broken.
@@ -83,8 +64,7 @@ pub fn rerun(
     Ok(None)
 }
 
-/// Runs an entry: its name goes into the report, what it says is exact is held to a tolerance of zero, and a difference that
-/// it accepts is no failure.
+/// Runs an entry: its name goes into the report, and what it says is exact is held to a tolerance of zero.
 ///
 /// # Errors
 /// As [`run_case`].
@@ -93,12 +73,8 @@ pub fn run_entry(entry: &Entry, element: Element, backend: &dyn Backend) -> Resu
     report.name.clone_from(&entry.name);
     if let (Verdict::Pass | Verdict::Suspect(_), Some(outputs)) = (&report.verdict, &report.outputs) {
         let inputs = entry.case.materialize(element)?;
-        let failure = probe::inexact(entry, &inputs, &backend.arithmetic(&inputs), outputs);
+        let failure = probe::inexact(entry, &inputs, &backend.declaration(&inputs).arithmetic, outputs);
         report.verdict = failure.map_or(report.verdict, Verdict::Fail);
-    }
-    if let (Expect::Acceptable, Verdict::Fail(failure)) = (entry.expect, &report.verdict) {
-        let message = format!("the entry accepts this difference: {}", failure.message);
-        report.verdict = Verdict::Inconclusive(message);
     }
     Ok(report)
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use nsa_corpus::{Arithmetic, Bundle, Case, Entry, Error};
 
-use crate::backend::Backend;
-use crate::judge::{intervals, judge, verdict};
+use crate::backend::{Backend, Declaration};
+use crate::judge::{intervals, judge_declared};
 use crate::report::Report;
 
 /// Writes the failure that `report` tells of into `folder`, with everything that judging it again needs: the inputs, what
@@ -30,16 +30,17 @@ pub fn store(
         .collect();
     let entry = Entry::new(&format!("bugs/{words}"), why, case.clone());
     let mut bundle = Bundle::new(entry, report.element, report.outputs.clone())?;
-    let arithmetic = backend.arithmetic(&bundle.inputs);
+    let declaration = backend.declaration(&bundle.inputs);
+    let arithmetic = &declaration.arithmetic;
     if let Some(outputs) = &report.outputs {
         let failed = report.comparisons.iter().filter(|comparison| comparison.failure.is_some());
         let failed: Vec<_> = failed.map(|comparison| comparison.field).collect();
-        bundle.intervals = intervals(&bundle.inputs, &arithmetic, outputs, &failed);
+        bundle.intervals = intervals(&bundle.inputs, arithmetic, outputs, &failed);
     }
     let mut environment = crate::environment::describe();
-    environment["candidate"] = backend.environment();
+    environment["candidate"] = declaration.environment;
     bundle.notes.insert("candidate".to_owned(), report.candidate.clone());
-    bundle.notes.insert("arithmetic".to_owned(), json(&arithmetic));
+    bundle.notes.insert("arithmetic".to_owned(), json(arithmetic));
     bundle.notes.insert("report".to_owned(), json(report));
     bundle.notes.insert("environment".to_owned(), environment.to_string());
     let path = folder.join(format!("{name}.safetensors"));
@@ -59,8 +60,19 @@ pub fn arithmetic(bundle: &Bundle) -> Result<Arithmetic, Error> {
     let text = bundle.notes.get("arithmetic").ok_or_else(|| Error::invalid("no note `arithmetic`"))?;
     let declared: Arithmetic =
         serde_json::from_str(text).map_err(|error| Error::invalid(format!("note `arithmetic`: {error}")))?;
-    declared.check()?;
+    declared.check(bundle.element)?;
     Ok(declared)
+}
+
+/// What a stored answer is judged by: the arithmetic that its candidate declared, and the fields that were judged then, as strictly
+/// as the contract reads.
+///
+/// # Errors
+/// As [`arithmetic`].
+pub fn declaration(bundle: &Bundle) -> Result<Declaration, Error> {
+    let strict = Declaration::strict(arithmetic(bundle)?);
+    let Some(stored) = stored_report(bundle) else { return Ok(strict) };
+    Ok(Declaration { fields: stored.comparisons.iter().map(|comparison| comparison.field).collect(), ..strict })
 }
 
 /// Judges the answer that a stored failure holds again; `None` where it holds none, as after a crash. Of the fields, those
@@ -73,12 +85,8 @@ pub fn judge_again(bundle: &Bundle) -> Result<Option<Report>, Error> {
     let candidate = bundle.notes.get("candidate").map_or("stored", String::as_str);
     let mut report = Report::new(candidate, bundle.element, &bundle.entry.case)?;
     report.name.clone_from(&bundle.entry.name);
-    report.comparisons = judge(&bundle.inputs, &arithmetic(bundle)?, outputs);
-    if let Some(stored) = stored_report(bundle) {
-        let judged = |field| stored.comparisons.iter().any(|comparison| comparison.field == field);
-        report.comparisons.retain(|comparison| judged(comparison.field));
-    }
-    report.verdict = verdict(&report.comparisons);
+    let declaration = declaration(bundle)?;
+    report.conclude(&bundle.inputs, &declaration, judge_declared(&bundle.inputs, &declaration, outputs));
     Ok(Some(report))
 }
 

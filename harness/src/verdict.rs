@@ -17,7 +17,8 @@ pub enum Verdict {
     Fail(Failure),
     /// The backend does not do this case.
     Skip(String),
-    /// The case says nothing about the backend: the machine failed, or the entry accepts the difference.
+    /// The case says nothing about the backend: the machine failed, nothing could have failed, or all that is wrong is NaN
+    /// that `0 * NaN` explains.
     Inconclusive(String),
 }
 
@@ -30,6 +31,28 @@ pub struct Failure {
     pub field: Option<Field>,
     /// In words, with both values.
     pub message: String,
+}
+
+/// Why a verdict does not rest on a field that the case asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotJudged {
+    /// The candidate does not compute it.
+    NotComputed,
+    /// The declared arithmetic promises nothing of any element.
+    Unbounded,
+    /// Most elements would have passed as 0 and with the other sign.
+    AboveSignal,
+}
+
+impl fmt::Display for NotJudged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NotJudged::NotComputed => "the candidate does not compute it",
+            NotJudged::Unbounded => "the declared arithmetic promises nothing of it",
+            NotJudged::AboveSignal => "its budgets are above its values: 0 and the other sign would pass",
+        })
+    }
 }
 
 /// The class of a failure.

@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, Array4};
 use nsa_corpus::{Arithmetic, Dot, Element, Field, Inputs, Outputs};
-use nsa_harness::backend::{Backend, BackendError, Unsupported, by_name};
+use nsa_harness::backend::{Backend, BackendError, Declaration, Unsupported, by_name};
 use nsa_harness::calibrate::{Sum, Unmeasured, measure};
 
 /// Attention to one's own block by a unit that adds `block` products at once to its accumulator: all aligned to the largest,
@@ -42,9 +42,10 @@ impl Backend for Unit {
         "unit"
     }
 
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
+    fn declaration(&self, inputs: &Inputs) -> Declaration {
         let element = inputs.element();
-        Arithmetic { scores: self.declared, products: self.declared, ..Arithmetic::tensor_core(element) }
+        let dots = Arithmetic { scores: self.declared, products: self.declared, ..Arithmetic::tensor_core(element) };
+        Declaration::strict(dots)
     }
 
     fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 
 use nsa_corpus::{Element, Entry, Field, entries};
 use nsa_harness::backend::by_name;
+use nsa_harness::judge::sensitivity::{Injected, Reason};
 use nsa_harness::report::Report;
 use nsa_harness::run::run_entry;
-use nsa_harness::vacuity::{Injected, Reason};
 use nsa_harness::verdict::Verdict;
 use rayon::prelude::*;
 

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nsa_corpus::{Arithmetic, Case, Element, Field, Inputs, Outputs, Sizes, Values};
-use nsa_harness::backend::{Backend, BackendError, Determinism, Unsupported};
+use nsa_corpus::{Case, Element, Field, Inputs, Outputs, Sizes, Values};
+use nsa_harness::backend::{Backend, BackendError, Declaration, Determinism, Unsupported};
 use nsa_harness::run::{rerun, run_case};
 use nsa_harness::verdict::{Class, Failure};
 use nsa_reference::{oracle, tiled};
@@ -27,12 +27,9 @@ impl<F: Fn(usize, &Inputs, &mut Outputs) + Send + Sync> Backend for Wavering<F> 
         "wavering"
     }
 
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        tiled::arithmetic(inputs.element())
-    }
-
-    fn determinism(&self, field: Field) -> Determinism {
-        (self.declared)(field)
+    fn declaration(&self, inputs: &Inputs) -> Declaration {
+        let bounded = Field::ALL.into_iter().filter(|field| (self.declared)(*field) == Determinism::Bounded).collect();
+        Declaration { bounded, ..Declaration::strict(tiled::arithmetic(inputs.element())) }
     }
 
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use nsa_corpus::{Arithmetic, Bundle, Case, Element, Field, Inputs, Outputs};
-use nsa_harness::backend::{Backend, BackendError, Unsupported, by_name};
+use nsa_corpus::{Bundle, Case, Element, Field, Inputs, Outputs};
+use nsa_harness::backend::{Backend, BackendError, Declaration, Unsupported, by_name};
 use nsa_harness::judge::{judge, verdict};
 use nsa_harness::minimize::{Effort, Signature, minimize};
 use nsa_harness::run::run_case;
@@ -19,8 +19,8 @@ impl Backend for Faulty {
         "faulty"
     }
 
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        nsa_reference::tiled::arithmetic(inputs.element())
+    fn declaration(&self, inputs: &Inputs) -> Declaration {
+        Declaration::strict(nsa_reference::tiled::arithmetic(inputs.element()))
     }
 
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {

@@ -1,7 +1,7 @@
 //! A backend with a planted fault is found, minimised, stored and judged again: the loop that users rely on, end to end.
 
-use nsa_corpus::{Arithmetic, Bundle, Case, Element, Field, Inputs, Outputs};
-use nsa_harness::backend::{Backend, BackendError, Unsupported};
+use nsa_corpus::{Bundle, Case, Element, Field, Inputs, Outputs};
+use nsa_harness::backend::{Backend, BackendError, Declaration, Unsupported};
 use nsa_harness::judge::{judge, verdict};
 use nsa_harness::minimize::{Effort, Signature, minimize};
 use nsa_harness::report::Report;
@@ -22,8 +22,8 @@ impl Backend for Faulty {
         self.name
     }
 
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        tiled::arithmetic(inputs.element())
+    fn declaration(&self, inputs: &Inputs) -> Declaration {
+        Declaration::strict(tiled::arithmetic(inputs.element()))
     }
 
     fn supports(&self, _: &Inputs) -> Result<(), Unsupported> {

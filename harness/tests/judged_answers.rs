@@ -6,8 +6,8 @@ use std::time::Duration;
 use nsa_corpus::{
     Arithmetic, Case, Element, Entry, Expect, Field, Inputs, Mask, Outputs, Override, Sizes, Tensor, Values,
 };
-use nsa_harness::backend::{Backend, BackendError, Unsupported};
-use nsa_harness::compare::Comparison;
+use nsa_harness::backend::{Backend, BackendError, Declaration, Unsupported};
+use nsa_harness::judge::field::Comparison;
 use nsa_harness::judge::{intervals, judge};
 use nsa_harness::report::Report;
 use nsa_harness::run::{rerun, run_case, run_entry};
@@ -32,16 +32,11 @@ impl<F: Fn(&Inputs, usize) -> Result<Outputs, BackendError> + Send + Sync> Backe
         "scripted"
     }
 
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        tiled::arithmetic(inputs.element())
-    }
-
-    fn computes(&self, field: Field) -> bool {
-        self.lacks != Some(field)
-    }
-
-    fn reads_only_what_it_attends_to(&self, _inputs: &Inputs) -> bool {
-        self.reads_only_its_own
+    fn declaration(&self, inputs: &Inputs) -> Declaration {
+        let mut declaration = Declaration::strict(tiled::arithmetic(inputs.element()));
+        declaration.reads_only_what_it_attends_to = self.reads_only_its_own;
+        declaration.fields.retain(|field| self.lacks != Some(*field));
+        declaration
     }
 
     fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {

@@ -2,21 +2,35 @@
 
 use ndarray::{Array3, ArrayD};
 use nsa_corpus::{Element, Field};
-use nsa_harness::compare::{Comparison, Expected, compare};
+use nsa_harness::judge::field::{Comparison, Expected, compare};
+use nsa_harness::judge::overflow::Overflow;
 use nsa_harness::judge::verdict;
-use nsa_harness::verdict::{Class, Failure, Verdict};
+use nsa_harness::verdict::{Class, Failure, NotJudged, Verdict};
 
 const INF: f64 = f64::INFINITY;
 const NAN: f64 = f64::NAN;
 
 /// One row of elements, each `[expected, found, tier B, tier H]`.
 fn compared(field: Field, stored: Element, elements: &[[f64; 4]]) -> Comparison {
+    reached(field, stored, elements, None)
+}
+
+/// The same, with the elements that `0 * NaN` can reach.
+fn reached(field: Field, stored: Element, elements: &[[f64; 4]], reached: Option<&[bool]>) -> Comparison {
+    let reached = reached.map(|flags| Array3::from_shape_vec((1, 1, flags.len()), flags.to_vec()).unwrap().into_dyn());
     let tensor = |column: usize| -> ArrayD<f64> {
         let values = elements.iter().map(|element| element[column]).collect();
         Array3::from_shape_vec((1, 1, elements.len()), values).unwrap().into_dyn()
     };
     let [values, found, rigorous, likely] = [0, 1, 2, 3].map(tensor);
-    let expected = Expected { values: &values, rigorous: &rigorous, likely: &likely, stored };
+    let expected = Expected {
+        values: &values,
+        rigorous: &rigorous,
+        likely: &likely,
+        stored,
+        overflow: Overflow::Nowhere,
+        reached: reached.as_ref(),
+    };
     compare(field, Some(&found), &expected)
 }
 
@@ -48,15 +62,50 @@ fn off(ratio: f64) -> [f64; 4] {
 fn every_element_is_counted_in_its_class() {
     let unbounded = [1.0, 7.0, INF, INF];
     let all = lse(&[off(0.25), off(0.75), off(0.75), unbounded, unbounded, off(2.0), [1.0, NAN, 1.0, 0.5]]);
-    assert_eq!((all.elements, all.suspect, all.unbounded, all.failed, all.leaked), (7, 2, 2, 2, 1));
+    assert_eq!((all.elements, all.suspect, all.unbounded, all.failed, all.excused), (7, 2, 2, 2, 0));
     assert_eq!((all.tightness.judged, all.tightness.exact, all.tightness.apart), (5, 0, 2));
 }
 
 #[test]
-fn only_nan_in_the_place_of_a_finite_number_is_a_leak() {
-    assert_eq!(lse(&[[1.0, NAN, 1.0, 1.0], [2.0, NAN, 1.0, 1.0]]).leaked, 2);
-    let other = lse(&[[1.0, INF, 1.0, 1.0], [-INF, NAN, 1.0, 1.0], [NAN, 1.0, 1.0, 1.0]]);
-    assert_eq!((other.leaked, other.failed), (0, 3));
+fn every_element_without_a_finite_budget_is_counted_whatever_was_found_there() {
+    let all = lse(&[[1.0, 1.0, INF, INF], [1.0, 7.0, INF, INF], [1.0, NAN, INF, INF], [NAN, NAN, INF, INF], off(0.25)]);
+    assert_eq!((all.unbounded, all.failed, all.elements), (3, 1, 5));
+    assert_eq!(failure(&all), non_finite(2), "NaN is wrong where nothing is promised, too");
+}
+
+#[test]
+fn only_nan_that_can_be_reached_is_excused() {
+    let elements = [[1.0, NAN, 1.0, 1.0], [2.0, NAN, 1.0, 1.0], [-INF, NAN, 0.0, 0.0]];
+    let count = |flags: &[bool]| {
+        let found = reached(Field::Lse, Element::F16, &elements, Some(flags));
+        (found.excused, found.failed)
+    };
+    assert_eq!((count(&[true; 3]), count(&[false; 3])), ((3, 0), (0, 3)));
+    assert_eq!(count(&[true, false, true]), (2, 1));
+    let other = [[1.0, INF, 1.0, 1.0], [NAN, 1.0, 1.0, 1.0], [1.0, 7.0, 1.0, 1.0], [-INF, INF, 0.0, 0.0]];
+    let found = reached(Field::Lse, Element::F16, &other, Some(&[true; 4]));
+    assert_eq!((found.excused, found.failed), (0, 4));
+    let excused = reached(Field::Lse, Element::F16, &elements[..1], Some(&[true]));
+    assert!(matches!(verdict(&[excused]), Verdict::Inconclusive(message) if message.contains("lse is NaN in 1 of 1")));
+}
+
+#[test]
+fn a_field_that_could_not_have_failed_says_nothing() {
+    let why = |elements: &[[f64; 4]]| lse(elements).inconclusive();
+    let (unbounded, loose, tight) = ([1.0, 1.0, INF, INF], [1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 0.1, 0.1]);
+    assert_eq!(why(&[unbounded; 3]), Some(NotJudged::Unbounded));
+    assert_eq!(why(&[loose, loose, tight]), Some(NotJudged::AboveSignal));
+    assert_eq!(why(&[unbounded, loose, tight]), Some(NotJudged::AboveSignal));
+    assert_eq!(why(&[loose, tight]), None, "half of it is seen");
+    // Zeros that have to be zeros can fail, and so can what has to be infinite.
+    assert_eq!(why(&[[0.0, 0.0, 0.0, 0.0]; 3]), None);
+    assert_eq!(why(&[[-INF, -INF, 0.0, 0.0], [NAN, NAN, 0.0, 0.0]]), None);
+    assert_eq!(why(&[[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], loose]), Some(NotJudged::AboveSignal));
+    assert_eq!(why(&[[1.0, NAN, 2.0, 2.0]]), None, "what failed is judged");
+    let says = |fields: &[Comparison]| verdict(fields);
+    let Verdict::Inconclusive(message) = says(&[lse(&[unbounded]), lse(&[loose])]) else { panic!("it passed") };
+    assert!(message.contains("lse: the declared arithmetic promises nothing of it"), "{message}");
+    assert_eq!(says(&[lse(&[unbounded]), lse(&[tight])]), Verdict::Pass, "one field is seen");
 }
 
 #[test]
@@ -156,7 +205,7 @@ fn a_failure_names_the_place_and_both_values() {
 fn the_verdict_is_the_first_failure_else_whether_anything_is_suspect() {
     let (fine, suspect, wrong) = (lse(&[off(0.25)]), lse(&[off(0.25), off(0.75)]), lse(&[off(2.0)]));
     let nan = lse(&[[1.0, NAN, 1.0, 1.0]]);
-    assert_eq!(verdict(&[]), Verdict::Pass);
+    assert_eq!(verdict(&[]), Verdict::Inconclusive("no field was judged".into()));
     assert_eq!(verdict(std::slice::from_ref(&fine)), Verdict::Pass);
     let Verdict::Suspect(detail) = verdict(&[fine.clone(), suspect.clone()]) else { panic!("not suspect") };
     assert!(detail.starts_with("1 of 2 elements; lse at batch 0, q_head 0, token 1: "), "{detail}");

@@ -1,8 +1,8 @@
 //! Relations between answers, and sampled rows: what needs no whole oracle rejects what is wrong, and no right answer.
 
 use ndarray::Axis;
-use nsa_corpus::{Arithmetic, Case, Element, Field, InputParts, Inputs, Outputs, Selection, Sizes, Values};
-use nsa_harness::backend::{Backend, BackendError, Unsupported};
+use nsa_corpus::{Case, Element, Field, InputParts, Inputs, Outputs, Selection, Sizes, Values};
+use nsa_harness::backend::{Backend, BackendError, Declaration, Unsupported};
 use nsa_harness::excerpt::draw;
 use nsa_harness::judge::{judge, judge_sampled};
 use nsa_harness::large::relation::{Relation, hold};
@@ -23,8 +23,8 @@ impl<F: Fn(&Inputs) -> Outputs + Send + Sync> Backend for By<F> {
         "by"
     }
 
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        tiled::arithmetic(inputs.element())
+    fn declaration(&self, inputs: &Inputs) -> Declaration {
+        Declaration::strict(tiled::arithmetic(inputs.element()))
     }
 
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
@@ -232,7 +232,7 @@ fn sampled_rows_are_judged_as_the_whole_answer_judges_them() {
             _ => &[1, 1, 30, 4],
         };
         found.get_mut(field).unwrap()[index] += 0.125;
-        let failed = |comparisons: Vec<nsa_harness::compare::Comparison>| {
+        let failed = |comparisons: Vec<nsa_harness::judge::field::Comparison>| {
             let mut of_field = comparisons.into_iter().filter(|comparison| comparison.field == field);
             of_field.find_map(|comparison| comparison.failure).unwrap_or_else(|| panic!("{field}"))
         };

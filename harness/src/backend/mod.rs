@@ -1,6 +1,7 @@
 //! An implementation under test: what it is called, what it declares, what it cannot do, and how it is run.
 
 pub mod cuda;
+mod declaration;
 pub mod guest;
 mod oracle;
 pub mod process;
@@ -9,42 +10,19 @@ mod tiled;
 
 use std::time::Duration;
 
-use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use nsa_corpus::{Inputs, Outputs};
+
+pub use declaration::{Declaration, Determinism};
 
 /// An implementation of the contract (docs/semantics.md), or of a part of it.
+///
+/// No method has a default: a wrapper that forgets one does not compile.
 pub trait Backend: Send + Sync {
     /// The name that `--candidate` takes.
     fn name(&self) -> &str;
 
-    /// What it declares of its arithmetic on `inputs`; the error budgets follow from it.
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic;
-
-    /// What reruns of one problem give for `field`.
-    fn determinism(&self, field: Field) -> Determinism {
-        let _ = field;
-        Determinism::Bitwise
-    }
-
-    /// Whether it computes `field` at all; one that it does not is not judged.
-    fn computes(&self, field: Field) -> bool {
-        let _ = field;
-        true
-    }
-
-    /// Whether a row never reads what it does not attend to. A backend that multiplies such values by weights of 0 instead
-    /// (a tensor core's tile, the PyTorch function) lets NaN through `0 * NaN`: with inputs that are not finite, that alone
-    /// is no failure of it.
-    fn reads_only_what_it_attends_to(&self, inputs: &Inputs) -> bool {
-        let _ = inputs;
-        false
-    }
-
-    /// What it says of where it runs: versions, the device. Null where there is nothing to say.
-    fn environment(&self) -> Value {
-        Value::Null
-    }
+    /// What it declares of its answer to `inputs`. Who wraps a backend passes this on whole.
+    fn declaration(&self, inputs: &Inputs) -> Declaration;
 
     /// Whether it computes this problem.
     ///
@@ -57,16 +35,6 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// It gave no answer. A wrong answer is no error: it is judged.
     fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError>;
-}
-
-/// What an implementation promises of reruns with the same inputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Determinism {
-    /// The same bits.
-    Bitwise,
-    /// The same up to the order of additions (atomics).
-    Bounded,
 }
 
 /// Why a problem is outside what an implementation does.

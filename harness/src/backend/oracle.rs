@@ -2,7 +2,7 @@
 
 use nsa_corpus::{Arithmetic, Dot, Element, Inputs, Outputs};
 
-use super::{Backend, BackendError, Unsupported};
+use super::{Backend, BackendError, Declaration, Unsupported};
 
 pub(super) struct Oracle;
 
@@ -12,14 +12,10 @@ impl Backend for Oracle {
     }
 
     /// Separate multiplications and additions round twice where a fused one rounds once: twice the unit covers both.
-    fn arithmetic(&self, _inputs: &Inputs) -> Arithmetic {
+    fn declaration(&self, _inputs: &Inputs) -> Declaration {
         let unit = 2.0 * Element::F64.unit_roundoff();
         let dot = Dot::Fma { unit };
-        Arithmetic { unit, scores: dot, products: dot, ..Arithmetic::f64() }
-    }
-
-    fn reads_only_what_it_attends_to(&self, _inputs: &Inputs) -> bool {
-        true
+        Declaration::strict(Arithmetic { unit, scores: dot, products: dot, ..Arithmetic::f64() })
     }
 
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {

@@ -3,7 +3,7 @@
 use nsa_corpus::{Arithmetic, Delta, Element, Inputs, Outputs};
 use nsa_reference::regular_attend::attend;
 
-use super::{Backend, BackendError, Unsupported};
+use super::{Backend, BackendError, Declaration, Unsupported};
 
 /// Gathered copies of keys, values and their gradients, in bytes, beyond which a problem is left to other backends.
 const BYTES_MAX: usize = 512 << 20;
@@ -15,10 +15,11 @@ impl Backend for RegularAttend {
         "regular_attend"
     }
 
-    /// f32 or f64 throughout; it differentiates its softmax, so its `delta` is `sum P dP`.
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
+    /// f32 or f64 throughout; it differentiates its softmax, so its `delta` is `sum P dP`. Masked keys have weights of 0 in it.
+    fn declaration(&self, inputs: &Inputs) -> Declaration {
         let plain = if inputs.element() == Element::F64 { Arithmetic::f64() } else { Arithmetic::f32() };
-        Arithmetic { delta: Delta::Probabilities, ..plain }
+        let arithmetic = Arithmetic { delta: Delta::Probabilities, ..plain };
+        Declaration { reads_only_what_it_attends_to: false, ..Declaration::strict(arithmetic) }
     }
 
     fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {

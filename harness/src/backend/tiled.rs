@@ -1,9 +1,9 @@
 //! The tiled CPU candidate.
 
-use nsa_corpus::{Arithmetic, Inputs, Outputs};
+use nsa_corpus::{Inputs, Outputs};
 use nsa_reference::tiled;
 
-use super::{Backend, BackendError, Unsupported};
+use super::{Backend, BackendError, Declaration, Unsupported};
 
 pub(super) struct Tiled;
 
@@ -12,12 +12,8 @@ impl Backend for Tiled {
         "tiled"
     }
 
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        tiled::arithmetic(inputs.element())
-    }
-
-    fn reads_only_what_it_attends_to(&self, _inputs: &Inputs) -> bool {
-        true
+    fn declaration(&self, inputs: &Inputs) -> Declaration {
+        Declaration::strict(tiled::arithmetic(inputs.element()))
     }
 
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::output::{Json, table};
 use super::{Outcome, Refusal};
-use crate::backend::{Backend, Determinism, LISTED};
+use crate::backend::{Declaration, Determinism, LISTED};
 
 /// Arguments of `backends`.
 #[derive(clap::Args)]
@@ -23,7 +23,7 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     let mut backends = Vec::new();
     for listed in &LISTED {
         let (state, determinism) = match listed.make() {
-            Ok(backend) => ("available".to_owned(), Some(contract(backend.as_ref()))),
+            Ok(backend) => ("available".to_owned(), Some(Declaration::typical(backend.as_ref()).reruns())),
             Err(reason) => (format!("not here: {reason}"), None),
         };
         let words = determinism.as_ref().map_or_else(String::new, in_words);
@@ -34,11 +34,6 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     args.json.text(&table(&rows));
     args.json.write("backends", json!({ "backends": backends }))?;
     Ok(Outcome::Passed)
-}
-
-/// What reruns give, for every field.
-fn contract(backend: &dyn Backend) -> BTreeMap<Field, Determinism> {
-    Field::ALL.into_iter().map(|field| (field, backend.determinism(field))).collect()
 }
 
 fn in_words(contract: &BTreeMap<Field, Determinism>) -> String {

@@ -90,7 +90,7 @@ fn bench(args: &Args, name: &str) -> Result<(Vec<String>, Value, bool), Refusal>
         if args.candidate.starts_with("cuda") { gpu_times(args, &inputs)? } else { cpu_times(args, &inputs)? };
     let (mut checked, mut failed) = ("no".to_owned(), false);
     if !args.unchecked {
-        let arithmetic = by_name(&args.candidate)?.arithmetic(&inputs);
+        let arithmetic = by_name(&args.candidate)?.declaration(&inputs).arithmetic;
         let excerpt = judge_excerpt(&inputs, &arithmetic, &outputs);
         failed = matches!(excerpt.verdict, Verdict::Fail(_));
         checked = format!("{} ({})", excerpt.verdict, excerpt.what);

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::output::{Json, catch_interrupt, interrupted, progress, table};
 use super::select::{Candidate, Elements};
 use super::{Outcome, Refusal};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Declaration};
 use crate::calibrate::{Measured, PRODUCTS, Sum, Unmeasured, measure, units};
 
 /// Arguments of `calibrate`.
@@ -67,7 +67,7 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     bar.finish_and_clear();
     args.json.text(&table(&rows));
     let content = json!({
-        "candidate": args.candidate.name(), "device": backend.environment(), "products": PRODUCTS, "results": results,
+        "candidate": args.candidate.name(), "device": Declaration::typical(backend.as_ref()).environment, "products": PRODUCTS, "results": results,
         "skipped": skipped, "left_out": sums.len() - results.len() - skipped.len(),
     });
     args.json.write("calibrate", content)?;

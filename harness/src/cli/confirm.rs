@@ -11,7 +11,7 @@ use crate::backend::{Backend, by_name};
 use crate::localize::{Localization, localize_alone};
 use crate::report::Report;
 use crate::run::run_case;
-use crate::store::{arithmetic, judge_again};
+use crate::store::{declaration, judge_again};
 use crate::verdict::Verdict;
 
 /// Arguments of `confirm`.
@@ -100,7 +100,7 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Backend>], output: &Json) -> Result
 
 /// Where the stored answer is wrong, and what that looks like.
 fn located(bundle: &Bundle) -> Option<Localization> {
-    localize_alone(&bundle.inputs, &arithmetic(bundle).ok()?, bundle.outputs.as_ref()?)
+    localize_alone(&bundle.inputs, &declaration(bundle).ok()?, bundle.outputs.as_ref()?)
 }
 
 /// The worst element of the field at fault, with the ends of its interval as stored and the candidate's value.

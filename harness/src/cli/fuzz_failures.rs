@@ -144,7 +144,7 @@ impl<'a> Failures<'a> {
         let element = failing.report.element;
         let place = minimal.report.outputs.as_ref().and_then(|outputs| {
             let inputs = minimal.case.materialize(element).ok()?;
-            localize_alone(&inputs, &self.backend.arithmetic(&inputs), outputs)
+            localize_alone(&inputs, &self.backend.declaration(&inputs), outputs)
         });
         let mut found = Known::new(PathBuf::new(), element, failing.signature.clone(), &minimal.case);
         found.mistake = place.as_ref().and_then(|place| Some(place.slug()?.to_owned()));

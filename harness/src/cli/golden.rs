@@ -117,7 +117,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Refusal> {
 
 fn compare_file(case: &GoldenCase, backend: &dyn Backend, converted_to: Option<Element>) -> Vec<Line> {
     let element = case.inputs.element();
-    let arithmetic = backend.arithmetic(&case.inputs);
+    let arithmetic = backend.declaration(&case.inputs).arithmetic;
     let line = |field: &str, error, detail| Line {
         file: case.name.clone(),
         field: field.to_owned(),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::output::table;
 use crate::backend::Backend;
-use crate::compare::Worst;
+use crate::judge::field::Worst;
 use crate::report::Report;
 use crate::run::run_entry;
 use crate::verdict::Verdict;

@@ -9,11 +9,11 @@ use serde_json::json;
 use super::output::{Json, catch_interrupt, interrupted, progress, table, tightness_table};
 use super::select::{Candidate, Elements, select};
 use super::{Outcome, Refusal};
+use crate::judge::sensitivity::Injected;
 use crate::localize::{Localization, localize_reports};
 use crate::report::Report;
 use crate::run::{rerun, run_entry};
 use crate::tightness::Summary;
-use crate::vacuity::Injected;
 use crate::verdict::Verdict;
 
 /// Arguments of `run`.

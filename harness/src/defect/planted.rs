@@ -3,11 +3,11 @@
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nsa_corpus::{Arithmetic, Inputs, Outputs};
+use nsa_corpus::{Inputs, Outputs};
 use nsa_reference::plain::{self, Fault};
 
 use super::{Carrier, Defect, defects};
-use crate::backend::{Backend, BackendError, Unsupported};
+use crate::backend::{Backend, BackendError, Declaration, Unsupported};
 
 /// The plain implementation, with at most one fault.
 pub struct Plain {
@@ -33,12 +33,8 @@ impl Backend for Plain {
         &self.name
     }
 
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        plain::arithmetic(inputs.element())
-    }
-
-    fn reads_only_what_it_attends_to(&self, _inputs: &Inputs) -> bool {
-        true
+    fn declaration(&self, inputs: &Inputs) -> Declaration {
+        Declaration::strict(plain::arithmetic(inputs.element()))
     }
 
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
@@ -63,12 +59,8 @@ impl Backend for Decorated<'_> {
         &self.name
     }
 
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        self.inner.arithmetic(inputs)
-    }
-
-    fn reads_only_what_it_attends_to(&self, inputs: &Inputs) -> bool {
-        self.inner.reads_only_what_it_attends_to(inputs)
+    fn declaration(&self, inputs: &Inputs) -> Declaration {
+        self.inner.declaration(inputs)
     }
 
     fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {

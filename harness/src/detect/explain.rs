@@ -103,8 +103,8 @@ fn evidence(jobs: &[Job], killer: &Job, backend: &dyn Backend) -> Result<Vec<(St
         let report = run_case(&job.entry.case, job.element, backend)?;
         let (Some(_), Some(outputs)) = (report.verdict.failure(), report.outputs) else { continue };
         let inputs = job.entry.case.materialize(job.element)?;
-        let arithmetic = backend.arithmetic(&inputs);
-        found.push((job.entry.name.clone(), Evidence { inputs, arithmetic, outputs }));
+        let declaration = backend.declaration(&inputs);
+        found.push((job.entry.name.clone(), Evidence { inputs, declaration, outputs }));
     }
     Ok(found)
 }

@@ -294,8 +294,9 @@ fn judged(job: &Job, open: &[Rule], backend: &dyn Backend, cases: usize) -> Resu
             }
             (Rule::Ours, _, _) | (_, _, None) => None,
             (rule, _, Some(outputs)) => {
-                let reference = job.reference(&job.entry.case.materialize(job.element)?);
-                let field = reference.rejected(*rule, outputs, |field| backend.computes(field));
+                let inputs = job.entry.case.materialize(job.element)?;
+                let declaration = backend.declaration(&inputs);
+                let field = job.reference(&inputs).rejected(*rule, outputs, |field| declaration.computes(field));
                 field.map(|field| Fate::Killed(kill(Some(field), "rejected".to_owned())))
             }
         };

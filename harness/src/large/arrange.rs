@@ -4,7 +4,7 @@
 use ndarray::{Array, Array3, Array4, Axis, Dimension, RemoveAxis};
 use nsa_corpus::{Cotangents, Field, InputParts, Inputs, Outputs, Shape};
 
-use crate::compare::has_shape;
+use crate::judge::field::has_shape;
 
 /// Which parts of a problem stand where.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use nsa_reference::oracle::Sample;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
-use crate::compare::Comparison;
 use crate::excerpt::{draw, unusable};
+use crate::judge::field::Comparison;
 use crate::judge::{judge_sampled, verdict};
 use crate::run::{guarded, unanswered};
 use crate::verdict::Verdict;
@@ -150,10 +150,11 @@ fn checks(inputs: &Inputs, backend: &dyn Backend, found: &Outputs, start: Instan
     if checks[0].verdict != Verdict::Pass {
         return;
     }
+    let declaration = backend.declaration(inputs);
     let sample = draw(inputs.shape());
     let start = Instant::now();
-    let mut comparisons = judge_sampled(inputs, &backend.arithmetic(inputs), found, &sample);
-    comparisons.retain(|comparison| backend.computes(comparison.field));
+    let mut comparisons = judge_sampled(inputs, &declaration.arithmetic, found, &sample);
+    comparisons.retain(|comparison| declaration.computes(comparison.field));
     let elements = comparisons.iter().map(|comparison| comparison.elements).sum();
     checks.push(Check {
         name: "sampled rows".to_owned(),
@@ -204,7 +205,8 @@ fn held(relation: Relation, inputs: &Inputs, backend: &dyn Backend, found: &Outp
 
 /// Every element of every field is there and finite: the inputs are, and every row has keys.
 fn finite(inputs: &Inputs, backend: &dyn Backend, found: &Outputs, seconds: f64) -> Check {
-    let computed = Field::ALL.into_iter().filter(|field| backend.computes(*field));
+    let declaration = backend.declaration(inputs);
+    let computed = Field::ALL.into_iter().filter(|field| declaration.computes(*field));
     let verdict =
         computed.clone().find_map(|field| unusable(field, inputs, found)).map_or(Verdict::Pass, Verdict::Fail);
     let elements = computed.filter_map(|field| found.get(field)).map(|tensor| tensor.len()).sum();

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::arrange::Arrangement;
 use crate::backend::Backend;
-use crate::compare::place;
 use crate::determinism::{allowed, spread};
+use crate::judge::field::place;
 use crate::judge::sampled;
 use crate::run::{guarded, unanswered};
 use crate::verdict::{Class, Failure, Verdict};
@@ -156,7 +156,8 @@ fn answer(
     let arranged = arrangement.apply(inputs).map_err(|error| Verdict::Skip(error.to_string()))?;
     backend.supports(&arranged).map_err(|reason| Verdict::Skip(reason.to_string()))?;
     let mut found = guarded(backend, &arranged).map_err(unanswered)?;
-    for field in Field::ALL.into_iter().filter(|field| !backend.computes(*field)) {
+    let declaration = backend.declaration(&arranged);
+    for field in Field::ALL.into_iter().filter(|field| !declaration.computes(*field)) {
         // Not judged: what stands there is as good as what should.
         found.set(field, ArrayD::zeros(field.shape(arranged.shape())));
     }
@@ -174,10 +175,11 @@ fn compare(
     runs: [&Outputs; 2],
     sample: &Sample,
 ) -> Vec<Held> {
-    let arithmetic = backend.arithmetic(inputs);
+    let declaration = backend.declaration(inputs);
+    let arithmetic = &declaration.arithmetic;
     let mut sample = sample.clone();
     let mut held = Vec::new();
-    for field in Field::ALL.into_iter().filter(|field| field.asked_by(inputs) && backend.computes(*field)) {
+    for field in Field::ALL.into_iter().filter(|field| field.asked_by(inputs) && declaration.computes(*field)) {
         let [first, again] = runs.map(|run| run.get(field).expect("both answer every field"));
         let ranked = Ranked::of(inputs, field, first, again, arithmetic.stored(field));
         let (elements, differing) = (first.len(), ranked.differing);
@@ -188,13 +190,13 @@ fn compare(
         return held;
     }
     let saved_differ = held.iter().any(|held| !held.field.is_gradient() && held.differing > 0);
-    for rows in differences(inputs, &arithmetic, runs, &sample, saved_differ) {
+    for rows in differences(inputs, arithmetic, runs, &sample, saved_differ) {
         if let Some(held) = held.iter_mut().find(|held| held.field == rows.field) {
             held.hold(
                 relation,
                 &rows,
                 runs.map(|run| run.get(rows.field).expect("both answer every field")),
-                &arithmetic,
+                arithmetic,
             );
         }
     }

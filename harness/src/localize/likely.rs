@@ -1,13 +1,15 @@
 //! Which known mistakes an answer looks like: each one's answer, computed without rounding, is compared with what was
 //! found, in every element that either of them puts off the right answer.
 
-use nsa_corpus::{Arithmetic, Inputs, Outputs};
+use nsa_corpus::{Inputs, Outputs};
 use nsa_reference::plain::{self, Fault};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::residual::{Residual, excess, residuals};
+use super::residual::{Residual, residuals};
+use crate::backend::Declaration;
 use crate::defect::{Carrier, Defect, defects};
+use crate::judge::HeldTo;
 
 /// Mistakes that explain less than this share are not named.
 const LEAST: f64 = 0.5;
@@ -21,7 +23,7 @@ pub struct Evidence {
     /// The problem.
     pub inputs: Inputs,
     /// What the implementation declares.
-    pub arithmetic: Arithmetic,
+    pub declaration: Declaration,
     /// What it answered.
     pub outputs: Outputs,
 }
@@ -33,13 +35,30 @@ pub struct Likely {
     pub defect: String,
     /// The share of the elements that it, or the answer, puts off the right values, and that it explains.
     pub explained: f64,
+    /// How many other mistakes of the catalogue explain the same share.
+    #[serde(default)]
+    pub equals: usize,
 }
 
 impl Likely {
-    /// In words.
-    pub fn line(&self) -> String {
-        let share = (100.0 * self.explained).round();
-        format!("looks like: {} (explains {share} % of what is wrong)", self.defect.replace('_', " "))
+    /// The best of `likely`, the best first, in words; nothing where there is none. Where several explain the same share, none of
+    /// them is named alone.
+    pub(super) fn lines(likely: &[Likely]) -> Vec<String> {
+        let words = |likely: &Likely| likely.defect.replace('_', " ");
+        // Rounded down: what leaves something over does not explain all of it.
+        let share = |likely: &Likely| (100.0 * likely.explained).floor();
+        let Some(best) = likely.first().filter(|best| best.equals > 0) else {
+            let line = |likely: &Likely| {
+                format!("looks like: {} (explains {} % of what is wrong)", words(likely), share(likely))
+            };
+            return likely.iter().map(line).collect();
+        };
+        let equal: Vec<String> = likely.iter().filter(|likely| likely.explained == best.explained).map(words).collect();
+        let more = match best.equals + 1 - equal.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        vec![format!("several mistakes explain {} % of it equally: {}{more}", share(best), equal.join(", "))]
     }
 }
 
@@ -48,9 +67,14 @@ pub fn likely(evidence: &[&Evidence]) -> Vec<Likely> {
     if evidence.is_empty() {
         return Vec::new();
     }
-    let known: Vec<(&Evidence, Vec<Residual>)> = evidence
+    let held_to: Vec<HeldTo<'_>> = evidence
         .iter()
-        .map(|evidence| (*evidence, residuals(&evidence.inputs, &evidence.arithmetic, &evidence.outputs)))
+        .map(|evidence| HeldTo::new(&evidence.inputs, &evidence.declaration, &evidence.outputs))
+        .collect();
+    let known: Vec<(&Evidence, Vec<Residual<'_>>)> = evidence
+        .iter()
+        .zip(&held_to)
+        .map(|(evidence, held_to)| (*evidence, residuals(held_to, &evidence.outputs)))
         .collect();
     let mut found: Vec<Likely> = defects()
         .par_iter()
@@ -58,40 +82,35 @@ pub fn likely(evidence: &[&Evidence]) -> Vec<Likely> {
             let shares = known.iter().map(|(evidence, residuals)| explained(defect, evidence, residuals));
             let shares: Vec<f64> = shares.collect::<Option<Vec<Option<f64>>>>()?.into_iter().flatten().collect();
             let mean = shares.iter().sum::<f64>() / shares.len() as f64;
-            (mean >= LEAST).then(|| Likely { defect: defect.name.clone(), explained: mean })
+            (mean >= LEAST).then(|| Likely { defect: defect.name.clone(), explained: mean, equals: 0 })
         })
         .collect();
     // Stable: equals stay in the catalogue's order.
     found.sort_by(|left, right| right.explained.total_cmp(&left.explained));
+    let shares: Vec<f64> = found.iter().map(|likely| likely.explained).collect();
+    for likely in &mut found {
+        likely.equals = shares.iter().filter(|share| **share == likely.explained).count() - 1;
+    }
     found.truncate(NAMED);
     found
 }
 
 /// The share of one answer that `defect` explains; `Some(None)` where neither puts anything off; `None` where what it would
 /// answer cannot be said.
-fn explained(defect: &Defect, evidence: &Evidence, residuals: &[Residual]) -> Option<Option<f64>> {
-    let shares = predictions(defect, evidence).into_iter().map(|answer| share(&answer, evidence, residuals));
+fn explained(defect: &Defect, evidence: &Evidence, residuals: &[Residual<'_>]) -> Option<Option<f64>> {
+    let shares = predictions(defect, evidence).into_iter().map(|answer| share(&answer, residuals));
     shares.reduce(|best, share| if share > best { share } else { best })
 }
 
-fn share(answer: &Outputs, evidence: &Evidence, residuals: &[Residual]) -> Option<f64> {
+fn share(answer: &Outputs, residuals: &[Residual<'_>]) -> Option<f64> {
     let (mut off, mut explained) = (0usize, 0usize);
     for residual in residuals {
         let predicted = answer.get(residual.field)?;
-        let stored = evidence.arithmetic.stored(residual.field).unit_roundoff();
-        let elements = residual.expected.iter().zip(&residual.budget).zip(residual.found.iter().zip(predicted));
-        for ((expected, budget), (found, predicted)) in elements {
-            let error = excess(*expected, *found, *budget);
-            if error <= 1.0 && excess(*expected, *predicted, *budget) <= 1.0 {
-                continue;
+        for ((held, found), predicted) in residual.elements.iter().zip(predicted) {
+            if held.judge(*found).is_wrong() || held.judge(*predicted).is_wrong() {
+                off += 1;
+                explained += usize::from(held.explained(*found, *predicted));
             }
-            off += 1;
-            // The wrong value is rounded like a right one; where it is larger than that, so are its roundings.
-            let apart = (predicted - expected).abs();
-            let larger = if apart.is_finite() { apart / (expected.abs() + budget).max(f64::MIN_POSITIVE) } else { 0.0 };
-            let slack = budget * (1.0 + larger) + if apart.is_finite() { 4.0 * stored * apart } else { 0.0 };
-            let left = excess(*predicted, *found, slack);
-            explained += usize::from(left <= 1.0 || (error.is_finite() && left <= error / 32.0));
         }
     }
     (off > 0).then(|| explained as f64 / off as f64)

@@ -6,11 +6,13 @@ mod pattern;
 mod reports;
 mod residual;
 
-use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
+use nsa_corpus::{Field, Inputs, Outputs};
 use nsa_reference::plain;
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Declaration;
 use crate::defect::{Carrier, Defect, defects};
+use crate::judge::HeldTo;
 
 pub use likely::{Evidence, Likely, likely};
 pub use reports::localize_reports;
@@ -46,14 +48,15 @@ pub struct Term {
     pub key: usize,
 }
 
-/// Where `outputs`, the answer of an implementation of `arithmetic` to `inputs`, is wrong, without asking what it looks like;
+/// Where `outputs`, the answer to `inputs` of an implementation that declares this, is wrong, without asking what it looks like;
 /// `None` where no element is wrong.
-pub fn locate(inputs: &Inputs, arithmetic: &Arithmetic, outputs: &Outputs) -> Option<Localization> {
-    let residuals = residual::residuals(inputs, arithmetic, outputs);
+pub fn locate(inputs: &Inputs, declaration: &Declaration, outputs: &Outputs) -> Option<Localization> {
+    let held_to = HeldTo::new(inputs, declaration, outputs);
+    let residuals = residual::residuals(&held_to, outputs);
     let first = residuals.iter().find(|residual| !residual.wrong.is_empty())?;
     Some(Localization {
         field: first.field,
-        wrong: [first.wrong.len(), first.expected.len()],
+        wrong: [first.wrong.len(), first.elements.len()],
         place: first.worst().to_vec(),
         pattern: pattern::pattern(inputs, first),
         readings: crate::probe::readings(inputs, outputs),
@@ -64,7 +67,7 @@ pub fn locate(inputs: &Inputs, arithmetic: &Arithmetic, outputs: &Outputs) -> Op
 
 /// As [`locate`], and which known mistakes the answer looks like, by it and by `more` answers of the same implementation.
 pub fn localize(evidence: &Evidence, more: &[&Evidence]) -> Option<Localization> {
-    let mut found = locate(&evidence.inputs, &evidence.arithmetic, &evidence.outputs)?;
+    let mut found = locate(&evidence.inputs, &evidence.declaration, &evidence.outputs)?;
     let all: Vec<&Evidence> = std::iter::once(evidence).chain(more.iter().copied()).collect();
     let likely = likely(&all);
     name(&mut found, &evidence.inputs, likely);
@@ -81,13 +84,14 @@ fn name(found: &mut Localization, inputs: &Inputs, likely: Vec<Likely>) {
 }
 
 /// As [`localize`], of one answer alone; `None` too where it lacks a field, which says enough.
-pub fn localize_alone(inputs: &Inputs, arithmetic: &Arithmetic, outputs: &Outputs) -> Option<Localization> {
+pub fn localize_alone(inputs: &Inputs, declaration: &Declaration, outputs: &Outputs) -> Option<Localization> {
     let whole = |field: Field| {
         let shape = field.shape(inputs.shape());
         outputs.get(field).is_some_and(|found| found.shape() == shape.as_slice())
     };
-    let whole = Field::ALL.into_iter().filter(|field| field.asked_by(inputs)).all(whole);
-    let evidence = || Evidence { inputs: inputs.clone(), arithmetic: arithmetic.clone(), outputs: outputs.clone() };
+    let whole =
+        Field::ALL.into_iter().filter(|field| field.asked_by(inputs) && declaration.computes(*field)).all(whole);
+    let evidence = || Evidence { inputs: inputs.clone(), declaration: declaration.clone(), outputs: outputs.clone() };
     if whole { localize(&evidence(), &[]) } else { None }
 }
 
@@ -117,9 +121,10 @@ pub fn terms(inputs: &Inputs, defect: &Defect, field: Field, place: &[usize]) ->
 /// The elements that `defect` puts off their right values by more than their budgets in the answer of `evidence`, if it is planted
 /// there; `None` for one whose answer depends on the run.
 pub fn changed(defect: &Defect, evidence: &Evidence) -> Option<Vec<(Field, Vec<usize>)>> {
-    let Evidence { inputs, arithmetic, outputs } = evidence;
+    let Evidence { inputs, declaration, outputs } = evidence;
     let answers = likely::predictions(defect, evidence);
-    let residuals = residual::residuals(inputs, arithmetic, outputs);
+    let held_to = HeldTo::new(inputs, declaration, outputs);
+    let residuals = residual::residuals(&held_to, outputs);
     let of = |answer: &Outputs| {
         residuals.iter().flat_map(|residual| residual.against(answer.get(residual.field))).collect::<Vec<_>>()
     };
@@ -148,8 +153,8 @@ impl Localization {
             lines.push(format!("in common: {}", self.pattern.join("; ")));
         }
         lines.extend(self.readings.iter().map(|reading| format!("counted: {reading}")));
-        lines.extend(self.likely.iter().map(Likely::line));
-        if !self.terms.is_empty() {
+        lines.extend(Likely::lines(&self.likely));
+        if !self.terms.is_empty() && self.likely.first().is_some_and(|best| best.equals == 0) {
             let shown: Vec<String> = self.terms.iter().take(4).map(Term::words).collect();
             let more = if self.terms.len() > 4 { format!(" and {} more", self.terms.len() - 4) } else { String::new() };
             lines.push(format!("in that row: {}{more}", shown.join("; ")));
@@ -182,7 +187,7 @@ mod tests {
             Some(defect) => planted(defect, inner.as_ref()).run(&inputs).unwrap(),
             None => inner.run(&inputs).unwrap(),
         };
-        Evidence { arithmetic: inner.arithmetic(&inputs), inputs, outputs }
+        Evidence { declaration: inner.declaration(&inputs), inputs, outputs }
     }
 
     #[test]

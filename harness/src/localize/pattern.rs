@@ -9,10 +9,10 @@ use super::residual::Residual;
 type Property<'a> = (&'static str, Box<dyn Fn(usize) -> bool + 'a>);
 
 /// One line for each axis along which not everything is wrong.
-pub(super) fn pattern(inputs: &Inputs, residual: &Residual) -> Vec<String> {
+pub(super) fn pattern(inputs: &Inputs, residual: &Residual<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for (axis, name) in residual.field.axes().iter().enumerate() {
-        let size = residual.expected.shape()[axis];
+        let size = residual.shape[axis];
         let mut wrong = vec![false; size];
         residual.wrong.iter().for_each(|(index, _)| wrong[index[axis]] = true);
         lines.extend(along(inputs, residual.field, name, &wrong));

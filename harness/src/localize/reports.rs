@@ -35,11 +35,11 @@ pub fn localize_reports(
     for at in wrong {
         let (case, element) = cases[at];
         let inputs = case.materialize(element)?;
-        let arithmetic = backend.arithmetic(&inputs);
+        let declaration = backend.declaration(&inputs);
         let Some(outputs) = reports[at].outputs.clone() else { continue };
-        reports[at].localization = locate(&inputs, &arithmetic, &outputs);
+        reports[at].localization = locate(&inputs, &declaration, &outputs);
         if cost(case) <= COST_MAX && evidence.len() < EVIDENCE && reports[at].localization.is_some() {
-            evidence.push((at, Evidence { inputs, arithmetic, outputs }));
+            evidence.push((at, Evidence { inputs, declaration, outputs }));
         }
     }
     let all: Vec<&Evidence> = evidence.iter().map(|(_, evidence)| evidence).collect();

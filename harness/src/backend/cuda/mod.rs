@@ -7,10 +7,10 @@ mod workers;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use nsa_corpus::{Arithmetic, Element, Inputs, Outputs};
+use nsa_corpus::{Element, Inputs, Outputs};
 use nsa_gpu::{Rung, Variant};
 
-use super::{Backend, BackendError, Unavailable, Unsupported};
+use super::{Backend, BackendError, Declaration, Unavailable, Unsupported};
 use workers::Workers;
 
 /// How long one case may take, compiling its kernels included.
@@ -98,17 +98,20 @@ pub(super) fn make(name: &str) -> Result<Box<dyn Backend>, Unavailable> {
     Ok(Box::new(if apart { Cuda::apart(rung, None)? } else { Cuda::new(rung, None, WORKERS)? }))
 }
 
+/// What the kernels of `variant` declare on a device of this architecture.
+pub(crate) fn declaration(variant: Variant, inputs: &Inputs, arch: &str) -> Declaration {
+    let arithmetic = variant.arithmetic(inputs.shape(), inputs.element(), arch);
+    let reads_only_what_it_attends_to = variant == Variant::uniform(Rung::Plain);
+    Declaration { reads_only_what_it_attends_to, ..Declaration::strict(arithmetic) }
+}
+
 impl Backend for Cuda {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        self.variant(inputs).arithmetic(inputs.shape(), inputs.element(), &self.arch)
-    }
-
-    fn reads_only_what_it_attends_to(&self, inputs: &Inputs) -> bool {
-        self.variant(inputs) == Variant::uniform(Rung::Plain)
+    fn declaration(&self, inputs: &Inputs) -> Declaration {
+        declaration(self.variant(inputs), inputs, &self.arch)
     }
 
     fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {

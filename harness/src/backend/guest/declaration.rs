@@ -6,7 +6,7 @@ use nsa_corpus::{Arithmetic, Dot, Element, Field, Inputs};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::super::Determinism;
+use crate::backend::{self, Determinism};
 
 /// The version of the protocol that this is.
 pub(super) const PROTOCOL: u64 = 1;
@@ -46,8 +46,8 @@ pub(super) struct Declaration {
     arithmetic: BTreeMap<Element, Arithmetic>,
     determinism: BTreeMap<Field, Determinism>,
     fields: Vec<Field>,
-    pub(super) reads_only_what_it_attends_to: bool,
-    pub(super) environment: Value,
+    reads_only_what_it_attends_to: bool,
+    environment: Value,
     supports: Supports,
 }
 
@@ -158,13 +158,18 @@ impl Declaration {
         })
     }
 
-    /// Its arithmetic with inputs of `element`; of a format that it does not take, as a plain f32 program would have.
-    pub(super) fn arithmetic(&self, element: Element) -> Arithmetic {
-        self.arithmetic.get(&element).cloned().unwrap_or_else(Arithmetic::f32)
-    }
-
-    pub(super) fn determinism(&self, field: Field) -> Determinism {
-        self.determinism.get(&field).copied().unwrap_or(Determinism::Bitwise)
+    /// What it declares of problems with inputs of `element`; of a format that it does not take, the arithmetic of a plain f32
+    /// program.
+    pub(super) fn of(&self, element: Element) -> backend::Declaration {
+        let bounded =
+            |(field, determinism): (&Field, &Determinism)| (*determinism == Determinism::Bounded).then_some(*field);
+        backend::Declaration {
+            arithmetic: self.arithmetic.get(&element).cloned().unwrap_or_else(Arithmetic::f32),
+            fields: self.fields.iter().copied().collect(),
+            bounded: self.determinism.iter().filter_map(bounded).collect(),
+            reads_only_what_it_attends_to: self.reads_only_what_it_attends_to,
+            environment: self.environment.clone(),
+        }
     }
 
     pub(super) fn computes(&self, field: Field) -> bool {
@@ -283,7 +288,7 @@ fn arithmetic(declared: &Value, element: Element) -> Result<Arithmetic, String> 
     whole.extend(parts);
     let checked: Arithmetic = serde_json::from_value(Value::Object(whole))
         .map_err(|error| format!("its arithmetic for {element}: {error}"))?;
-    checked.check().map_err(|error| format!("its {error} (for {element})"))?;
+    checked.check(element).map_err(|error| format!("its {error}"))?;
     Ok(checked)
 }
 
@@ -314,7 +319,7 @@ mod tests {
     #[test]
     fn a_preset_takes_parts_that_differ() {
         let declared = parse(r#""arithmetic": {"f16": {"preset": "tensor_core", "delta": "probabilities"}}"#).unwrap();
-        let found = declared.arithmetic(Element::F16);
+        let found = declared.of(Element::F16).arithmetic;
         assert_eq!(
             found,
             Arithmetic { delta: nsa_corpus::Delta::Probabilities, ..Arithmetic::tensor_core(Element::F16) }
@@ -326,7 +331,7 @@ mod tests {
     fn an_arithmetic_written_out_is_the_one_that_was_meant() {
         let written = serde_json::to_string(&Arithmetic::f32()).unwrap();
         let declared = parse(&format!(r#""arithmetic": {written}"#)).unwrap();
-        assert_eq!(declared.arithmetic(Element::Bf16), Arithmetic::f32());
+        assert_eq!(declared.of(Element::Bf16).arithmetic, Arithmetic::f32());
     }
 
     #[test]

@@ -12,15 +12,14 @@ mod running;
 use std::path::Path;
 use std::time::Duration;
 
-use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
-use serde_json::Value;
+use nsa_corpus::{Field, Inputs, Outputs};
 
 use self::command::Program;
 use self::declaration::Declaration;
 use self::exchange::request_file;
 use self::running::Running;
 use super::process::Pool;
-use super::{Backend, BackendError, Determinism, Unavailable, Unsupported};
+use super::{Backend, BackendError, Unavailable, Unsupported};
 
 /// How a guest is held.
 #[derive(Clone, Debug)]
@@ -90,24 +89,8 @@ impl Backend for GuestBackend {
         &self.name
     }
 
-    fn arithmetic(&self, inputs: &Inputs) -> Arithmetic {
-        self.declaration.arithmetic(inputs.element())
-    }
-
-    fn determinism(&self, field: Field) -> Determinism {
-        self.declaration.determinism(field)
-    }
-
-    fn computes(&self, field: Field) -> bool {
-        self.declaration.computes(field)
-    }
-
-    fn reads_only_what_it_attends_to(&self, _inputs: &Inputs) -> bool {
-        self.declaration.reads_only_what_it_attends_to
-    }
-
-    fn environment(&self) -> Value {
-        self.declaration.environment.clone()
+    fn declaration(&self, inputs: &Inputs) -> super::Declaration {
+        self.declaration.of(inputs.element())
     }
 
     fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {
@@ -115,7 +98,7 @@ impl Backend for GuestBackend {
     }
 
     fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
-        let asked = |field: &Field| field.asked_by(inputs) && self.computes(*field);
+        let asked = |field: &Field| field.asked_by(inputs) && self.declaration.computes(*field);
         let fields: Vec<Field> = Field::ALL.into_iter().filter(asked).collect();
         // Written before a process is taken: another case may be computed meanwhile.
         let bytes = request_file(inputs);

@@ -9,7 +9,8 @@ use std::fmt;
 use nsa_corpus::Field;
 use serde::{Deserialize, Serialize};
 
-use crate::compare::{Expected, rejects};
+use super::element::Held;
+use super::field::Expected;
 
 /// A fault in a whole field, injected into the expected values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -86,6 +87,12 @@ pub struct Sensitivity {
     /// The injected faults that would have passed, each with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vacuous: BTreeMap<Injected, Reason>,
+    /// Elements that have a sign, are not finite, or of which nothing is promised; a 0 with a budget is none of these.
+    #[serde(default)]
+    pub weighed: usize,
+    /// Of these, the ones that would pass as 0 and with the other sign.
+    #[serde(default)]
+    pub blind: usize,
 }
 
 impl Sensitivity {
@@ -105,9 +112,19 @@ impl Sensitivity {
                 }
             }
         }
+        let held = (0..check.values.len()).map(|at| check.held(at));
+        for held in held.filter(|held| held.expected != 0.0 || held.unpromised()) {
+            sensitivity.weighed += 1;
+            sensitivity.blind += usize::from(held.blind());
+        }
         let passed = Injected::ALL.into_iter().filter_map(|fault| Some((fault, check.passes(fault)?)));
         sensitivity.vacuous = passed.collect();
         sensitivity
+    }
+
+    /// Whether most elements would pass as 0 and with the other sign: the budget is above the signal.
+    pub fn mostly_blind(&self) -> bool {
+        2 * self.blind > self.weighed
     }
 }
 
@@ -135,12 +152,18 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// What element `at` is held to; `0 * NaN` is no excuse for an injected fault.
+    fn held(&self, at: usize) -> Held {
+        let Expected { stored, overflow, .. } = *self.expected;
+        let (rigorous, likely) = (self.budgets[at], self.budgets[at]);
+        Held { field: self.field, expected: self.values[at], rigorous, likely, stored, overflow, reached: false }
+    }
+
     /// `None` where the check rejects the fault, else why it does not.
     fn passes(&self, fault: Injected) -> Option<Reason> {
         let rejected = (0..self.values.len()).any(|at| {
             let found = self.faulty(fault, at);
-            found != self.values[at]
-                && rejects(self.field, self.values[at], found, self.budgets[at], self.expected.stored)
+            found != self.values[at] && self.held(at).judge(found).is_wrong()
         });
         if rejected { None } else { Some(self.reason(fault)) }
     }
@@ -174,7 +197,7 @@ impl<'a> Check<'a> {
                 (true, _) => Reason::EqualRows,
                 (false, _) => Reason::AllZero,
             }
-        } else if changed.iter().all(|at| self.budgets[*at] == f64::INFINITY || !self.values[*at].is_finite()) {
+        } else if changed.iter().all(|at| self.held(*at).unpromised() || !self.values[*at].is_finite()) {
             Reason::Unbounded
         } else {
             Reason::WithinBudget
@@ -193,13 +216,21 @@ mod tests {
     use ndarray::Array3;
     use nsa_corpus::Element;
 
+    use super::super::overflow::Overflow;
     use super::*;
 
     /// The sensitivity of an lse `[1, 1, n]` of these values and budgets.
     fn of(values: &[f64], budgets: &[f64]) -> Sensitivity {
         let tensor = |values: &[f64]| Array3::from_shape_vec((1, 1, values.len()), values.to_vec()).unwrap().into_dyn();
         let (values, budgets) = (tensor(values), tensor(budgets));
-        let expected = Expected { values: &values, rigorous: &budgets, likely: &budgets, stored: Element::F32 };
+        let expected = Expected {
+            values: &values,
+            rigorous: &budgets,
+            likely: &budgets,
+            stored: Element::F32,
+            overflow: Overflow::Nowhere,
+            reached: None,
+        };
         Sensitivity::of(Field::Lse, &expected)
     }
 
@@ -245,7 +276,14 @@ mod tests {
         let values =
             ndarray::Array4::from_shape_vec((1, 2, 3, 1), vec![1.0, 1.0, 5.0, 2.0, 2.0, 7.0]).unwrap().into_dyn();
         let budgets = values.mapv(|_| 1e-6);
-        let expected = Expected { values: &values, rigorous: &budgets, likely: &budgets, stored: Element::F32 };
+        let expected = Expected {
+            values: &values,
+            rigorous: &budgets,
+            likely: &budgets,
+            stored: Element::F32,
+            overflow: Overflow::Nowhere,
+            reached: None,
+        };
         let sensitivity = Sensitivity::of(Field::Dk, &expected);
         assert_eq!(reasons(&sensitivity), [None, None, Some(Reason::EqualRows), None]);
     }

@@ -4,9 +4,11 @@ use ndarray::{ArrayD, Dimension, IxDyn};
 use nsa_corpus::{Element, Field};
 use serde::{Deserialize, Serialize};
 
-use crate::tightness::Tightness;
-use crate::vacuity::Sensitivity;
-use crate::verdict::{Class, Failure};
+use super::budget_use::Tightness;
+use super::element::{Held, Outcome};
+use super::overflow::Overflow;
+use super::sensitivity::Sensitivity;
+use crate::verdict::{Class, Failure, NotJudged};
 
 /// What a field is compared with.
 pub struct Expected<'a> {
@@ -18,6 +20,25 @@ pub struct Expected<'a> {
     pub likely: &'a ArrayD<f64>,
     /// The format that the implementation stores this field in.
     pub stored: Element,
+    /// Where a correct program may overflow.
+    pub overflow: Overflow,
+    /// The elements that `0 * NaN` can reach; `None`: none, or the implementation says that it prevents that.
+    pub reached: Option<&'a ArrayD<bool>>,
+}
+
+impl Expected<'_> {
+    /// What the element at `index` is held to.
+    pub fn held(&self, field: Field, index: &IxDyn) -> Held {
+        Held {
+            field,
+            expected: self.values[index],
+            rigorous: self.rigorous[index],
+            likely: self.likely[index],
+            stored: self.stored,
+            overflow: self.overflow,
+            reached: self.reached.is_some_and(|reached| reached[index]),
+        }
+    }
 }
 
 /// A field compared whole.
@@ -31,9 +52,10 @@ pub struct Comparison {
     pub failed: usize,
     /// Elements above the likely budget and within the rigorous one.
     pub suspect: usize,
-    /// Of the failed ones, those that are NaN where the oracle is finite.
-    pub leaked: usize,
-    /// Elements for which the declared arithmetic promises nothing.
+    /// Elements that are NaN where they should be finite, and that `0 * NaN` explains: neither right nor failed.
+    #[serde(default)]
+    pub excused: usize,
+    /// Elements for which the declared arithmetic promises nothing, whatever was found there.
     pub unbounded: usize,
     /// The element with the largest error / budget, if any element differs.
     pub worst: Option<Worst>,
@@ -69,24 +91,13 @@ pub struct Worst {
     pub ratio: f64,
 }
 
-/// How one element compares.
-enum Judged {
-    Fine,
-    /// Within the rigorous budget, above the likely one.
-    Suspect,
-    /// No promise was made for it.
-    Unbounded,
-    Over,
-    NonFinite,
-}
-
 /// Compares `found` with what was expected of `field`. A missing field, or one of another shape, fails.
 pub fn compare(field: Field, found: Option<&ArrayD<f64>>, expected: &Expected<'_>) -> Comparison {
     let mut comparison = Comparison::new(field, expected);
     match has_shape(field, found, expected.values.shape()) {
         Ok(found) => {
-            for (index, &value) in expected.values.indexed_iter() {
-                comparison.add(&index, value, found[&index], expected);
+            for (index, &found) in found.indexed_iter() {
+                comparison.add(&index, &expected.held(field, &index), found);
             }
             assert_eq!(comparison.elements, expected.values.len(), "every element is compared");
         }
@@ -119,7 +130,7 @@ impl Comparison {
             elements: 0,
             failed: 0,
             suspect: 0,
-            leaked: 0,
+            excused: 0,
             unbounded: 0,
             worst: None,
             failure: None,
@@ -128,39 +139,43 @@ impl Comparison {
         }
     }
 
-    fn add(&mut self, index: &IxDyn, value: f64, found: f64, expected: &Expected<'_>) {
+    fn add(&mut self, index: &IxDyn, held: &Held, found: f64) {
         self.elements += 1;
-        let (budget, likely) = (expected.rigorous[index], expected.likely[index]);
-        let judged = judge(self.field, value, found, [budget, likely], expected.stored);
-        let error = (found - value).abs();
-        let ratio_to = |budget: f64| match judged {
-            Judged::NonFinite => f64::INFINITY,
-            _ if found == value || !error.is_finite() || budget == f64::INFINITY => 0.0,
-            _ => error / budget,
-        };
-        let ratio = ratio_to(budget);
-        if value.is_finite() && budget < f64::INFINITY && !(error == f64::INFINITY && matches!(judged, Judged::Fine)) {
-            self.tightness.add(ratio, ratio_to(likely));
+        self.unbounded += usize::from(held.unpromised());
+        let (outcome, ratio) = (held.judge(found), held.ratio(found, held.rigorous));
+        if held.measures(found) && outcome != Outcome::Excused {
+            self.tightness.add(ratio, held.ratio(found, held.likely));
         } else {
             self.tightness.apart += 1;
         }
-        if matches!(judged, Judged::Fine) && !(ratio > self.worst.as_ref().map_or(0.0, |worst| worst.ratio)) {
+        self.suspect += usize::from(outcome == Outcome::Suspect);
+        self.excused += usize::from(outcome == Outcome::Excused);
+        let largest = ratio > self.worst.as_ref().map_or(0.0, |worst| worst.ratio);
+        if !largest && !outcome.is_wrong() {
             return;
         }
-        let worst = Worst { index: index.as_array_view().to_vec(), expected: value, found, error, budget, ratio };
-        match judged {
-            Judged::Fine => {}
-            Judged::Suspect => self.suspect += 1,
-            Judged::Unbounded => self.unbounded += 1,
-            Judged::Over => self.fail(Class::OverBudget, &worst),
-            Judged::NonFinite => {
-                self.leaked += usize::from(value.is_finite() && found.is_nan());
-                self.fail(Class::NonFinite, &worst);
-            }
+        let error = (found - held.expected).abs();
+        let (index, budget) = (index.as_array_view().to_vec(), held.rigorous);
+        let worst = Worst { index, expected: held.expected, found, error, budget, ratio };
+        match outcome {
+            Outcome::OverBudget => self.fail(Class::OverBudget, &worst),
+            Outcome::NonFinite => self.fail(Class::NonFinite, &worst),
+            _ => {}
         }
-        if ratio > self.worst.as_ref().map_or(0.0, |worst| worst.ratio) {
+        if largest {
             self.worst = Some(worst);
         }
+    }
+
+    /// Why a field in which nothing failed says nothing all the same: what is wrong with it could not have been seen.
+    pub fn inconclusive(&self) -> Option<NotJudged> {
+        if self.failure.is_some() {
+            return None;
+        }
+        if self.elements > 0 && self.unbounded == self.elements {
+            return Some(NotJudged::Unbounded);
+        }
+        self.sensitivity.mostly_blind().then_some(NotJudged::AboveSignal)
     }
 
     /// Non-finite elements outrank those over budget, and the worst of a class is named.
@@ -174,43 +189,6 @@ impl Comparison {
             let message = worst.describe(self.field);
             self.failure = Some(Failure { class, field: Some(self.field), message });
         }
-    }
-}
-
-/// Whether `found` fails in the place of `expected` under tier B.
-pub(crate) fn rejects(field: Field, expected: f64, found: f64, budget: f64, stored: Element) -> bool {
-    matches!(judge(field, expected, found, [budget; 2], stored), Judged::Over | Judged::NonFinite)
-}
-
-/// The rule for one element. `budgets` are tiers B and H.
-fn judge(field: Field, expected: f64, found: f64, [budget, likely]: [f64; 2], stored: Element) -> Judged {
-    if expected == f64::NEG_INFINITY && matches!(field, Field::Lse | Field::SlidingLse) {
-        // A row without keys has lse -inf, and nothing else will do.
-        return if found == expected { Judged::Fine } else { Judged::NonFinite };
-    }
-    if !expected.is_finite() {
-        // Which non-finite value it is may differ between correct programs.
-        return if found.is_finite() { Judged::NonFinite } else { Judged::Fine };
-    }
-    if found == expected {
-        return Judged::Fine;
-    }
-    if budget == f64::INFINITY {
-        return Judged::Unbounded;
-    }
-    if !found.is_finite() {
-        let overflow = found.is_infinite()
-            && found.signum() == expected.signum()
-            && expected.abs() + budget >= stored.max() * (1.0 + 0.5 * stored.unit_roundoff());
-        return if overflow { Judged::Fine } else { Judged::NonFinite };
-    }
-    let error = (found - expected).abs();
-    if !(error <= budget) {
-        Judged::Over
-    } else if error <= likely {
-        Judged::Fine
-    } else {
-        Judged::Suspect
     }
 }
 
@@ -244,7 +222,14 @@ mod tests {
     fn compared(expected: f64, found: f64, budget: f64) -> Comparison {
         let tensor = |value| arr1(&[value]).into_dyn();
         let (values, rigorous, likely) = (tensor(expected), tensor(budget), tensor(budget / 2.0));
-        let expected = Expected { values: &values, rigorous: &rigorous, likely: &likely, stored: Element::F16 };
+        let expected = Expected {
+            values: &values,
+            rigorous: &rigorous,
+            likely: &likely,
+            stored: Element::F16,
+            overflow: Overflow::Nowhere,
+            reached: None,
+        };
         compare(Field::Lse, Some(&tensor(found)), &expected)
     }
 
@@ -282,7 +267,14 @@ mod tests {
     #[test]
     fn a_missing_field_and_another_shape_fail() {
         let one = arr1(&[1.0]).into_dyn();
-        let expected = Expected { values: &one, rigorous: &one, likely: &one, stored: Element::F32 };
+        let expected = Expected {
+            values: &one,
+            rigorous: &one,
+            likely: &one,
+            stored: Element::F32,
+            overflow: Overflow::Nowhere,
+            reached: None,
+        };
         assert_eq!(class(&compare(Field::Out, None, &expected)), Some(Class::Shape));
         let two = arr1(&[1.0, 1.0]).into_dyn();
         let comparison = compare(Field::Out, Some(&two), &expected);

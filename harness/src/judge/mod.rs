@@ -1,0 +1,88 @@
+//! The judgement of one answer: every field against the oracle, under the budgets of the declared arithmetic.
+//!
+//! [`element`] has the one rule that says whether an element is wrong; [`field`] applies it to every element of a field,
+//! `answer` says what they are held to, and [`verdict`] draws the conclusion.
+
+mod answer;
+pub mod budget_use;
+pub mod element;
+pub mod field;
+pub mod overflow;
+mod reach;
+mod sampled;
+pub mod sensitivity;
+
+use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
+
+pub(crate) use answer::{HeldTo, expected, saved};
+use field::{Comparison, compare};
+pub use sampled::judge_sampled;
+pub(crate) use sampled::sampled;
+
+use crate::backend::Declaration;
+use crate::verdict::Verdict;
+
+/// Judges `found`, the answer of an implementation of `arithmetic` to `inputs`, as strictly as the contract reads: one comparison
+/// for each field asked for.
+pub fn judge(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
+    judge_declared(inputs, &Declaration::strict(arithmetic.clone()), found)
+}
+
+/// Judges `found`, the answer to `inputs` of an implementation that declares this: one comparison for each field that is asked
+/// for and that it computes.
+///
+/// The gradients are judged given the `out` and `lse` that the implementation itself saved, so that a forward error is not
+/// charged again. Where those are unusable (missing, of another shape, not finite where the oracle is) the oracle's serve.
+pub fn judge_declared(inputs: &Inputs, declaration: &Declaration, found: &Outputs) -> Vec<Comparison> {
+    let held_to = HeldTo::new(inputs, declaration, found);
+    held_to.fields().map(|(field, expected)| compare(field, found.get(field), &expected)).collect()
+}
+
+/// The least and the greatest value that each element of `fields` may have, for an implementation of `arithmetic` that
+/// answered `found`.
+pub fn intervals(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs, fields: &[Field]) -> [Outputs; 2] {
+    let mut ends = [Outputs::new(), Outputs::new()];
+    for answer in &expected(inputs, arithmetic, found) {
+        let budgets = &answer.bounds.as_ref().expect("asked for with an arithmetic").rigorous;
+        for (field, values) in answer.outputs.iter().filter(|(field, _)| fields.contains(field)) {
+            let budget = budgets.get(field).expect("every output has its bounds");
+            ends[0].set(field, values - budget);
+            ends[1].set(field, values + budget);
+        }
+    }
+    ends
+}
+
+/// The verdict of compared fields: the first failure in the order of fields, else whether any element is excused, whether any
+/// field says anything at all, and whether any element is suspect.
+pub fn verdict(comparisons: &[Comparison]) -> Verdict {
+    if let Some(failure) = comparisons.iter().find_map(|comparison| comparison.failure.clone()) {
+        return Verdict::Fail(failure);
+    }
+    if let Some(comparison) = comparisons.iter().find(|comparison| comparison.excused > 0) {
+        let Comparison { field, excused, elements, .. } = comparison;
+        let message = format!(
+            "NaN through 0 * NaN, as in the PyTorch function: {field} is NaN in {excused} of {elements} elements that it can reach"
+        );
+        return Verdict::Inconclusive(message);
+    }
+    if comparisons.iter().all(|comparison| comparison.inconclusive().is_some()) {
+        return Verdict::Inconclusive(nothing_could_fail(comparisons));
+    }
+    match comparisons.iter().find(|comparison| comparison.suspect > 0) {
+        Some(comparison) => {
+            let worst = comparison.worst.as_ref().map(|worst| worst.describe(comparison.field)).unwrap_or_default();
+            Verdict::Suspect(format!("{} of {} elements; {worst}", comparison.suspect, comparison.elements))
+        }
+        None => Verdict::Pass,
+    }
+}
+
+fn nothing_could_fail(comparisons: &[Comparison]) -> String {
+    let each = comparisons.iter().filter_map(|comparison| Some((comparison.field, comparison.inconclusive()?)));
+    let reasons: Vec<String> = each.map(|(field, reason)| format!("{field}: {reason}")).collect();
+    if reasons.is_empty() {
+        return "no field was judged".to_owned();
+    }
+    format!("no field could have failed for what it says: {}", reasons.join("; "))
+}
