@@ -110,7 +110,7 @@ impl Bundle {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        crate::tensors_write::write_atomically(path.as_ref(), &self.to_bytes())
+        crate::files::write_atomically(path, &self.to_bytes())
     }
 }
 

@@ -16,6 +16,9 @@ use crate::{Case, Element, Error, Field, TensorFile, embedded};
 /// The longest file of entries that is read.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// The longest name of an entry.
+const NAME_BYTES_MAX: usize = 240;
+
 /// What a correct implementation does with a case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -216,10 +219,13 @@ fn check(
 
 /// Refuses a name that is not made of words: names are patterns' subjects, and parts of file names.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
-    if name.split('/').all(is_word) {
-        return Ok(());
+    if name.len() > NAME_BYTES_MAX {
+        return Err(Error::invalid(format!("a name has {} bytes, more than {NAME_BYTES_MAX}", name.len())));
     }
-    Err(Error::invalid("a name is made of words like `edges/seq_1`"))
+    if !name.split('/').all(is_word) {
+        return Err(Error::invalid("a name is made of words like `edges/seq_1`"));
+    }
+    Ok(())
 }
 
 fn is_word(part: &str) -> bool {
@@ -248,7 +254,7 @@ fn name_around<'a>(text: &'a str, before: &str) -> Option<&'a str> {
 }
 
 fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[derive(Deserialize)]

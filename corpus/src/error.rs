@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::foreign;
+
 /// Why a shape, a case, an entry or a file was refused.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
@@ -12,14 +14,15 @@ pub struct Error(Box<Kind>);
 enum Kind {
     #[error("{0}")]
     Invalid(String),
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", foreign::path(path))]
     In { path: PathBuf, source: Error },
 }
 
 impl Error {
-    /// An error with a message that names the values at fault.
-    pub fn invalid(message: impl Into<String>) -> Self {
-        Error(Box::new(Kind::Invalid(message.into())))
+    /// An error with a message that names the values at fault. They may stem from a file that an enemy wrote: the message is
+    /// one line of limited length ([`foreign::line`]), whatever they hold.
+    pub fn invalid(message: impl AsRef<str>) -> Self {
+        Error(Box::new(Kind::Invalid(foreign::line(message.as_ref()))))
     }
 
     /// The same error, said to stand in `path`.

@@ -5,7 +5,7 @@ use std::path::Path;
 use ndarray::{Array, Dimension};
 use serde_json::{Value, json};
 
-use crate::tensors_write::write_atomically;
+use crate::files::write_atomically;
 use crate::{Cotangents, Element, Error, Field, InputParts, Inputs, Outputs, TensorFile, TensorFileBuilder, embedded};
 
 /// Inputs and the answers stored beside them.
@@ -140,7 +140,7 @@ impl GoldenCase {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        write_atomically(path.as_ref(), &self.to_bytes())
+        write_atomically(path, &self.to_bytes())
     }
 }
 

@@ -20,6 +20,8 @@ mod element;
 mod embedded;
 mod entry;
 mod error;
+mod files;
+pub mod foreign;
 #[cfg(feature = "quickcheck")]
 mod generate;
 mod given;
@@ -43,6 +45,7 @@ pub use case::Case;
 pub use element::Element;
 pub use entry::{Entry, Expect, Flag, entries, read_entries, to_toml};
 pub use error::Error;
+pub use files::{check_file, check_folder, write_atomically};
 pub use given::Given;
 pub use golden::GoldenCase;
 pub use inputs::{Cotangents, InputParts, Inputs};
