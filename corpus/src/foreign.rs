@@ -35,6 +35,20 @@ pub fn page(text: &str) -> String {
     text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
 }
 
+/// A JSON document, the same value: what a terminal would obey or not show is written as `\\uXXXX`. Only texts in it can hold that.
+pub fn json(document: &str) -> String {
+    let mut shown = String::with_capacity(document.len());
+    for letter in document.chars() {
+        if letter == '\n' || is_plain(letter) {
+            shown.push(letter);
+        } else {
+            let mut units = [0; 2];
+            letter.encode_utf16(&mut units).iter().for_each(|unit| shown.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    shown
+}
+
 /// Where the part begins and ends that is left out of a long text.
 fn middle(text: &str) -> Option<(usize, usize)> {
     let start = text.char_indices().nth(START)?.0;
@@ -46,13 +60,18 @@ fn middle(text: &str) -> Option<(usize, usize)> {
 fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {
-        match letter {
-            // The standard escapes know what cannot be seen; these can.
-            '"' | '\'' | '\\' => shown.push(letter),
-            _ => shown.extend(letter.escape_debug()),
+        if is_plain(letter) {
+            shown.push(letter);
+        } else {
+            shown.extend(letter.escape_debug());
         }
     }
     shown
+}
+
+/// Whether a letter shows as itself. The standard library's escapes know what cannot be seen; quotes and backslashes can.
+fn is_plain(letter: char) -> bool {
+    matches!(letter, '"' | '\'' | '\\') || letter.escape_debug().len() == 1
 }
 
 #[cfg(test)]
@@ -67,6 +86,7 @@ mod tests {
         let shown = line(hostile);
         assert_eq!(shown, r"a\nb\r\u{1b}[2J\u{7}\u{85}\u{2028}\u{202e}\u{200b}\t\u{9b}");
         assert_eq!(line(&shown), shown);
+        assert_eq!(json("{\n\"a\": \"é\u{9b}\u{202e}\u{e0001}\"\n}"), "{\n\"a\": \"é\\u009b\\u202e\\udb40\\udc01\"\n}");
         assert_eq!(page("one\ntwo\r\u{1b}"), "one\ntwo\\r\\u{1b}");
     }
 

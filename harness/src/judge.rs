@@ -117,8 +117,14 @@ pub(crate) fn saved(oracle: &Outputs, found: &Outputs) -> Outputs {
     saved
 }
 
-/// The verdict of compared fields: the first failure in the order of fields, else whether any element is suspect.
+/// The verdict of compared fields: the first failure in the order of fields, else whether any element is suspect. Where no field
+/// was compared (of a forward-only problem a candidate may compute nothing) the answer says nothing.
 pub fn verdict(comparisons: &[Comparison]) -> Verdict {
+    if comparisons.is_empty() {
+        return Verdict::Inconclusive(
+            "no field was compared: the candidate computes none that the case asks for".to_owned(),
+        );
+    }
     if let Some(failure) = comparisons.iter().find_map(|comparison| comparison.failure.clone()) {
         return Verdict::Fail(failure);
     }

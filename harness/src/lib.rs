@@ -25,6 +25,8 @@ pub mod records;
 pub mod report;
 pub mod run;
 pub mod store;
+pub mod tally;
 pub mod tightness;
 pub mod vacuity;
 pub mod verdict;
+pub mod waiver;
