@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::{
-    Case, Element, Entry, Error, Field, Inputs, Outputs, Tensor, TensorFile, TensorFileBuilder, entry, golden, quoted,
+    Case, Element, Entry, Error, Field, Inputs, Outputs, Tensor, TensorFile, TensorFileBuilder, entry, foreign, golden,
 };
 
 /// The prefix of the candidate's tensors.
@@ -119,7 +119,7 @@ impl Bundle {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        crate::tensors_write::write_atomically(path.as_ref(), &self.to_bytes())
+        crate::files::write_atomically(path, &self.to_bytes())
     }
 }
 
@@ -127,7 +127,7 @@ impl Bundle {
 fn check_names(file: &TensorFile, element: Element) -> Result<(), Error> {
     let known = |key: &str| key == "entry" || key == "element" || key.starts_with(NOTE);
     if let Some((key, _)) = file.metadata_all().find(|(key, _)| !known(key)) {
-        return Err(Error::invalid(format!("metadata {} is unknown in a stored failure", quoted(key))));
+        return Err(Error::invalid(format!("metadata {} is unknown in a stored failure", foreign::quoted(key))));
     }
     let answers = [CANDIDATE, ENDS[0], ENDS[1]].map(|prefix| Field::ALL.map(|field| format!("{prefix}{field}")));
     let inputs = Tensor::ALL.map(|tensor| tensor.name().to_owned());

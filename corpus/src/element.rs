@@ -6,7 +6,7 @@ use std::str::FromStr;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, quoted};
+use crate::{Error, ErrorKind, foreign};
 
 /// A floating-point storage format. Values of every format are handled as `f64`, which holds each of them exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -118,7 +118,10 @@ impl FromStr for Element {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         Element::ALL.into_iter().find(|element| element.name() == text).ok_or_else(|| {
-            Error::new(ErrorKind::UnknownWord, format!("element {} is none of f64, f32, f16, bf16", quoted(text)))
+            Error::new(
+                ErrorKind::UnknownWord,
+                format!("element {} is none of f64, f32, f16, bf16", foreign::quoted(text)),
+            )
         })
     }
 }

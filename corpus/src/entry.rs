@@ -11,10 +11,13 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::case_file::line;
-use crate::{Case, Element, Error, ErrorKind, Field, TensorFile, embedded, quoted, shown};
+use crate::{Case, Element, Error, ErrorKind, Field, TensorFile, embedded, foreign};
 
 /// The longest text of entries that is read.
 const TEXT_BYTES_MAX: usize = 4 << 20;
+
+/// The longest name of an entry.
+const NAME_BYTES_MAX: usize = 240;
 
 /// What a correct implementation does with a case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -210,7 +213,7 @@ pub(crate) fn parse(text: &str, folder: Option<&Path>, own: Option<&TensorFile>)
         entries.push(entry);
     }
     match file.notes.keys().find(|flag| !used.contains(*flag)) {
-        Some(flag) => Err(malformed(format!("[notes] explains {}, which no entry carries", quoted(flag)))),
+        Some(flag) => Err(malformed(format!("[notes] explains {}, which no entry carries", foreign::quoted(flag)))),
         None => Ok(entries),
     }
 }
@@ -228,7 +231,7 @@ fn check(
     }
     let explained = |name: String| match notes.get(&name).filter(|_| is_word(&name)) {
         Some(note) => Ok(Flag { note: note.clone(), name }),
-        None => Err(malformed(format!("flag {} is no word, or has no line under [notes]", quoted(&name)))),
+        None => Err(malformed(format!("flag {} is no word, or has no line under [notes]", foreign::quoted(&name)))),
     };
     let flags = entry.flags.into_iter().map(explained).collect::<Result<_, _>>()?;
     let mut case = entry.case;
@@ -248,10 +251,13 @@ fn check(
 
 /// Refuses a name that is not made of words: names are patterns' subjects, and parts of file names.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
-    if name.split('/').all(is_word) {
-        return Ok(());
+    if name.len() > NAME_BYTES_MAX {
+        return Err(Error::invalid(format!("a name has {} bytes, more than {NAME_BYTES_MAX}", name.len())));
     }
-    Err(malformed("a name is made of words like `edges/seq_1`"))
+    if !name.split('/').all(is_word) {
+        return Err(malformed("a name is made of words like `edges/seq_1`"));
+    }
+    Ok(())
 }
 
 fn malformed(message: impl AsRef<str>) -> Error {
@@ -267,7 +273,7 @@ fn at(text: &str, start: usize, error: &Error) -> Error {
     let before = text.get(..start).unwrap_or(text);
     let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
     let place = match name_around(text, before) {
-        Some(name) => format!("line {line}: entry {}", shown(name, 80)),
+        Some(name) => format!("line {line}: entry {}", foreign::short(name, 80)),
         None => format!("line {line}"),
     };
     Error::new(error.kind(), format!("{place}: {error}"))
@@ -285,7 +291,7 @@ fn name_around<'a>(text: &'a str, before: &str) -> Option<&'a str> {
 }
 
 fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[derive(Deserialize)]

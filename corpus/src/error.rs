@@ -1,14 +1,10 @@
 //! The one error type of this crate: what was wrong, naming both values or the offending position, and the file it
-//! was found in. Text of a file or another program stands in a message only through [`shown`] or [`quoted`].
+//! was found in. Text of a file or another program stands in a message only through
+//! [`foreign`](crate::foreign).
 
 use std::path::{Path, PathBuf};
 
-/// The longest message, in bytes: a cause and a file are said in a line.
-const MESSAGE_BYTES_MAX: usize = 600;
-/// The longest path that is shown whole.
-const PATH_BYTES_MAX: usize = 300;
-/// The longest piece of foreign text that is quoted whole.
-const QUOTED_BYTES_MAX: usize = 80;
+use crate::foreign;
 
 /// Why a shape, a case, an entry or a file was refused. [`Error::kind`] says which of these it is, to match on; the text
 /// is for people and may change: one line of bounded length without control characters, whatever a file holds.
@@ -45,15 +41,15 @@ pub enum ErrorKind {
 enum Kind {
     #[error("{message}")]
     Plain { kind: ErrorKind, message: String },
-    #[error("{}: {source}", shown(&path.to_string_lossy(), PATH_BYTES_MAX))]
+    #[error("{}: {source}", foreign::path(path))]
     In { path: PathBuf, source: Error },
 }
 
 impl Error {
-    /// An error of this kind, with a message that names the values at fault.
+    /// An error of this kind, with a message that names the values at fault. They may stem from a file that an enemy wrote:
+    /// the message is one line of limited length ([`foreign::line`]), whatever they hold.
     pub fn new(kind: ErrorKind, message: impl AsRef<str>) -> Self {
-        let message = shown(message.as_ref(), MESSAGE_BYTES_MAX);
-        Error(Box::new(Kind::Plain { kind, message }))
+        Error(Box::new(Kind::Plain { kind, message: foreign::line(message.as_ref()) }))
     }
 
     /// An error of kind [`ErrorKind::Invalid`].
@@ -82,42 +78,6 @@ impl Error {
             Kind::In { path, .. } => Some(path),
         }
     }
-}
-
-/// `text` made fit for a line of a message: characters that control a terminal, end a line or cannot be seen are escaped, and
-/// what goes beyond `bytes_max` bytes is replaced by `…`.
-///
-/// # Examples
-/// ```
-/// use nsa_corpus::shown;
-/// assert_eq!(shown("bf16\nall passed\u{1b}[2J", 80), r"bf16\nall passed\u{1b}[2J");
-/// assert_eq!(shown("ééé", 4), "éé…");
-/// ```
-pub fn shown(text: &str, bytes_max: usize) -> String {
-    let mut line = String::new();
-    for letter in text.chars() {
-        let whole = line.len();
-        match letter {
-            '"' | '\'' | '\\' => line.push(letter),
-            _ => line.extend(letter.escape_debug()),
-        }
-        if line.len() > bytes_max {
-            line.truncate(whole);
-            line.push('…');
-            break;
-        }
-    }
-    line
-}
-
-/// A piece of foreign text in a message: [`shown`] within backquotes, 80 bytes at most.
-///
-/// # Examples
-/// ```
-/// assert_eq!(nsa_corpus::quoted("fp8\n"), r"`fp8\n`");
-/// ```
-pub fn quoted(text: &str) -> String {
-    format!("`{}`", shown(text, QUOTED_BYTES_MAX))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use ndarray::{ArrayD, IxDyn, Slice};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, TensorFile, digest, embedded, quoted, shown};
+use crate::{Error, ErrorKind, TensorFile, digest, embedded, foreign};
 
 /// A tensor of a file, by name. It may be larger than the case needs: its leading part is used, which is how a given
 /// tensor shrinks.
@@ -74,9 +74,9 @@ impl Given {
         match &self.sha256 {
             Some(expected) if *expected != digest::tensor(data) => Err(Error::invalid(format!(
                 "tensor {} has SHA-256 {}, the entry says {}",
-                quoted(&self.tensor),
+                foreign::quoted(&self.tensor),
                 digest::tensor(data),
-                quoted(expected)
+                foreign::quoted(expected)
             ))),
             _ => Ok(()),
         }
@@ -126,8 +126,8 @@ impl Given {
         if !fits {
             return Err(Error::invalid(format!(
                 "tensor {} of {} has shape {:?}, the case needs {dim:?}",
-                quoted(&self.tensor),
-                quoted(&self.file),
+                foreign::quoted(&self.tensor),
+                foreign::quoted(&self.file),
                 data.shape()
             )));
         }
@@ -158,7 +158,7 @@ fn check_relative(file: &str) -> Result<(), Error> {
     if file.split('/').all(plain) {
         return Ok(());
     }
-    let file = shown(file, 80);
+    let file = foreign::short(file, 80);
     let message = format!("file = \"{file}\": must be a relative path with no `..`, below the folder of the entry");
     Err(Error::new(ErrorKind::File, message))
 }

@@ -6,11 +6,11 @@ use std::path::Path;
 use ndarray::{Array, Dimension};
 use serde_json::{Value, json};
 
+use crate::files::write_atomically;
 use crate::selection::settle_masked;
-use crate::tensors_write::write_atomically;
 use crate::{
     Cotangents, Element, Error, Field, InputParts, Inputs, Limit, Outputs, Shape, Sizes, Tensor, TensorFile,
-    TensorFileBuilder, embedded, quoted,
+    TensorFileBuilder, embedded, foreign,
 };
 
 pub use crate::golden_header::Options;
@@ -158,7 +158,7 @@ impl GoldenCase {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        write_atomically(path.as_ref(), &self.to_bytes())
+        write_atomically(path, &self.to_bytes())
     }
 }
 
@@ -237,7 +237,7 @@ fn axes<A, D: Dimension>(name: &str, tensor: ndarray::ArrayD<A>) -> Result<Array
 }
 
 fn wrong_axes(name: &str, found: usize, expected: usize) -> Error {
-    Error::invalid(format!("tensor {} has {found} axes, expected {expected}", quoted(name)))
+    Error::invalid(format!("tensor {} has {found} axes, expected {expected}", foreign::quoted(name)))
 }
 
 fn answers(file: &TensorFile, inputs: &Inputs) -> Result<Outputs, Error> {

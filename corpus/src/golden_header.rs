@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{quoted, shown};
+use crate::foreign;
 use crate::unique::Unique;
 use crate::{Element, Error, Sizes, TensorFile};
 
@@ -62,7 +62,7 @@ impl Options {
         };
         if let Some((key, _)) = file.metadata_all().find(|(key, _)| !form.contains(key) && !DESCRIPTIONS.contains(key))
         {
-            let (key, form) = (quoted(key), form.join(", "));
+            let (key, form) = (foreign::quoted(key), form.join(", "));
             return Err(Error::invalid(format!("metadata {key} is unknown beside {form}: it would have no effect")));
         }
         match file.metadata("config") {
@@ -89,7 +89,10 @@ impl Options {
         };
         for (key, value) in &fields {
             if !known(key) {
-                return Err(Error::invalid(format!("config {} is unknown: it would have no effect", quoted(key))));
+                return Err(Error::invalid(format!(
+                    "config {} is unknown: it would have no effect",
+                    foreign::quoted(key)
+                )));
             }
             // `null` is as good as nothing.
             if !value.is_null() {
@@ -170,12 +173,12 @@ fn truth(key: &str, value: &Value) -> Result<bool, Error> {
 }
 
 fn is_not(key: &str, value: &Value, expected: &str) -> Error {
-    Error::invalid(format!("config `{key}` is {}, expected {expected}", shown(&value.to_string(), 40)))
+    Error::invalid(format!("config `{key}` is {}, expected {expected}", foreign::short(&value.to_string(), 40)))
 }
 
 fn plain<T: std::str::FromStr>(file: &TensorFile, key: &str) -> Result<Option<T>, Error> {
     let parse = |text: &str| {
-        let refused = |_| Error::invalid(format!("metadata `{key}` is \"{}\"", shown(text, 40)));
+        let refused = |_| Error::invalid(format!("metadata `{key}` is \"{}\"", foreign::short(text, 40)));
         text.trim().to_lowercase().parse().map_err(refused)
     };
     file.metadata(key).map(parse).transpose()

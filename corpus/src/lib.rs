@@ -37,6 +37,8 @@ mod element;
 mod embedded;
 mod entry;
 mod error;
+mod files;
+pub mod foreign;
 #[cfg(feature = "quickcheck")]
 mod generate;
 mod given;
@@ -63,7 +65,8 @@ pub use bundle::Bundle;
 pub use case::Case;
 pub use element::Element;
 pub use entry::{Entry, Expect, Flag, entries, parse_entries, read_entries, to_toml};
-pub use error::{Error, ErrorKind, quoted, shown};
+pub use error::{Error, ErrorKind};
+pub use files::{check_file, check_folder, write_atomically};
 pub use given::Given;
 pub use golden::GoldenCase;
 pub use inputs::{Cotangents, InputParts, Inputs};

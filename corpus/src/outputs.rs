@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ndarray::{ArrayD, IxDyn};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Inputs, Shape, quoted};
+use crate::{Error, ErrorKind, Inputs, Shape, foreign};
 
 /// One tensor of an answer. Loops run over [`Field::ALL`], so that none is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -108,10 +108,9 @@ impl FromStr for Field {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        Field::ALL
-            .into_iter()
-            .find(|field| field.name() == text)
-            .ok_or_else(|| Error::new(ErrorKind::UnknownWord, format!("{} names no output field", quoted(text))))
+        Field::ALL.into_iter().find(|field| field.name() == text).ok_or_else(|| {
+            Error::new(ErrorKind::UnknownWord, format!("{} names no output field", foreign::quoted(text)))
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::IgnoredAny;
 
-use crate::error::{quoted, shown};
+use crate::foreign;
 use crate::unique::Unique;
 use crate::{Element, Error, Limit};
 
@@ -123,7 +123,7 @@ impl TensorFile {
     /// Refuses the file where it has a tensor that nobody would read: leaving it out could change what the file means.
     pub(crate) fn only_tensors(&self, known: &BTreeSet<String>) -> Result<(), Error> {
         match self.names().into_iter().find(|name| !known.contains(name)) {
-            Some(name) => Err(Error::invalid(format!("tensor {} has no meaning in this file", quoted(&name)))),
+            Some(name) => Err(Error::invalid(format!("tensor {} has no meaning in this file", foreign::quoted(&name)))),
             None => Ok(()),
         }
     }
@@ -198,7 +198,7 @@ impl TensorFile {
         }
         let values = self.numbers(info, |[byte]: [u8; 1]| byte)?;
         if let Some((place, value)) = values.iter().enumerate().find(|(_, value)| **value > 1) {
-            let name = quoted(name);
+            let name = foreign::quoted(name);
             return Err(Error::invalid(format!("tensor {name}: value number {place} is {value}, neither 0 nor 1")));
         }
         shaped(name, info, values.into_iter().map(|value| value == 1).collect())
@@ -214,7 +214,9 @@ impl TensorFile {
             Dtype::I64 | Dtype::I32 => {
                 let numbers = self.get_i64(name)?;
                 match numbers.iter().find(|number| number.unsigned_abs() > 1 << 53) {
-                    Some(number) => Err(Error::invalid(format!("tensor {}: {number} is beyond 2^53", quoted(name)))),
+                    Some(number) => {
+                        Err(Error::invalid(format!("tensor {}: {number} is beyond 2^53", foreign::quoted(name))))
+                    }
                     None => Ok(numbers.mapv(|number| number as f64)),
                 }
             }
@@ -223,7 +225,7 @@ impl TensorFile {
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo, Error> {
-        self.header.info(name).ok_or_else(|| Error::invalid(format!("has no tensor {}", quoted(name))))
+        self.header.info(name).ok_or_else(|| Error::invalid(format!("has no tensor {}", foreign::quoted(name))))
     }
 
     /// The tensor's numbers. As many as the file's size allows: the header was held against it.
@@ -276,11 +278,11 @@ fn cannot_be_read(error: std::io::Error) -> Error {
 }
 
 fn unreadable(why: impl Display) -> Error {
-    Error::invalid(format!("no readable tensor file: {}", shown(&why.to_string(), 200)))
+    Error::invalid(format!("no readable tensor file: {}", foreign::short(&why.to_string(), 200)))
 }
 
 fn wrong_type(name: &str, found: Dtype, expected: &str) -> Error {
-    Error::invalid(format!("tensor {} is {found:?}, expected {expected}", quoted(name)))
+    Error::invalid(format!("tensor {} is {found:?}, expected {expected}", foreign::quoted(name)))
 }
 
 fn element(dtype: Dtype) -> Option<Element> {
@@ -296,5 +298,5 @@ fn element(dtype: Dtype) -> Option<Element> {
 fn shaped<T>(name: &str, info: &TensorInfo, values: Vec<T>) -> Result<ArrayD<T>, Error> {
     let axes = info.shape.len();
     ArrayD::from_shape_vec(IxDyn(&info.shape), values)
-        .map_err(|error| Error::invalid(format!("tensor {} of {axes} axes: {error}", quoted(name))))
+        .map_err(|error| Error::invalid(format!("tensor {} of {axes} axes: {error}", foreign::quoted(name))))
 }

@@ -1,14 +1,14 @@
 //! Writing tensor files: the same tensors give the same bytes, and a file is there whole or not at all.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 use half::{bf16, f16};
 use ndarray::{Array, Dimension};
 use serde_json::json;
 
-use crate::{Element, Error, ErrorKind};
+use crate::files::write_atomically;
+use crate::{Element, Error};
 
 struct Stored {
     dtype: &'static str,
@@ -110,31 +110,6 @@ impl TensorFileBuilder {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        write_atomically(path.as_ref(), &self.to_bytes())
+        write_atomically(path, &self.to_bytes())
     }
-}
-
-/// Writes `bytes` beside `path` and renames.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = new_file(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(|error| Error::new(ErrorKind::File, format!("cannot be written: {error}")).in_file(path))
-}
-
-#[cfg(unix)]
-fn new_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    use std::os::unix::fs::PermissionsExt;
-    // Readable as any other new file, less what the user's umask takes away.
-    tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o666)).tempfile_in(folder)
-}
-
-#[cfg(not(unix))]
-fn new_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    tempfile::NamedTempFile::new_in(folder)
 }

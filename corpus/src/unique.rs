@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use crate::quoted;
+use crate::foreign;
 
 /// The fields of a JSON object in their order, no two with one key.
 pub(crate) struct Unique<V>(pub(crate) Vec<(String, V)>);
@@ -30,7 +30,7 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for Fields<V> {
         let (mut fields, mut keys) = (Vec::new(), BTreeSet::new());
         while let Some((key, value)) = map.next_entry::<String, V>()? {
             if !keys.insert(key.clone()) {
-                return Err(A::Error::custom(format!("{} stands twice", quoted(&key))));
+                return Err(A::Error::custom(format!("{} stands twice", foreign::quoted(&key))));
             }
             fields.push((key, value));
         }

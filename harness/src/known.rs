@@ -4,14 +4,17 @@
 //! case needs. Another bug behind the same signature shows in cases that lack some of it. Two minimal cases are of one bug
 //! where one has all that the other needs, unless they look like two different mistakes of the catalogue.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Bundle, Case, Element, Error};
-use serde::{Deserialize, Serialize};
+use nsa_corpus::{Bundle, Case, Element, Error, foreign};
+use serde::Serialize;
 
+use crate::backend::Backend;
 use crate::minimize::Signature;
+use crate::report::Report;
 use crate::store::stored_report;
+use crate::waiver::{self, Extent, Waiver};
 
 /// What of a case shrinking tries to do without, as [`Case::covers`] names it: a minimal case that has it needs it. Which of
 /// `d_out` and `d_sliding` is left is not among them: often either shows the same.
@@ -43,14 +46,11 @@ const NEEDS: [&str; 24] = [
 ];
 /// Values beyond this are large: shrinking replaces values by small whole numbers where the failure allows it.
 const LARGE: f64 = 16.0;
-/// The file of a folder of stored failures that says which of them are waived.
-const WAIVERS: &str = "waivers.toml";
-const WAIVERS_BYTES_MAX: u64 = 1 << 20;
-
 /// A known failure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Known {
-    /// The file that holds its minimal case.
+    /// The file that holds its minimal case; empty where it could not be stored.
+    #[serde(serialize_with = "as_shown")]
     pub file: PathBuf,
     /// The format that it was seen in.
     pub element: Element,
@@ -60,10 +60,20 @@ pub struct Known {
     pub needs: BTreeSet<&'static str>,
     /// The known mistake that its answer looks like, where one stands out.
     pub mistake: Option<String>,
-    /// Why it is no failure of this run; `None` where it is.
-    pub waiver: Option<String>,
+    /// What excuses it from being a failure of this run, and what is like it; in reports, the reason.
+    #[serde(serialize_with = "as_reason")]
+    pub waiver: Option<Waiver>,
     /// Cases of this run that it explains.
     pub cases: usize,
+}
+
+/// A path may hold bytes that no JSON text can.
+fn as_shown<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&foreign::path(path))
+}
+
+fn as_reason<S: serde::Serializer>(waiver: &Option<Waiver>, serializer: S) -> Result<S::Ok, S::Error> {
+    waiver.as_ref().map(|waiver| &waiver.reason).serialize(serializer)
 }
 
 impl Known {
@@ -82,6 +92,14 @@ impl Known {
         let same = self.element == other.element && self.signature == other.signature;
         let mistakes = self.mistake.is_none() || other.mistake.is_none() || self.mistake == other.mistake;
         same && mistakes && (self.needs.is_subset(&other.needs) || other.needs.is_subset(&self.needs))
+    }
+
+    /// Whether this failure is waived, and the failing `report` of `backend` on `case` with it: the same signature, everything
+    /// that the waived failure needs, and no more wrong than its waiver says.
+    pub fn excuses(&self, case: &Case, report: &Report, backend: &dyn Backend) -> bool {
+        let (Some(waiver), Some(failure)) = (&self.waiver, report.verdict.failure()) else { return false };
+        self.explains(report.element, &Signature::of(failure), &needs(case, report.element))
+            && Extent::of_report(case, report, backend).is_ok_and(|seen| waiver.extent.covers(&seen).is_ok())
     }
 
     /// Takes note of a case that minimised to this failure: what it lacks was not needed.
@@ -115,71 +133,49 @@ pub struct StoredFailure {
     pub bundle: Bundle,
     /// The signature that it was stored with; `None` where the file does not say.
     pub signature: Option<Signature>,
-    /// The reason to waive it.
-    pub waiver: Option<String>,
+    /// What excuses it.
+    pub waiver: Option<Waiver>,
+}
+
+impl StoredFailure {
+    /// Why its waiver does not excuse `report`, what `backend` gives for its case now: it fails in another way, or by more.
+    pub fn waived_no_more(&self, report: &Report, backend: &dyn Backend) -> Option<String> {
+        let (waiver, failure) = (self.waiver.as_ref()?, report.verdict.failure()?);
+        if self.signature.as_ref() != Some(&Signature::of(failure)) {
+            return Some(report.verdict.to_string());
+        }
+        let seen = Extent::of_report(&self.bundle.entry.case, report, backend);
+        seen.map_err(|error| error.to_string()).and_then(|seen| waiver.extent.covers(&seen)).err()
+    }
 }
 
 /// The failures of `candidate` that `folder` holds, by name; none where there is no such folder.
 ///
 /// # Errors
-/// A file cannot be read; `waivers.toml` waives a file that is not there, or gives no reason.
+/// The folder is a file, or a file of it cannot be read; `waivers.toml` is wrong ([`crate::waiver`]).
 pub fn stored(folder: &Path, candidate: &str) -> Result<Vec<StoredFailure>, Error> {
-    let Ok(listed) = std::fs::read_dir(folder) else { return Ok(Vec::new()) };
-    let mut files: Vec<PathBuf> = listed.flatten().map(|entry| entry.path()).collect();
+    let unreadable = |error: std::io::Error| Error::invalid(format!("cannot be read: {error}")).in_file(folder);
+    let listed = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.map_err(unreadable)?,
+    };
+    let listed: Result<Vec<PathBuf>, _> = listed.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut files = listed.map_err(unreadable)?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "safetensors"));
     files.sort();
-    let mut waivers = waivers(folder, &files)?;
+    let read = |file: PathBuf| Bundle::read(&file).map(|bundle| (file, bundle));
+    let bundles = files.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let mut waivers = waiver::read(folder, &bundles)?;
     let mut found = Vec::new();
-    for file in files {
-        let bundle = Bundle::read(&file)?;
+    for (file, bundle) in bundles {
         if bundle.notes.get("candidate").is_some_and(|stored| stored == candidate) {
             let report = stored_report(&bundle);
             let signature = report.as_ref().and_then(|report| report.verdict.failure()).map(Signature::of);
-            let waiver = file.file_name().and_then(|name| waivers.remove(name.to_str()?));
+            let waiver = waivers.remove(&file);
             found.push(StoredFailure { file, bundle, signature, waiver });
         }
     }
     Ok(found)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WaiverFile {
-    #[serde(default)]
-    waiver: Vec<Waiver>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Waiver {
-    file: String,
-    reason: String,
-}
-
-fn waivers(folder: &Path, files: &[PathBuf]) -> Result<BTreeMap<String, String>, Error> {
-    let path = folder.join(WAIVERS);
-    let invalid = |message: String| Error::invalid(message).in_file(&path);
-    match std::fs::metadata(&path) {
-        Ok(found) if found.is_file() && found.len() <= WAIVERS_BYTES_MAX => {}
-        Ok(_) => return Err(invalid(format!("is no file of at most {WAIVERS_BYTES_MAX} bytes"))),
-        Err(_) => return Ok(BTreeMap::new()),
-    }
-    let text = std::fs::read_to_string(&path).map_err(|error| invalid(format!("cannot be read: {error}")))?;
-    let file: WaiverFile = toml::from_str(&text)
-        .map_err(|error| invalid(error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")))?;
-    let mut waivers = BTreeMap::new();
-    for waiver in file.waiver {
-        if !files.iter().any(|file| file.file_name().is_some_and(|name| name == waiver.file.as_str())) {
-            return Err(invalid(format!("waives `{}`, which the folder does not hold", waiver.file)));
-        }
-        if waiver.reason.trim().is_empty() {
-            return Err(invalid(format!("waives `{}` without a reason", waiver.file)));
-        }
-        if waivers.insert(waiver.file.clone(), waiver.reason).is_some() {
-            return Err(invalid(format!("waives `{}` twice", waiver.file)));
-        }
-    }
-    Ok(waivers)
 }
 
 #[cfg(test)]
@@ -232,7 +228,7 @@ mod tests {
     fn a_waiver_needs_a_file_and_a_reason() {
         let folder = tempfile::tempdir().unwrap();
         let read = |text: &str| {
-            std::fs::write(folder.path().join(WAIVERS), text).unwrap();
+            std::fs::write(folder.path().join("waivers.toml"), text).unwrap();
             stored(folder.path(), "any").map(|_| ()).map_err(|error| error.to_string())
         };
         assert!(read("").is_ok());

@@ -24,5 +24,7 @@ pub mod records;
 pub mod report;
 pub mod run;
 pub mod store;
+pub mod tally;
 pub mod tightness;
 pub mod verdict;
+pub mod waiver;

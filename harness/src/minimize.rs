@@ -87,9 +87,21 @@ pub struct Minimized {
 /// One kind of simplification is carried through before the next is tried, and after each success it goes on from where it
 /// stood: what failed to simplify a moment ago is tried again once, in a last round that changes nothing.
 pub fn minimize(case: &Case, report: Report, element: Element, backend: &dyn Backend, effort: Effort) -> Minimized {
+    minimize_to(case, report, element, backend, effort, &|_, _| true)
+}
+
+/// As [`minimize`], and takes only simpler cases that `wanted` says so of, given the case and its failing report.
+pub fn minimize_to(
+    case: &Case,
+    report: Report,
+    element: Element,
+    backend: &dyn Backend,
+    effort: Effort,
+    wanted: &dyn Fn(&Case, &Report) -> bool,
+) -> Minimized {
     let best = Minimized { case: case.clone(), report, calls: 0, unfinished: false };
     let Some(signature) = best.report.verdict.failure().map(Signature::of) else { return best };
-    let mut search = Search { best, signature, element, backend, effort, start: Instant::now() };
+    let mut search = Search { best, signature, element, backend, effort, wanted, start: Instant::now() };
     loop {
         let mut simpler = false;
         for stage in 0..Case::SHRINK_STAGES {
@@ -111,6 +123,7 @@ struct Search<'a> {
     element: Element,
     backend: &'a dyn Backend,
     effort: Effort,
+    wanted: &'a dyn Fn(&Case, &Report) -> bool,
     start: Instant,
 }
 
@@ -126,7 +139,8 @@ impl Search<'_> {
             }
             self.best.calls += 1;
             let Ok(report) = run_case(&case, self.element, self.backend) else { continue };
-            if report.verdict.failure().map(Signature::of).as_ref() == Some(&self.signature) {
+            let same = report.verdict.failure().map(Signature::of).as_ref() == Some(&self.signature);
+            if same && (self.wanted)(&case, &report) {
                 (self.best.case, self.best.report) = (case, report);
                 return Some(at);
             }

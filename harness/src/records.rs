@@ -8,6 +8,7 @@ use std::path::Path;
 
 use nsa_corpus::{
     Element, Entry, Error, Field, Inputs, Outputs, Shape, Sizes, TensorFile, TensorFileBuilder, digest, entries,
+    write_atomically,
 };
 use nsa_gpu::{Rung, Variant};
 use serde::{Deserialize, Serialize};
@@ -105,8 +106,8 @@ impl Recorder {
         std::fs::create_dir_all(folder).map_err(unwritable)?;
         let name = format!("{}-{}", self.record.rung, self.record.element);
         let tensors = self.raw.to_bytes();
-        std::fs::write(folder.join(format!("{name}.json")), text(&self.record, &tensors)).map_err(unwritable)?;
-        std::fs::write(folder.join(format!("{name}.safetensors")), tensors).map_err(unwritable)
+        write_atomically(folder.join(format!("{name}.json")), text(&self.record, &tensors).as_bytes())?;
+        write_atomically(folder.join(format!("{name}.safetensors")), &tensors)
     }
 }
 

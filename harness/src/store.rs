@@ -2,15 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Arithmetic, Bundle, Case, Entry, Error};
+use nsa_corpus::{Arithmetic, Bundle, Case, Entry, Error, foreign};
 
 use crate::backend::{Backend, Declaration};
 use crate::judge::{intervals, judge_declared};
 use crate::report::Report;
+use crate::waiver::{self, Extent};
 
 /// Writes the failure that `report` tells of into `folder`, with everything that judging it again needs: the inputs, what
 /// the candidate answered, what it could have answered where it failed, what it declares of its arithmetic, the report, where
-/// this was. Returns the file.
+/// this was, and the extents of the wrong answers `seen` on the way to it, from which a waiver follows. Returns the file.
 ///
 /// # Errors
 /// The folder or the file cannot be written.
@@ -20,6 +21,7 @@ pub fn store(
     why: &str,
     case: &Case,
     report: &Report,
+    seen: &Extent,
     backend: &dyn Backend,
 ) -> Result<PathBuf, Error> {
     std::fs::create_dir_all(folder)
@@ -42,6 +44,9 @@ pub fn store(
     bundle.notes.insert("candidate".to_owned(), report.candidate.clone());
     bundle.notes.insert("arithmetic".to_owned(), json(arithmetic));
     bundle.notes.insert("report".to_owned(), json(report));
+    if report.outputs.is_some() {
+        bundle.notes.insert(waiver::NOTE.to_owned(), json(seen));
+    }
     bundle.notes.insert("environment".to_owned(), environment.to_string());
     let path = folder.join(format!("{name}.safetensors"));
     bundle.write(&path)?;
@@ -79,12 +84,22 @@ pub fn declaration(bundle: &Bundle) -> Result<Declaration, Error> {
 /// that were judged when it was stored.
 ///
 /// # Errors
-/// As [`arithmetic`].
+/// As [`arithmetic`]; the stored report does not list the field that it says failed, so that judging it again would say nothing.
 pub fn judge_again(bundle: &Bundle) -> Result<Option<Report>, Error> {
     let Some(outputs) = &bundle.outputs else { return Ok(None) };
     let candidate = bundle.notes.get("candidate").map_or("stored", String::as_str);
-    let mut report = Report::new(candidate, bundle.element, &bundle.entry.case)?;
+    let mut report = Report::new(&foreign::line(candidate), bundle.element, &bundle.entry.case)?;
     report.name.clone_from(&bundle.entry.name);
+    if let Some(stored) = stored_report(bundle) {
+        let judged = |field| stored.comparisons.iter().any(|comparison| comparison.field == field);
+        let failed = stored.verdict.failure().and_then(|failure| failure.field);
+        if let Some(field) = failed.filter(|field| !judged(*field)) {
+            let listed: Vec<&str> = stored.comparisons.iter().map(|comparison| comparison.field.name()).collect();
+            let listed =
+                if listed.is_empty() { "no comparison".to_owned() } else { format!("only {}", listed.join(", ")) };
+            return Err(Error::invalid(format!("note `report` says that {field} failed, and lists {listed}")));
+        }
+    }
     let declaration = declaration(bundle)?;
     report.conclude(&bundle.inputs, &declaration, judge_declared(&bundle.inputs, &declaration, outputs));
     Ok(Some(report))

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use nsa_corpus::Field;
+use nsa_corpus::{Field, foreign};
 use serde::{Deserialize, Serialize};
 
 /// The outcome of one case on one backend.
@@ -119,14 +119,15 @@ impl Verdict {
     }
 }
 
+/// On one line, whatever a guest said.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Verdict::Pass => f.write_str("pass"),
             Verdict::Suspect(detail) | Verdict::Skip(detail) | Verdict::Inconclusive(detail) => {
-                write!(f, "{}: {detail}", self.word())
+                write!(f, "{}: {}", self.word(), foreign::line(detail))
             }
-            Verdict::Fail(failure) => write!(f, "fail: {}: {}", failure.class, failure.message),
+            Verdict::Fail(failure) => write!(f, "fail: {}: {}", failure.class, foreign::line(&failure.message)),
         }
     }
 }

@@ -8,6 +8,7 @@ use nsa_harness::report::Report;
 use nsa_harness::run::run_case;
 use nsa_harness::store::{arithmetic, store};
 use nsa_harness::verdict::Class;
+use nsa_harness::waiver::Extent;
 use nsa_reference::tiled;
 use quickcheck::{Arbitrary, Gen};
 
@@ -86,7 +87,8 @@ fn goes_round(backend: &Faulty, class: Class, elements_max: usize) {
     assert!(elements(&small.case) <= elements_max, "{} elements:\n{}", elements(&small.case), small.case.to_toml());
 
     let folder = tempfile::tempdir().unwrap();
-    let path = store(folder.path(), "found", "planted", &small.case, &small.report, backend).unwrap();
+    let path =
+        store(folder.path(), "found", "planted", &small.case, &small.report, &Extent::default(), backend).unwrap();
     let bundle = Bundle::read(&path).unwrap();
     let again = run_case(&bundle.entry.case, bundle.element, backend).unwrap();
     assert_eq!(again.verdict.failure().map(Signature::of), Some(signature.clone()), "{}", again.verdict);

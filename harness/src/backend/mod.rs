@@ -141,7 +141,7 @@ pub const LISTED: [Listed; 8] = [
 /// No backend has the name (the names are listed), or it does not exist here (the reason is given).
 pub fn by_name(name: &str) -> Result<Box<dyn Backend>, Unavailable> {
     if name.starts_with("guest:") {
-        let guest = guest::GuestBackend::start(name, guest::Limits::from_environment());
+        let guest = guest::GuestBackend::start(name, guest::Limits::from_environment()?);
         let guest = guest.map_err(|reason| Unavailable(format!("backend `{name}` is not available: {reason}")))?;
         return Ok(Box::new(guest));
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use nsa_corpus::Field;
 use serde_json::json;
 
-use super::output::{Json, table};
+use super::console::{Console, Json, Output};
+use super::output::table;
 use super::{Outcome, Refusal};
 use crate::backend::{Declaration, Determinism, LISTED};
 
@@ -18,7 +19,8 @@ pub(super) struct Args {
     json: Json,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
     let mut rows = Vec::new();
     let mut backends = Vec::new();
     for listed in &LISTED {
@@ -31,9 +33,9 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         backends
             .push(json!({ "name": listed.name, "about": listed.about, "state": state, "determinism": determinism }));
     }
-    args.json.text(&table(&rows));
-    args.json.write("backends", json!({ "backends": backends }))?;
-    Ok(Outcome::Passed)
+    output.text(&table(&rows));
+    output.json("backends", json!({ "backends": backends }));
+    Ok(Outcome::Shown)
 }
 
 fn in_words(contract: &BTreeMap<Field, Determinism>) -> String {

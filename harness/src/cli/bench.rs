@@ -6,7 +6,8 @@ use nsa_corpus::{Cotangents, Element, Inputs, Limit, Outputs};
 use nsa_gpu::{Device, Layout, Options, Rung, Safety, Variant};
 use serde_json::{Value, json};
 
-use super::output::{Json, catch_interrupt, interrupted, table};
+use super::console::{Console, Json, Output};
+use super::output::{catch_interrupt, interrupted, table};
 use super::shapes::{HELP, flops, shape};
 use super::{Outcome, Refusal};
 use crate::backend::by_name;
@@ -50,7 +51,8 @@ struct Times {
     outputs: Outputs,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
     let names =
         if args.shapes.is_empty() { ["seed", "B", "C"].map(str::to_owned).to_vec() } else { args.shapes.clone() };
     // A name that is none ends the command before minutes are spent on the others.
@@ -68,13 +70,13 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         results.push(result);
         failed |= wrong;
     }
-    args.json.text(&table(&rows));
+    output.text(&table(&rows));
     let device = nsa_gpu::availability().ok().filter(|_| args.candidate.starts_with("cuda")).map(|info| info.name);
     let left_out = names.len() - results.len();
-    args.json.write(
+    output.json(
         "bench",
         json!({ "candidate": args.candidate, "device": device, "left_out": left_out, "results": results }),
-    )?;
+    );
     Ok(match (interrupted(), failed) {
         (true, _) => Outcome::Interrupted,
         (false, true) => Outcome::Failed,

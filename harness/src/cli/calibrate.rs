@@ -1,9 +1,10 @@
 //! `nsa-diff calibrate`.
 
-use nsa_corpus::Dot;
+use nsa_corpus::{Dot, foreign};
 use serde_json::json;
 
-use super::output::{Json, catch_interrupt, interrupted, progress, table};
+use super::console::{Console, Json, Output};
+use super::output::{catch_interrupt, interrupted, progress, table};
 use super::select::{Candidate, Elements};
 use super::{Outcome, Refusal};
 use crate::backend::{BackendError, Declaration};
@@ -32,7 +33,8 @@ pub(super) struct Args {
     json: Json,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
     let backend = args.candidate.make()?;
     catch_interrupt();
     let elements = args.elements.or_usual();
@@ -57,7 +59,7 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
                 let reason = reason.to_string();
                 let mut row = vec![String::new(); HEAD.len()];
                 (row[0], row[1]) = (sum.name().to_owned(), element.to_string());
-                row[HEAD.len() - 1] = format!("not measured: {reason}");
+                row[HEAD.len() - 1] = format!("not measured: {}", foreign::line(&reason));
                 rows.push(row);
                 skipped.push(json!({ "sum": sum, "element": element, "reason": reason }));
             }
@@ -65,12 +67,12 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    args.json.text(&table(&rows));
+    output.text(&table(&rows));
     let content = json!({
         "candidate": args.candidate.name(), "device": Declaration::typical(backend.as_ref()).environment, "products": PRODUCTS, "results": results,
         "skipped": skipped, "left_out": sums.len() - results.len() - skipped.len(),
     });
-    args.json.write("calibrate", content)?;
+    output.json("calibrate", content);
     match (failed, interrupted()) {
         (true, _) => Ok(Outcome::Failed),
         (_, true) => Ok(Outcome::Interrupted),

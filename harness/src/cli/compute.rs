@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use nsa_corpus::Element;
+use nsa_corpus::{Element, foreign};
 use nsa_gpu::{Options, Rung, Safety, Variant};
 
+use super::console::Console;
 use super::output::table;
 use super::select::select;
 use super::{Outcome, Refusal};
@@ -40,14 +41,14 @@ pub(super) struct Args {
     bare: bool,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let refused = |error: nsa_gpu::Error| Refusal::new(error.to_string());
     let chosen = select(&args.entries)?;
     let variant = Variant::uniform(args.rung.parse::<Rung>().map_err(refused)?);
     let device = worker::open(args.device, args.mutant.as_deref()).map_err(Refusal::new)?;
     let safety = if args.bare { Safety::NONE } else { Safety::CHECKED };
     let mut rows = Vec::new();
-    let mut failed = false;
+    let (mut computed, mut failed) = (false, false);
     for entry in chosen {
         let inputs = entry.case.materialize(args.element)?;
         let options = Options { variant: Some(variant), layout: worker::layout(&inputs), safety };
@@ -55,15 +56,22 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         let outcome = match variant.supports(inputs.shape(), args.element) {
             Err(reason) => format!("skip: {reason}"),
             Ok(()) => match nsa_gpu::run(&device, &inputs, &options) {
-                Ok(_) => format!("computed in {:.2} s", start.elapsed().as_secs_f64()),
+                Ok(_) => {
+                    computed = true;
+                    format!("computed in {:.2} s", start.elapsed().as_secs_f64())
+                }
                 Err(error) => {
                     failed = true;
-                    format!("failed: {error}")
+                    format!("failed: {}", foreign::line(&error.to_string()))
                 }
             },
         };
         rows.push(vec![entry.name.clone(), args.element.to_string(), args.rung.clone(), outcome]);
     }
-    print!("{}", table(&rows));
-    Ok(if failed { Outcome::Failed } else { Outcome::Passed })
+    console.print(&table(&rows));
+    match (failed, computed) {
+        (true, _) => Ok(Outcome::Failed),
+        (false, true) => Ok(Outcome::Passed),
+        (false, false) => Err(Refusal::new("nothing was computed: every entry was skipped")),
+    }
 }

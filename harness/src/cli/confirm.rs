@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Bundle, Case, Element, Field, Outputs};
+use nsa_corpus::{Bundle, Case, Element, Field, Outputs, foreign};
 use serde_json::{Value, json};
 
-use super::output::Json;
+use super::console::{Console, Json, Output};
 use super::{Outcome, Refusal};
 use crate::backend::{Backend, by_name};
 use crate::localize::{Localization, localize_alone};
@@ -47,24 +47,25 @@ struct Testimony {
     value: Option<f64>,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
     // Two, because the transcription does not take every size.
     let usual = || ["regular_attend", "tiled"].map(str::to_owned).to_vec();
     let names = if args.witnesses.is_empty() { usual() } else { args.witnesses.clone() };
     let witnesses = names.iter().map(|name| by_name(name)).collect::<Result<Vec<_>, _>>()?;
     let (mut results, mut all) = (Vec::new(), true);
     for path in &args.files {
-        let result = confirm(path, &witnesses, &args.json)?;
+        let result = confirm(path, &witnesses, &output)?;
         all &= result["confirmed"] == json!(true);
         results.push(result);
     }
-    args.json.write("confirm", json!({ "results": results }))?;
+    output.json("confirm", json!({ "results": results }));
     Ok(if all { Outcome::Passed } else { Outcome::Failed })
 }
 
-fn confirm(path: &Path, witnesses: &[Box<dyn Backend>], output: &Json) -> Result<Value, Refusal> {
-    let bundle = Bundle::read(path)?;
-    let again = judge_again(&bundle).map_err(|error| Refusal::new(format!("{}: {error}", path.display())))?;
+fn confirm(path: &Path, witnesses: &[Box<dyn Backend>], output: &Output<'_>) -> Result<Value, Refusal> {
+    let (bundle, shown) = (Bundle::read(path)?, foreign::path(path));
+    let again = judge_again(&bundle).map_err(|error| Refusal::new(format!("{shown}: {error}")))?;
     let worst = again.as_ref().and_then(|report| worst(report, &bundle));
     let place = worst.as_ref().map(|worst| (worst.0, worst.1.as_slice()));
     let testimonies =
@@ -72,7 +73,7 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Backend>], output: &Json) -> Result
     let fails = again.as_ref().is_none_or(|report| report.verdict.failure().is_some());
     let passes = |word: &str| testimonies.iter().filter(|each| each.report.verdict.word() == word).count();
     let confirmed = fails && passes("fail") == 0 && passes("pass") + passes("suspect") > 0;
-    output.text(&format!("{}: {}\n", path.display(), if confirmed { "confirmed" } else { "NOT confirmed" }));
+    output.text(&format!("{shown}: {}\n", if confirmed { "confirmed" } else { "NOT confirmed" }));
     let own = again.as_ref().map_or_else(|| "no answer was stored: a crash".to_owned(), |r| r.verdict.to_string());
     output.text(&format!("  the oracle, of the stored answer: {own}\n"));
     if let Some((field, index, values)) = &worst {
@@ -85,7 +86,7 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Backend>], output: &Json) -> Result
         output.text(&format!("  {witness} in {element}: {}{value}\n", report.verdict));
     }
     Ok(json!({
-        "file": path,
+        "file": shown,
         "confirmed": confirmed,
         "report": again,
         "where": place,

@@ -1,15 +1,16 @@
 //! `nsa-diff detect`: are planted mistakes noticed?
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use nsa_corpus::Element;
+use nsa_corpus::{Element, foreign};
 use nsa_gpu::Rung;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::output::{Json, catch_interrupt, interrupted, progress, table};
+use super::console::{Console, Json, Output};
+use super::output::{catch_interrupt, interrupted, progress, table};
 use super::select::{Elements, select};
 use super::{Outcome, Refusal};
 use crate::backend::by_name;
@@ -86,9 +87,11 @@ impl From<Failed> for Refusal {
     }
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let files: Vec<&Path> = args.markdown.as_deref().into_iter().collect();
+    let output = Output::open(console, &args.json, &files)?;
     let rules = args.rules()?;
-    let jobs = jobs(&select(&args.patterns)?, args.elements.given());
+    let jobs = jobs(&select(&args.patterns)?, &args.elements.given());
     let inner = (args.candidate != "cuda").then(|| by_name(&args.candidate)).transpose()?;
     let wanted = |name: &str| name.contains(&args.only);
     let plants: Vec<Plant<'_>> = match &inner {
@@ -143,7 +146,7 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         })
         .collect::<Result<_, Failed>>()?;
     bar.finish_and_clear();
-    report(args, &Found { rules, cases: jobs.len(), plants: plants.len(), rows, rejections })
+    report(args, &output, &Found { rules, cases: jobs.len(), plants: plants.len(), rows, rejections })
 }
 
 fn baselines(
@@ -174,9 +177,9 @@ struct Found {
     rejections: Rejections,
 }
 
-fn report(args: &Args, found: &Found) -> Result<Outcome, Refusal> {
-    args.json.text(&render(found));
-    args.json.write(
+fn report(args: &Args, output: &Output<'_>, found: &Found) -> Result<Outcome, Refusal> {
+    output.text(&render(found));
+    output.json(
         "detect",
         json!({
             "candidate": args.candidate,
@@ -186,14 +189,13 @@ fn report(args: &Args, found: &Found) -> Result<Outcome, Refusal> {
             "faults": found.rows,
             "rejects_without_any": found.rejections,
         }),
-    )?;
+    );
     if found.rows.len() < found.plants {
         return Ok(Outcome::Interrupted);
     }
     if let Some(file) = &args.markdown {
         let text = markdown(&args.candidate, found.cases, &found.rows, &found.rules, &found.rejections);
-        std::fs::write(file, text)
-            .map_err(|error| Refusal::new(format!("{}: cannot be written: {error}", file.display())))?;
+        output.file(file, &text);
     }
     // A rule of others that misses something is a result; our own is to miss nothing.
     let wrong = found.rows.iter().any(Row::is_unexpected);
@@ -211,7 +213,7 @@ fn render(found: &Found) -> String {
         let first = found.rules.iter().find_map(|rule| row.fates.get(rule)?.kill());
         line.push(first.map_or_else(String::new, |kill| {
             let field = kill.field.map_or_else(String::new, |field| format!(" {field}"));
-            format!("{} {}{field} ({})", kill.entry, kill.element, kill.detail)
+            format!("{} {}{field} ({})", kill.entry, kill.element, foreign::line(&kill.detail))
         }));
         line.push(format!("{:.1}", row.seconds));
         lines.push(line);

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nsa_corpus::{Case, Element};
+use nsa_corpus::{Case, Element, check_folder, foreign};
 use quickcheck::{Arbitrary, Gen};
 use rayon::prelude::*;
 use serde_json::json;
 
+use super::console::{Console, Json, Output};
 use super::fuzz_failures::{Failing, Failures};
-use super::output::{Json, catch_interrupt, interrupted, progress, tightness_table};
+use super::output::{catch_interrupt, interrupted, not_judged, progress, tightness_table};
 use super::select::{Candidate, Elements};
 use super::{Outcome, Refusal};
 use crate::report::Report;
 use crate::run::run_case;
+use crate::tally::{Conclusion, Tally};
 use crate::tightness::Summary;
 use crate::verdict::Verdict;
 
@@ -38,14 +40,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(super) seed: u64,
     /// Number of cases [default: 1000, unless --time is given]
-    #[arg(long, value_name = "N", conflicts_with = "time")]
+    #[arg(long, value_name = "N", conflicts_with = "time", value_parser = at_least_one)]
     cases: Option<usize>,
     /// Time to go on for, such as 30s, 5m or 1h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     time: Option<Duration>,
     /// Largest size that generated cases reach, roughly in tokens
-    #[arg(long, value_name = "N", default_value_t = 48)]
-    size: usize,
+    #[arg(long, value_name = "N", default_value_t = 48, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    size: u16,
     /// Folder for minimised failures; those of the candidate that it holds already are known, and not reported again
     #[arg(long, value_name = "DIR", default_value = "corpus/bugs")]
     pub(super) bugs: PathBuf,
@@ -53,7 +55,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(super) effort: u64,
     /// Distinct failures after which to stop
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     pub(super) failures: usize,
     #[command(flatten)]
     pub(super) candidate: Candidate,
@@ -61,6 +63,14 @@ pub(super) struct Args {
     pub(super) elements: Elements,
     #[command(flatten)]
     pub(super) json: Json,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("with 0 nothing would be tested".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err(format!("`{text}` is no number of at least 1")),
+    }
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -72,7 +82,8 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         other => return Err(format!("`{other}` is none of s, m, h")),
     };
     let count: f64 = digits.parse().map_err(|_| format!("`{digits}` is no number"))?;
-    Duration::try_from_secs_f64(count * unit).map_err(|error| error.to_string())
+    let time = Duration::try_from_secs_f64(count * unit).map_err(|error| error.to_string())?;
+    if time.is_zero() { Err("in no time nothing would be tested".to_owned()) } else { Ok(time) }
 }
 
 /// What has been done so far.
@@ -80,13 +91,14 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 struct Progress {
     cases: usize,
     elements: usize,
-    verdicts: BTreeMap<&'static str, usize>,
+    tally: Tally,
     covered: BTreeMap<String, usize>,
-    skips: BTreeMap<String, usize>,
     tightness: Summary,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
+    check_folder(&args.bugs)?;
     let backend = args.candidate.make()?;
     let limit = match (args.cases, args.time) {
         (Some(cases), _) => cases,
@@ -94,11 +106,11 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         (None, None) => 1000,
     };
     catch_interrupt();
-    args.json.text(&format!("seed {}, candidate {}\n", args.seed, args.candidate.name()));
+    output.text(&format!("seed {}, candidate {}\n", args.seed, args.candidate.name()));
     let bar = progress((limit != usize::MAX).then_some(limit as u64));
     let start = Instant::now();
     let mut done = Progress::default();
-    let mut failures = Failures::load(args, backend.as_ref())?;
+    let mut failures = Failures::load(args, &output, backend.as_ref())?;
     let in_time = || args.time.is_none_or(|time| start.elapsed() < time);
     while done.cases < limit && !interrupted() && in_time() && failures.new_ones() < args.failures {
         let batch = done.cases..limit.min(done.cases + BATCH);
@@ -113,18 +125,18 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         reports.iter().flatten().for_each(|report| done.count(report));
         let reports = cases.iter().zip(reports).filter_map(|(drawn, report)| Some((drawn, report?)));
         let failing = reports.filter_map(|((index, case, _), report)| Failing::new(*index, case, report));
-        failures.take(failing.collect(), &bar, in_time)?;
+        failures.take(failing.collect(), &bar, in_time);
         bar.set_position(done.cases as u64);
     }
     bar.finish_and_clear();
-    finish(args, &done, &failures, start.elapsed())
+    finish(args, &output, &done, &mut failures, start.elapsed())
 }
 
 /// Case number `index` and the format it is run in: a function of the seed and the number alone.
 fn drawn(args: &Args, index: usize) -> (usize, Case, Element) {
     let seed = args.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64);
     // Small cases first, so that a failure is likely to be small when it is found.
-    let size = 4 + (args.size.saturating_sub(4)) * (index % 16) / 15;
+    let size = 4 + (usize::from(args.size).saturating_sub(4)) * (index % 16) / 15;
     let case = Case::arbitrary(&mut Gen::from_size_and_seed(size, seed));
     let elements = args.elements.or_usual();
     (index, case, elements[index % elements.len()])
@@ -134,9 +146,8 @@ impl Progress {
     fn count(&mut self, report: &Report) {
         self.cases += 1;
         self.elements += report.elements();
-        *self.verdicts.entry(report.verdict.word()).or_default() += 1;
-        if let Verdict::Skip(reason) = &report.verdict {
-            *self.skips.entry(reason.clone()).or_default() += 1;
+        self.tally.add(&report.verdict);
+        if matches!(report.verdict, Verdict::Skip(_)) {
             return;
         }
         report.covers.iter().for_each(|tag| *self.covered.entry(tag.clone()).or_default() += 1);
@@ -144,50 +155,58 @@ impl Progress {
     }
 }
 
-fn finish(args: &Args, done: &Progress, failures: &Failures<'_>, time: Duration) -> Result<Outcome, Refusal> {
+fn finish(
+    args: &Args,
+    output: &Output<'_>,
+    done: &Progress,
+    failures: &mut Failures<'_>,
+    time: Duration,
+) -> Result<Outcome, Refusal> {
     let rate = done.cases as f64 / time.as_secs_f64().max(1e-9);
-    let verdicts: Vec<String> = done.verdicts.iter().map(|(word, count)| format!("{count} {word}")).collect();
-    args.json.text(&format!(
+    let verdicts: Vec<String> = done.tally.verdicts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+    output.text(&format!(
         "\n{} cases in {:.1} s ({rate:.0} a second): {}\n{} elements judged\nexercised:",
         done.cases,
         time.as_secs_f64(),
         verdicts.join(", "),
         done.elements,
     ));
-    done.covered.iter().for_each(|(tag, count)| args.json.text(&format!(" {tag} {count},")));
-    args.json.text("\n");
-    done.skips.iter().for_each(|(reason, count)| args.json.text(&format!("skipped {count}: {reason}\n")));
-    args.json.text(&tightness_table(&done.tightness));
-    args.json.text(&failures.summary());
+    done.covered.iter().for_each(|(tag, count)| output.text(&format!(" {tag} {count},")));
+    output.text("\n");
+    let skips = done.tally.skips.iter();
+    skips.for_each(|(reason, count)| output.text(&format!("skipped {count}: {}\n", foreign::line(reason))));
+    output.text(&tightness_table(&done.tightness));
+    output.text(&not_judged(&failures.fields()));
+    output.text(&failures.summary());
     if failures.new_ones() >= args.failures {
-        args.json.text(&format!("stopped at {} distinct failures: --failures raises the limit\n", failures.new_ones()));
+        output.text(&format!("stopped at {} distinct failures: --failures raises the limit\n", failures.new_ones()));
     }
-    write_json(args, done, failures, time)?;
-    let skipped = done.verdicts.get("skip").copied().unwrap_or(0);
-    if done.cases > 0 && skipped == done.cases {
-        return Err(Refusal::new(format!("all {skipped} cases were skipped: nothing was tested")));
+    write_json(args, output, done, failures, time);
+    failures.stored()?;
+    if failures.any() && !interrupted() {
+        return Ok(Outcome::Failed);
     }
-    Ok(if interrupted() {
-        Outcome::Interrupted
-    } else if failures.any() {
-        Outcome::Failed
-    } else {
-        Outcome::Passed
-    })
+    match done.tally.conclusion() {
+        _ if interrupted() => Ok(Outcome::Interrupted),
+        // What fails is known, and waived.
+        Conclusion::Failed | Conclusion::Passed => Ok(Outcome::Passed),
+        Conclusion::NothingTested(why) => Err(Refusal::new(why)),
+    }
 }
 
-fn write_json(args: &Args, done: &Progress, failures: &Failures<'_>, time: Duration) -> Result<(), Refusal> {
+fn write_json(args: &Args, output: &Output<'_>, done: &Progress, failures: &Failures<'_>, time: Duration) {
     let mut content = json!({
         "seed": args.seed,
         "candidate": args.candidate.name(),
+        "fields": failures.fields(),
         "cases": done.cases,
         "seconds": time.as_secs_f64(),
         "elements": done.elements,
-        "verdicts": done.verdicts,
+        "verdicts": done.tally.verdicts,
         "covered": done.covered,
-        "skips": done.skips,
+        "skips": done.tally.skips,
     });
     failures.to_json().into_iter().for_each(|(key, value)| content[key] = value);
     done.tightness.add_to(&mut content);
-    args.json.write("fuzz", content)
+    output.json("fuzz", content);
 }

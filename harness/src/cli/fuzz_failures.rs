@@ -5,21 +5,24 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use nsa_corpus::Case;
+use nsa_corpus::{Case, Error, foreign};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::Refusal;
+use super::console::Output;
 use super::fuzz::Args;
 use super::output::interrupted;
 use crate::backend::Backend;
 use crate::known::{Known, needs, stored};
 use crate::localize::{Localization, localize_alone};
-use crate::minimize::{Effort, Minimized, Signature, minimize};
+use crate::minimize::{Effort, Minimized, Signature, minimize_to};
 use crate::report::Report;
 use crate::run::run_case;
 use crate::store::store;
+use crate::tally::Fields;
 use crate::verdict::Verdict;
+use crate::waiver::{Extent, Waiver};
 
 /// A generated case that failed.
 pub(super) struct Failing {
@@ -42,30 +45,46 @@ impl Failing {
 /// The failures of a campaign.
 pub(super) struct Failures<'a> {
     args: &'a Args,
+    output: &'a Output<'a>,
     backend: &'a dyn Backend,
     known: Vec<Known>,
     /// Of `known`, those that the folder held before.
     before: usize,
     found: Vec<Value>,
     /// Stored failures that do not fail now, with the reason to waive them where they have one.
-    passing: Vec<(PathBuf, Option<String>)>,
+    passing: Vec<(PathBuf, Option<Waiver>)>,
+    /// Waived failures that fail otherwise now than their waivers say, in words.
+    otherwise: Vec<String>,
     /// Failing cases that there was no time to minimise, in words.
     left: Vec<String>,
+    /// Why a failure could not be stored.
+    unstored: Option<Error>,
 }
 
 impl<'a> Failures<'a> {
     /// Reads the stored failures of the candidate, and runs each again: one that passes now explains nothing.
-    pub(super) fn load(args: &'a Args, backend: &'a dyn Backend) -> Result<Self, Refusal> {
-        let mut failures =
-            Failures { args, backend, known: Vec::new(), before: 0, found: vec![], passing: vec![], left: vec![] };
+    pub(super) fn load(args: &'a Args, output: &'a Output<'a>, backend: &'a dyn Backend) -> Result<Self, Refusal> {
+        let mut failures = Failures {
+            args,
+            output,
+            backend,
+            known: vec![],
+            before: 0,
+            found: vec![],
+            passing: vec![],
+            otherwise: vec![],
+            left: vec![],
+            unstored: None,
+        };
         for stored in stored(&args.bugs, args.candidate.name())? {
             let element = stored.bundle.element;
             if interrupted() || !args.elements.or_usual().contains(&element) {
                 continue;
             }
             let case = &stored.bundle.entry.case;
-            let verdict = run_case(case, element, backend)?.verdict;
-            let signature = match &verdict {
+            let report = run_case(case, element, backend)?;
+            let otherwise = stored.waived_no_more(&report, backend);
+            let signature = match &report.verdict {
                 Verdict::Fail(failure) => Some(Signature::of(failure)),
                 Verdict::Pass | Verdict::Suspect(_) => None,
                 Verdict::Skip(_) | Verdict::Inconclusive(_) => stored.signature,
@@ -73,7 +92,10 @@ impl<'a> Failures<'a> {
             match signature {
                 Some(signature) => {
                     let known = Known::new(stored.file, element, signature, case);
-                    failures.known.push(Known { waiver: stored.waiver, ..known });
+                    let cases = usize::from(otherwise.is_some());
+                    let waiver = stored.waiver.filter(|_| otherwise.is_none());
+                    failures.otherwise.extend(otherwise.map(|why| format!("{}: {why}", foreign::path(&known.file))));
+                    failures.known.push(Known { waiver, cases, ..known });
                 }
                 None => failures.passing.push((stored.file, stored.waiver)),
             }
@@ -85,12 +107,19 @@ impl<'a> Failures<'a> {
 
     fn say_what_is_known(&self) {
         for known in &self.known {
-            let waived = known.waiver.as_ref().map(|reason| format!(" (waived: {reason})")).unwrap_or_default();
-            self.args.json.text(&format!("known: {}{waived}\n", known.file.display()));
+            let waived = known
+                .waiver
+                .as_ref()
+                .map(|waiver| format!(" (waived: {})", foreign::line(&waiver.reason)))
+                .unwrap_or_default();
+            self.output.text(&format!("known: {}{waived}\n", foreign::path(&known.file)));
+        }
+        for otherwise in &self.otherwise {
+            self.output.text(&format!("fails otherwise than its waiver says: {otherwise}\n"));
         }
         for (file, waiver) in &self.passing {
             let stale = if waiver.is_some() { ": its waiver is stale" } else { "" };
-            self.args.json.text(&format!("{} passes now{stale}\n", file.display()));
+            self.output.text(&format!("{} passes now{stale}\n", foreign::path(file)));
         }
     }
 
@@ -99,48 +128,59 @@ impl<'a> Failures<'a> {
         self.known.len() - self.before
     }
 
+    /// Which fields of the candidate are judged.
+    pub(super) fn fields(&self) -> Fields {
+        Fields::of(self.backend)
+    }
+
+    /// # Errors
+    /// A failure could not be stored.
+    pub(super) fn stored(&mut self) -> Result<(), Refusal> {
+        self.unstored.take().map_or(Ok(()), |error| Err(error.into()))
+    }
+
     /// Counts those that are known and minimises the first of each new kind, again until every one is explained or there
     /// is no time.
-    pub(super) fn take(
-        &mut self,
-        mut failing: Vec<Failing>,
-        bar: &ProgressBar,
-        in_time: impl Fn() -> bool,
-    ) -> Result<(), Refusal> {
+    pub(super) fn take(&mut self, mut failing: Vec<Failing>, bar: &ProgressBar, in_time: impl Fn() -> bool) {
         loop {
             failing.retain(|failing| !self.explained(failing));
             if failing.is_empty() {
-                return Ok(());
+                return;
             }
             if interrupted() || !in_time() || self.new_ones() >= self.args.failures {
                 self.left.extend(failing.iter().map(|failing| {
                     format!("case {}, {}: {}", failing.index, failing.report.element, failing.report.verdict)
                 }));
-                return Ok(());
+                return;
             }
             let (first, rest) = firsts(failing, self.args.failures - self.new_ones());
             failing = rest;
             bar.set_message(format!("minimising {}", first.len()));
             let effort = Effort { time: Duration::from_secs(self.args.effort), stop: interrupted, ..Effort::default() };
+            let (known, backend) = (&self.known, self.backend);
+            // What is waived may be simpler, and is another failure.
+            let wanted = |case: &Case, report: &Report| !known.iter().any(|known| known.excuses(case, report, backend));
             let minimal: Vec<Minimized> = first
                 .par_iter()
-                .map(|each| minimize(&each.case, each.report.clone(), each.report.element, self.backend, effort))
+                .map(|Failing { case, report, .. }| {
+                    minimize_to(case, report.clone(), report.element, backend, effort, &wanted)
+                })
                 .collect();
             bar.set_message("");
-            for (failing, minimal) in first.iter().zip(minimal) {
-                self.keep(failing, &minimal)?;
-            }
+            first.iter().zip(minimal).for_each(|(failing, minimal)| self.keep(failing, &minimal));
         }
     }
 
     fn explained(&mut self, failing: &Failing) -> bool {
-        let known =
-            self.known.iter_mut().find(|k| k.explains(failing.report.element, &failing.signature, &failing.needs));
-        known.map(|known| known.cases += 1).is_some()
+        let Failing { case, report, signature, needs, .. } = failing;
+        let excuses = |known: &Known| known.excuses(case, report, self.backend);
+        let explains = |known: &Known| known.waiver.is_none() && known.explains(report.element, signature, needs);
+        let known = self.known.iter().position(excuses).or_else(|| self.known.iter().position(explains));
+        known.map(|known| self.known[known].cases += 1).is_some()
     }
 
     /// Stores a minimal case, unless it is one that is known already.
-    fn keep(&mut self, failing: &Failing, minimal: &Minimized) -> Result<(), Refusal> {
+    fn keep(&mut self, failing: &Failing, minimal: &Minimized) {
         let element = failing.report.element;
         let place = minimal.report.outputs.as_ref().and_then(|outputs| {
             let inputs = minimal.case.materialize(element).ok()?;
@@ -149,20 +189,24 @@ impl<'a> Failures<'a> {
         let mut found = Known::new(PathBuf::new(), element, failing.signature.clone(), &minimal.case);
         found.mistake = place.as_ref().and_then(|place| Some(place.slug()?.to_owned()));
         found.cases = 1;
-        if let Some(known) = self.known.iter_mut().find(|known| known.is(&found)) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.waiver.is_none() && known.is(&found)) {
             known.learn(&found.needs);
             known.learn(&failing.needs);
             known.cases += 1;
-            return Ok(());
+            return;
         }
         found.learn(&failing.needs);
-        found.file = self.write(failing, minimal)?;
+        match self.write(failing, minimal) {
+            Ok(file) => found.file = file,
+            // The failure is told of all the same, and the command ends with this error.
+            Err(error) => self.unstored = self.unstored.take().or(Some(error)),
+        }
         let lines = place.as_ref().map(Localization::lines).unwrap_or_default();
         self.say(&found, failing, minimal, &lines);
         self.found.push(json!({
             "case": failing.index,
             "element": element,
-            "file": found.file,
+            "file": foreign::path(&found.file),
             "calls": minimal.calls,
             "unfinished": minimal.unfinished,
             "signature": failing.signature,
@@ -170,17 +214,18 @@ impl<'a> Failures<'a> {
             "report": minimal.report,
         }));
         self.known.push(found);
-        Ok(())
     }
 
-    fn write(&self, failing: &Failing, minimal: &Minimized) -> Result<PathBuf, Refusal> {
+    fn write(&self, failing: &Failing, minimal: &Minimized) -> Result<PathBuf, Error> {
         let candidate: String =
             self.args.candidate.name().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let (element, signature) = (failing.report.element, failing.signature.slug());
         let name = format!("{candidate}-{element}-{signature}-{}", minimal.case.id());
         let (seed, index, calls) = (self.args.seed, failing.index, minimal.calls);
         let why = format!("found by fuzz --seed {seed} as case {index}, minimised in {calls} runs");
-        Ok(store(&self.args.bugs, &name, &why, &minimal.case, &minimal.report, self.backend)?)
+        let extent = |case, report| Extent::of_report(case, report, self.backend);
+        let seen = extent(&failing.case, &failing.report)?.with(&extent(&minimal.case, &minimal.report)?);
+        store(&self.args.bugs, &name, &why, &minimal.case, &minimal.report, &seen, self.backend)
     }
 
     fn say(&self, found: &Known, failing: &Failing, minimal: &Minimized, lines: &[String]) {
@@ -188,10 +233,12 @@ impl<'a> Failures<'a> {
         let needs = found.needs.iter().copied().collect::<Vec<_>>().join(", ");
         let mut text = format!("\ncase {}, {}: {}\n", failing.index, failing.report.element, minimal.report.verdict);
         lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
-        let path = found.file.display();
         text.push_str(&format!("  minimised in {} runs{note}; needs: {needs}\n", minimal.calls));
-        text.push_str(&format!("  stored: {path}\n  again: nsa-diff replay {path}\n"));
-        self.args.json.text(&text);
+        text.push_str(&match foreign::path(&found.file) {
+            none if none.is_empty() => "  it could not be stored\n".to_owned(),
+            path => format!("  stored: {path}\n  again: nsa-diff replay {path}\n"),
+        });
+        self.output.text(&text);
     }
 
     /// What is said at the end: how many cases each known failure explains, and what was left.
@@ -199,7 +246,11 @@ impl<'a> Failures<'a> {
         let mut text = String::new();
         for known in self.known.iter().filter(|known| known.cases > 0) {
             let waived = if known.waiver.is_some() { ", waived" } else { "" };
-            text.push_str(&format!("{} cases fail as {}{waived}\n", known.cases, known.file.display()));
+            let file = match foreign::path(&known.file) {
+                none if none.is_empty() => format!("a failure that could not be stored: {}", known.signature.slug()),
+                path => path,
+            };
+            text.push_str(&format!("{} cases fail as {file}{waived}\n", known.cases));
         }
         for left in &self.left {
             text.push_str(&format!("not minimised: {left}\n"));
@@ -214,8 +265,11 @@ impl<'a> Failures<'a> {
             value["cases"] = known.cases.into();
             value["needs"] = json!(known.needs);
         }
-        let passing: Vec<Value> =
-            self.passing.iter().map(|(file, waiver)| json!({ "file": file, "waiver": waiver })).collect();
+        let passing: Vec<Value> = self
+            .passing
+            .iter()
+            .map(|(file, waiver)| json!({ "file": foreign::path(file), "waiver": waiver.as_ref().map(|waiver| &waiver.reason) }))
+            .collect();
         [
             ("failures", found.into()),
             ("known", json!(self.known[..self.before])),

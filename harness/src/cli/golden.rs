@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
-use nsa_corpus::{Element, Field, GoldenCase, InputParts, Inputs};
+use nsa_corpus::{Element, Field, GoldenCase, InputParts, Inputs, foreign};
 use serde_json::{Value, json};
 
-use super::output::{Json, table};
+use super::console::{Console, Json, Output};
+use super::output::{not_judged, table};
 use super::{Outcome, Refusal};
-use crate::backend::{Backend, by_name};
-use crate::judge::{judge, verdict};
+use crate::backend::{Backend, BackendError, by_name};
+use crate::judge::{judge_declared, verdict};
+use crate::tally::Fields;
 
 /// Arguments of `golden`.
 #[derive(clap::Args)]
@@ -45,7 +47,8 @@ struct Line {
     detail: Option<String>,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
     let backend = by_name(&args.backend)?;
     let files = files(&args.folder)?;
     let (mut lines, mut broken, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
@@ -55,16 +58,24 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
                 backend.supports(&case.inputs).map_err(|reason| reason.to_string())?;
                 Ok(case)
             }) {
-                Ok(case) => lines.extend(compare_file(&case, backend.as_ref(), args.element)),
-                Err(reason) => skipped.push(format!("{}: {reason}", path.display())),
+                Ok(case) => match compare_file(&case, backend.as_ref(), args.element) {
+                    Err(reason) => {
+                        skipped.push(format!("{}: {}", foreign::path(path), foreign::line(&reason)));
+                    }
+                    Ok(found) if found.is_empty() => {
+                        skipped.push(format!("{}: holds no answer to compare", foreign::path(path)))
+                    }
+                    Ok(found) => lines.extend(found),
+                },
+                Err(reason) => skipped.push(format!("{}: {}", foreign::path(path), foreign::line(&reason))),
             },
             Err(error) => broken.push(error.to_string()),
         }
     }
     let failed = lines.iter().filter(|line| line.failed()).count();
-    args.json.text(&render(&lines));
-    skipped.iter().for_each(|line| args.json.text(&format!("skipped {line}\n")));
-    args.json.text(&format!(
+    output.text(&render(&lines));
+    skipped.iter().for_each(|line| output.text(&format!("skipped {line}\n")));
+    output.text(&format!(
         "{} files, {} tensors compared with {}, {failed} beyond their limit, {} files skipped, {} broken\n",
         files.len(),
         lines.len(),
@@ -72,16 +83,21 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         skipped.len(),
         broken.len()
     ));
+    let fields = Fields::of(backend.as_ref());
+    output.text(&not_judged(&fields));
     let tensors: Vec<Value> = lines.iter().map(Line::json).collect();
-    args.json.write(
+    output.json(
         "golden",
-        json!({ "backend": args.backend, "tensors": tensors, "skipped": skipped, "broken": broken }),
-    )?;
-    if let Some((last, rest)) = broken.split_last() {
-        rest.iter().for_each(|error| eprintln!("nsa-diff: error: {error}"));
-        return Err(Refusal::new(last));
+        json!({ "backend": args.backend, "fields": fields, "tensors": tensors, "skipped": skipped, "broken": broken }),
+    );
+    match (broken.is_empty(), failed, lines.len()) {
+        (false, _, _) => Err(Refusal::several(broken)),
+        (true, 0, 0) => {
+            Err(Refusal::new(format!("nothing was tested: of {} files no tensor was compared", files.len())))
+        }
+        (true, 0, _) => Ok(Outcome::Passed),
+        (true, _, _) => Ok(Outcome::Failed),
     }
-    Ok(if failed > 0 { Outcome::Failed } else { Outcome::Passed })
 }
 
 /// The case with its inputs in `element`.
@@ -100,7 +116,8 @@ fn convert(mut case: GoldenCase, element: Option<Element>) -> Result<GoldenCase,
 
 /// The .safetensors files of `folder`, by name.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Refusal> {
-    let unreadable = |error: std::io::Error| Refusal::new(format!("{}: cannot be read: {error}", folder.display()));
+    let unreadable =
+        |error: std::io::Error| Refusal::new(format!("{}: cannot be read: {error}", foreign::path(folder)));
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
@@ -109,15 +126,18 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Refusal> {
         }
     }
     if files.is_empty() {
-        return Err(Refusal::new(format!("{}: holds no .safetensors file", folder.display())));
+        return Err(Refusal::new(format!("{}: holds no .safetensors file", foreign::path(folder))));
     }
     files.sort();
     Ok(files)
 }
 
-fn compare_file(case: &GoldenCase, backend: &dyn Backend, converted_to: Option<Element>) -> Vec<Line> {
+/// # Errors
+/// The backend does not do this problem after all, or the machine cannot run it.
+fn compare_file(case: &GoldenCase, backend: &dyn Backend, converted_to: Option<Element>) -> Result<Vec<Line>, String> {
     let element = case.inputs.element();
-    let arithmetic = backend.declaration(&case.inputs).arithmetic;
+    let declaration = backend.declaration(&case.inputs);
+    let arithmetic = &declaration.arithmetic;
     let line = |field: &str, error, detail| Line {
         file: case.name.clone(),
         field: field.to_owned(),
@@ -127,26 +147,26 @@ fn compare_file(case: &GoldenCase, backend: &dyn Backend, converted_to: Option<E
     };
     let found = match backend.run(&case.inputs) {
         Ok(found) => found,
-        Err(error) => return vec![line("-", f64::INFINITY, Some(error.to_string()))],
+        Err(BackendError::Unsupported(reason) | BackendError::Environment(reason)) => return Err(reason),
+        Err(error) => return Ok(vec![line("-", f64::INFINITY, Some(error.to_string()))]),
     };
     let coarser = arithmetic.unit > 4.0 * element.unit_roundoff();
     if converted_to.is_some() || arithmetic.probability_roundoff() > 0.0 || coarser {
-        let comparisons = judge(&case.inputs, &arithmetic, &found);
+        let comparisons = judge_declared(&case.inputs, &declaration, &found);
         let mut lines: Vec<Line> = Vec::new();
         for comparison in &comparisons {
             let ratio = comparison.worst.as_ref().map_or(0.0, |worst| worst.ratio);
             let detail = verdict(std::slice::from_ref(comparison)).failure().map(|failure| failure.message.clone());
             lines.push(Line { limit: 1.0, ..line(comparison.field.name(), ratio, detail) });
         }
-        return lines;
+        return Ok(lines);
     }
-    case.outputs
-        .iter()
-        .map(|(field, expected)| match relative_error(expected, found.get(field)) {
-            Ok(error) => line(field.name(), error, None),
-            Err(detail) => line(field.name(), f64::INFINITY, Some(describe(field, &detail))),
-        })
-        .collect()
+    let judged = case.outputs.iter().filter(|(field, _)| declaration.computes(*field));
+    let lines = judged.map(|(field, expected)| match relative_error(expected, found.get(field)) {
+        Ok(error) => line(field.name(), error, None),
+        Err(detail) => line(field.name(), f64::INFINITY, Some(describe(field, &detail))),
+    });
+    Ok(lines.collect())
 }
 
 fn describe(field: Field, detail: &str) -> String {
@@ -205,12 +225,12 @@ fn render(lines: &[Line]) -> String {
     let mut rows = vec![["file", "tensor", "error", "limit", ""].map(str::to_owned).to_vec()];
     for line in lines {
         let state = match (&line.detail, line.failed()) {
-            (Some(detail), _) => format!("FAIL {detail}"),
+            (Some(detail), _) => format!("FAIL {}", foreign::line(detail)),
             (None, true) => "FAIL".to_owned(),
             (None, false) => String::new(),
         };
         rows.push(vec![
-            line.file.clone(),
+            foreign::line(&line.file),
             line.field.clone(),
             format!("{:.2e}", line.error),
             format!("{:.0e}", line.limit),

@@ -4,7 +4,8 @@ use nsa_corpus::{Element, Entry};
 use nsa_reference::{gradcheck, oracle};
 use serde_json::json;
 
-use super::output::{Json, catch_interrupt, interrupted, progress};
+use super::console::{Console, Json, Output};
+use super::output::{catch_interrupt, interrupted, progress};
 use super::select::select;
 use super::{Outcome, Refusal};
 
@@ -32,7 +33,8 @@ pub(super) struct Args {
     json: Json,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
     let backend = crate::backend::by_name(&args.candidate)?;
     let patterns: Vec<String> = args.case.iter().cloned().collect();
     let chosen: Vec<&Entry> =
@@ -47,14 +49,14 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         }
         let inputs = entry.case.materialize(Element::F64)?;
         if !inputs.cotangents().any() {
-            args.json.text(&format!("{}: skipped: no cotangent, so no gradients\n", entry.name));
+            output.text(&format!("{}: skipped: no cotangent, so no gradients\n", entry.name));
             continue;
         }
         let claimed = backend.run(&inputs).map_err(|error| Refusal::new(format!("{}: {error}", entry.name)))?;
         let report = gradcheck::attention(&inputs, oracle::attend, &claimed)
             .map_err(|error| Refusal::new(format!("{}: {error}", entry.name)))?
             .check(&gradcheck::Settings::default());
-        args.json.text(&format!("{}: {report}\n", entry.name));
+        output.text(&format!("{}: {report}\n", entry.name));
         worst = worst.max(report.verdict);
         results.push(json!({
             "name": entry.name,
@@ -65,12 +67,14 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    args.json.write("gradcheck", json!({ "candidate": args.candidate, "results": results }))?;
-    Ok(match worst {
-        gradcheck::Verdict::Fail => Outcome::Failed,
-        _ if interrupted() => Outcome::Interrupted,
-        _ => Outcome::Passed,
-    })
+    let decided = results.iter().any(|result| result["verdict"] != "ambiguous");
+    output.json("gradcheck", json!({ "candidate": args.candidate, "results": results }));
+    match worst {
+        gradcheck::Verdict::Fail => Ok(Outcome::Failed),
+        _ if interrupted() => Ok(Outcome::Interrupted),
+        _ if decided => Ok(Outcome::Passed),
+        _ => Err(Refusal::new("nothing was tested: no case has a gradient that could be checked: see above")),
+    }
 }
 
 fn small(entry: &Entry) -> bool {

@@ -3,17 +3,19 @@
 use nsa_corpus::Element;
 use serde_json::json;
 
-use super::output::{Json, catch_interrupt, interrupted, table};
+use super::console::Output;
+use super::output::{catch_interrupt, interrupted, not_judged, table};
 use super::select::{Candidate, Elements, chosen};
-use super::{Outcome, Refusal};
+use super::{Outcome, Refusal, concluded};
 use crate::large::{Check, LargeCase, LargeReport, cases, run_large};
+use crate::tally::{Fields, Tally};
 use crate::verdict::Verdict;
 
 pub(super) fn main(
     patterns: &[String],
     candidate: &Candidate,
     elements: &Elements,
-    json: &Json,
+    output: &Output<'_>,
 ) -> Result<Outcome, Refusal> {
     let cases = cases();
     let names: Vec<&str> = cases.iter().map(|case| case.name).collect();
@@ -29,19 +31,18 @@ pub(super) fn main(
             break;
         }
         let report = run_large(case.name, &case.case, element, backend.as_ref())?;
-        json.text(&render(&report, case));
+        output.text(&render(&report, case));
         reports.push(report);
     }
     let left_out = left_out - reports.len();
-    let failed = reports.iter().filter(|report| report.verdict.failure().is_some()).count();
-    let skipped = reports.iter().filter(|report| matches!(report.verdict, Verdict::Skip(_))).count();
-    json.text(&format!("\n{} large cases: {failed} failed, {skipped} skipped, {left_out} not run\n", reports.len()));
-    json.write("large", json!({ "candidate": candidate.name(), "left_out": left_out, "reports": reports }))?;
-    Ok(match (left_out, failed) {
-        (1.., _) => Outcome::Interrupted,
-        (0, 0) => Outcome::Passed,
-        _ => Outcome::Failed,
-    })
+    let tally = Tally::of(reports.iter().map(|report| &report.verdict));
+    let (failed, skipped) = (tally.count("fail"), tally.count("skip"));
+    output.text(&format!("\n{} large cases: {failed} failed, {skipped} skipped, {left_out} not run\n", reports.len()));
+    let fields = Fields::of(backend.as_ref());
+    output.text(&not_judged(&fields));
+    let content = json!({ "candidate": candidate.name(), "fields": fields, "left_out": left_out, "reports": reports });
+    output.json("large", content);
+    concluded(&tally, left_out)
 }
 
 fn render(report: &LargeReport, case: &LargeCase) -> String {

@@ -6,12 +6,14 @@ use nsa_corpus::{Element, Entry, Error};
 use rayon::prelude::*;
 use serde_json::json;
 
+use super::console::{Console, Json, Output};
 use super::matrix_report::{self, Row};
-use super::output::{Json, catch_interrupt, interrupted, progress};
+use super::output::{catch_interrupt, interrupted, progress};
 use super::replay::read_file;
 use super::select::{Elements, select};
 use super::{Outcome, Refusal};
 use crate::backend::{Backend, by_name};
+use crate::tally::{Conclusion, Fields, Tally};
 
 /// Arguments of `matrix`.
 #[derive(clap::Args)]
@@ -46,7 +48,9 @@ pub(super) struct Args {
     json: Json,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let files: Vec<&Path> = args.markdown.as_deref().into_iter().collect();
+    let output = Output::open(console, &args.json, &files)?;
     let entries = chosen(&args.cases)?;
     let (candidates, missing) = candidates(args)?;
     let jobs: Vec<(&Entry, Element)> = entries
@@ -70,24 +74,42 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     let left_out = rows.iter().filter(|row| row.is_none()).count();
     let rows: Vec<Row> = rows.into_iter().flatten().collect();
     let names: Vec<&str> = candidates.iter().map(|candidate| candidate.name()).collect();
-    args.json.text(&matrix_report::text(&names, &missing, &rows));
+    output.text(&matrix_report::text(&names, &missing, &rows));
     if left_out > 0 {
-        args.json.text(&format!("interrupted: {left_out} of {} cases were not run\n", jobs.len()));
+        output.text(&format!("interrupted: {left_out} of {} cases were not run\n", jobs.len()));
     }
     if let Some(file) = &args.markdown {
-        let written = std::fs::write(file, matrix_report::markdown(&names, &missing, &rows));
-        written.map_err(|error| Refusal::new(format!("{}: cannot be written: {error}", file.display())))?;
+        output.file(file, &matrix_report::markdown(&names, &missing, &rows));
+    }
+    let fields: Vec<Fields> = candidates.iter().map(|candidate| Fields::of(candidate.as_ref())).collect();
+    for (name, fields) in names.iter().zip(&fields).filter(|(_, fields)| !fields.not_judged.is_empty()) {
+        output.text(&format!("{name}: {fields}\n"));
     }
     let mut content = matrix_report::json(&names, &missing, &rows);
+    fields.iter().enumerate().for_each(|(at, fields)| content["candidates"][at]["fields"] = json!(fields));
     content["left_out"] = json!(left_out);
-    args.json.write("matrix", content)?;
-    Ok(if left_out > 0 {
-        Outcome::Interrupted
-    } else if rows.iter().any(Row::fails) {
-        Outcome::Failed
-    } else {
-        Outcome::Passed
-    })
+    output.json("matrix", content);
+    if left_out > 0 {
+        return Ok(Outcome::Interrupted);
+    }
+    conclusion(&names, &rows)
+}
+
+/// A candidate of which nothing was tested is no success, unless another one fails.
+fn conclusion(names: &[&str], rows: &[Row]) -> Result<Outcome, Refusal> {
+    if rows.iter().any(Row::fails) {
+        return Ok(Outcome::Failed);
+    }
+    let tallies = (0..names.len()).map(|at| Tally::of(rows.iter().map(|row| row.verdict(at))).conclusion());
+    let untested: Vec<String> = names
+        .iter()
+        .zip(tallies)
+        .filter_map(|(name, conclusion)| match conclusion {
+            Conclusion::NothingTested(why) => Some(format!("{name}: {why}")),
+            _ => None,
+        })
+        .collect();
+    if untested.is_empty() { Ok(Outcome::Passed) } else { Err(Refusal::several(untested)) }
 }
 
 /// The entries that globs and files name.
@@ -117,12 +139,12 @@ fn candidates(args: &Args) -> Result<Candidates, Refusal> {
             Err(reason) => missing.push((name.clone(), reason.to_string())),
         }
     }
-    let reasons: Vec<&str> = missing.iter().map(|(_, reason)| reason.as_str()).collect();
+    let reasons: Vec<String> = missing.iter().map(|(_, reason)| reason.clone()).collect();
     if !missing.is_empty() && !args.available {
-        return Err(Refusal::new(reasons.join("\n")));
+        return Err(Refusal::several(reasons));
     }
     if candidates.is_empty() {
-        return Err(Refusal::new(format!("no candidate exists here:\n{}", reasons.join("\n"))));
+        return Err(Refusal::several([vec!["no candidate exists here".to_owned()], reasons].concat()));
     }
     Ok((candidates, missing))
 }

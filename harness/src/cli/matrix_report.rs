@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nsa_corpus::{Element, Entry, Error, Field};
+use nsa_corpus::{Element, Entry, Error, Field, foreign};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -41,6 +41,11 @@ impl Row {
         let blames = blames(&reports);
         reports.iter_mut().for_each(|report| report.outputs = None);
         Ok(Row { name: entry.name.clone(), element, reports, blames })
+    }
+
+    /// Of the candidate number `at`.
+    pub(super) fn verdict(&self, at: usize) -> &Verdict {
+        &self.reports[at].verdict
     }
 
     pub(super) fn fails(&self) -> bool {
@@ -125,10 +130,7 @@ fn disagreements(names: &[&str], rows: &[Row]) -> Vec<String> {
             let beside = if right.is_empty() { "none passes".to_owned() } else { format!("{} pass", right.join(", ")) };
             let mut line = format!(
                 "{} {}: {} is wrong ({beside}): {}",
-                row.name,
-                row.element,
-                names[blame.candidate],
-                short(&report.verdict.to_string())
+                row.name, row.element, names[blame.candidate], report.verdict
             );
             let others = blame.values.iter().enumerate().filter(|(at, _)| *at != blame.candidate);
             let others: Vec<String> =
@@ -141,16 +143,6 @@ fn disagreements(names: &[&str], rows: &[Row]) -> Vec<String> {
         }
     }
     lines
-}
-
-/// A text on one line, without its middle where it is long: a compiler's error may be pages, and tells most at its ends.
-fn short(text: &str) -> String {
-    let line: Vec<char> = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().collect();
-    if line.len() <= 300 {
-        return line.into_iter().collect();
-    }
-    let (start, end) = (&line[..180], &line[line.len() - 120..]);
-    start.iter().chain(&[' ', '…', ' ']).chain(end).collect()
 }
 
 /// For each candidate, every reason to skip with its count.
@@ -179,18 +171,22 @@ pub(super) fn text(names: &[&str], missing: &[(String, String)], rows: &[Row]) -
         lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     }
     for (name, reasons) in skips(names, rows) {
-        reasons.iter().for_each(|(reason, count)| text.push_str(&format!("{name} skipped {count}: {reason}\n")));
+        reasons
+            .iter()
+            .for_each(|(reason, count)| text.push_str(&format!("{name} skipped {count}: {}\n", foreign::line(reason))));
     }
     text.push('\n');
     text.push_str(&table(&totals(names, rows)));
-    missing.iter().for_each(|(_, reason)| text.push_str(&format!("left out: {}\n", short(reason))));
+    missing.iter().for_each(|(_, reason)| text.push_str(&format!("left out: {}\n", foreign::line(reason))));
     text
 }
 
 pub(super) fn markdown(names: &[&str], missing: &[(String, String)], rows: &[Row]) -> String {
     let (cells, skipped) = cells(names, rows);
     let mut text = format!("{}\n", markdown_table(&totals(names, rows)));
-    missing.iter().for_each(|(_, reason)| text.push_str(&format!("Left out: {}\n\n", cell_text(&short(reason)))));
+    missing
+        .iter()
+        .for_each(|(_, reason)| text.push_str(&format!("Left out: {}\n\n", cell_text(&foreign::line(reason)))));
     text.push_str("`.` pass, `s` suspect, `F` fail, `-` skip, `?` inconclusive: one for each format.\n\n");
     text.push_str(&markdown_table(&cells));
     if skipped > 0 {
@@ -221,7 +217,7 @@ fn markdown_table(lines: &[Vec<String>]) -> String {
 
 /// Text of a guest or a file, on one line and without what Markdown would take for a column.
 fn cell_text(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+    foreign::line(text).replace('|', "\\|").replace('<', "&lt;")
 }
 
 pub(super) fn json(names: &[&str], missing: &[(String, String)], rows: &[Row]) -> Value {

@@ -5,6 +5,7 @@ mod bench;
 mod calibrate;
 mod compute;
 mod confirm;
+mod console;
 mod detect;
 mod fuzz;
 mod fuzz_failures;
@@ -23,45 +24,79 @@ mod shapes;
 mod show;
 mod shrink;
 mod signals;
+mod threads;
 
+use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::console::Console;
 use crate::backend::Unavailable;
 use crate::backend::cuda::worker;
+use crate::tally::{Conclusion, Tally};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything passed.
+    /// Something was tested, and all of it passed.
     Passed,
+    /// What was asked for was printed; nothing was tested.
+    Shown,
     /// Something failed.
     Failed,
     /// Ctrl-C, or another signal that asks for an end: what was done until then has been reported.
     Interrupted,
 }
 
-/// Why a command could not do its work: bad usage, a bad file, a missing backend. Exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Refusal(String);
+/// Why a command could not do its work: bad usage, a bad file, a missing backend, nothing that was tested. Exit code 2.
+#[derive(Debug)]
+pub struct Refusal(Vec<String>);
 
 impl Refusal {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Refusal(message.into())
+        Refusal(vec![message.into()])
+    }
+
+    /// Several reasons, a line each.
+    fn several(messages: Vec<String>) -> Self {
+        Refusal(messages)
+    }
+
+    fn lines(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("; "))
     }
 }
 
 impl From<nsa_corpus::Error> for Refusal {
     fn from(error: nsa_corpus::Error) -> Self {
-        Refusal(error.to_string())
+        Refusal::new(error.to_string())
     }
 }
 
 impl From<Unavailable> for Refusal {
     fn from(reason: Unavailable) -> Self {
-        Refusal(reason.to_string())
+        Refusal::new(reason.to_string())
+    }
+}
+
+/// How a command ends that ran these cases and, after Ctrl-C, left `left_out` out.
+///
+/// # Errors
+/// Nothing was tested.
+fn concluded(tally: &Tally, left_out: usize) -> Result<Outcome, Refusal> {
+    match tally.conclusion() {
+        _ if left_out > 0 => Ok(Outcome::Interrupted),
+        Conclusion::Passed => Ok(Outcome::Passed),
+        Conclusion::Failed => Ok(Outcome::Failed),
+        Conclusion::NothingTested(why) => Err(Refusal::new(why)),
     }
 }
 
@@ -72,7 +107,8 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 everything passed, 1 a failure, 2 usage or environment, 130 interrupted.
+const EXIT_CODES: &str =
+    "Exit codes: 0 everything passed, 1 a failure, 2 usage, environment, or nothing was tested, 130 interrupted.
 
 Examples:
   nsa-diff run                          the whole corpus on the tiled CPU candidate
@@ -120,38 +156,46 @@ enum Command {
     CudaWorker(worker::Args),
 }
 
-/// Parses the command line, runs the command, reports a refusal in one line.
+/// Parses the command line, runs the command, reports a refusal in a line.
 pub fn main() -> ExitCode {
-    let command = Cli::parse().command;
-    if !matches!(command, Command::CudaWorker(_)) {
-        signals::listen();
-    }
-    let outcome = match command {
-        Command::Run(args) => run::main(&args),
-        Command::Fuzz(args) => fuzz::main(&args),
-        Command::Replay(args) => replay::main(&args),
-        Command::Confirm(args) => confirm::main(&args),
-        Command::Matrix(args) => matrix::main(&args),
-        Command::Shrink(args) => shrink::main(&args),
-        Command::Show(args) => show::main(&args),
-        Command::Backends(args) => backends::main(&args),
-        Command::Gradcheck(args) => gradcheck::main(&args),
-        Command::Golden(args) => golden::main(&args),
-        Command::Oracle(args) => oracle::main(&args),
-        Command::Detect(args) => detect::main(&args),
-        Command::Calibrate(args) => calibrate::main(&args),
-        Command::Bench(args) => bench::main(&args),
-        Command::Compute(args) => compute::main(&args),
-        Command::Record(args) => record::main(&args),
-        Command::CudaWorker(args) => worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new),
-    };
-    match outcome {
-        Ok(Outcome::Passed) => ExitCode::SUCCESS,
-        Ok(Outcome::Failed) => ExitCode::from(1),
-        Ok(Outcome::Interrupted) => ExitCode::from(signals::exit_code()),
-        Err(refusal) => {
-            eprintln!("nsa-diff: error: {}", output::printable(&refusal.to_string()));
-            ExitCode::from(2)
+    let console = Console::default();
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => threads::check_environment().and_then(|()| {
+            if !matches!(cli.command, Command::CudaWorker(_)) {
+                signals::listen();
+            }
+            run(cli.command, &console)
+        }),
+        Err(usage) => {
+            let printed = usage.print().and_then(|()| std::io::stdout().flush());
+            if usage.use_stderr() {
+                return ExitCode::from(2);
+            }
+            console.printed(printed);
+            Ok(Outcome::Shown)
         }
+    };
+    ExitCode::from(console.exit_code(outcome))
+}
+
+fn run(command: Command, console: &Console) -> Result<Outcome, Refusal> {
+    match command {
+        Command::Run(args) => run::main(&args, console),
+        Command::Fuzz(args) => fuzz::main(&args, console),
+        Command::Replay(args) => replay::main(&args, console),
+        Command::Confirm(args) => confirm::main(&args, console),
+        Command::Matrix(args) => matrix::main(&args, console),
+        Command::Shrink(args) => shrink::main(&args, console),
+        Command::Show(args) => show::main(&args, console),
+        Command::Backends(args) => backends::main(&args, console),
+        Command::Gradcheck(args) => gradcheck::main(&args, console),
+        Command::Golden(args) => golden::main(&args, console),
+        Command::Oracle(args) => oracle::main(&args, console),
+        Command::Detect(args) => detect::main(&args, console),
+        Command::Calibrate(args) => calibrate::main(&args, console),
+        Command::Bench(args) => bench::main(&args, console),
+        Command::Compute(args) => compute::main(&args, console),
+        Command::Record(args) => record::main(&args, console),
+        Command::CudaWorker(args) => worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new),
     }
 }

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use nsa_corpus::GoldenCase;
+use nsa_corpus::{GoldenCase, foreign};
 use nsa_reference::oracle;
 use serde_json::json;
 
-use super::output::Json;
+use super::console::{Console, Json, Output};
 use super::{Outcome, Refusal};
 
 /// Arguments of `oracle`.
@@ -40,7 +40,8 @@ pub(super) struct Args {
     json: Json,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[&args.output])?;
     let case = GoldenCase::read_with(&args.input, |options| {
         options.block_size = args.block_size.or(options.block_size);
         options.sliding_window = args.sliding_window.or(options.sliding_window);
@@ -48,12 +49,13 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     })?;
     let same = args.input.canonicalize().ok().zip(args.output.canonicalize().ok()).is_some_and(|(a, b)| a == b);
     if same {
-        return Err(Refusal::new(format!("{} is the input: it is not overwritten", args.output.display())));
+        return Err(Refusal::new(format!("{} is the input: it is not overwritten", foreign::path(&args.output))));
     }
     let outputs = oracle::attend(&case.inputs);
     let fields: Vec<String> = outputs.iter().map(|(field, _)| field.to_string()).collect();
     GoldenCase::new(&case.name, case.inputs, outputs).write(&args.output)?;
-    args.json.text(&format!("{}: {}\n", args.output.display(), fields.join(", ")));
-    args.json.write("oracle", json!({ "file": args.output, "fields": fields }))?;
+    let file = foreign::path(&args.output);
+    output.text(&format!("{file}: {}\n", fields.join(", ")));
+    output.json("oracle", json!({ "file": file, "fields": fields }));
     Ok(Outcome::Passed)
 }

@@ -1,14 +1,12 @@
-//! What commands share in what they print: progress, interruption, tables, JSON.
+//! What commands share while they run: progress, interruption, tables.
 
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::{Value, json};
 
-use super::Refusal;
 pub(super) use super::signals::{catch_interrupt, interrupted};
+use crate::tally::Fields;
 use crate::tightness::Summary;
 
 /// A bar that appears on a terminal only.
@@ -45,57 +43,7 @@ pub(super) fn tightness_table(summary: &Summary) -> String {
     if rows.len() < 2 { String::new() } else { format!("\nerror / budget, tiers B and H\n{}", table(&rows)) }
 }
 
-/// Where machine-readable output goes.
-#[derive(clap::Args)]
-pub(super) struct Json {
-    /// Write the result as JSON to FILE too; "-" writes JSON alone to standard output (docs/reports.md)
-    #[arg(id = "json", long = "json", value_name = "FILE")]
-    file: Option<PathBuf>,
-}
-
-impl Json {
-    /// Whether standard output belongs to JSON.
-    pub(super) fn only(&self) -> bool {
-        self.file.as_deref() == Some(Path::new("-"))
-    }
-
-    /// Prints readable text, unless standard output belongs to JSON.
-    pub(super) fn text(&self, text: &str) {
-        if !self.only() {
-            print_or_end(&printable(text));
-        }
-    }
-
-    /// Writes `content` of schema `nsa-diff/KIND/1`.
-    pub(super) fn write(&self, kind: &str, content: Value) -> Result<(), Refusal> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let mut document = json!({
-            "schema": format!("nsa-diff/{kind}/1"),
-            "environment": crate::environment::describe(),
-        });
-        if let (Value::Object(document), Value::Object(content)) = (&mut document, content) {
-            document.extend(content);
-        }
-        let mut text = serde_json::to_string_pretty(&document).expect("values serialise");
-        text.push('\n');
-        if self.only() {
-            print_or_end(&text);
-            return Ok(());
-        }
-        std::fs::write(file, text)
-            .map_err(|error| Refusal::new(format!("{}: cannot be written: {error}", file.display())))
-    }
-}
-
-/// Text that may stem from a file or a guest, without what a terminal would obey.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t')).collect()
-}
-
-/// Prints; a reader that closed the pipe (`| head`) ends the process quietly.
-fn print_or_end(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
-        std::process::exit(0);
-    }
+/// A line that says which fields are not judged; empty where all are.
+pub(super) fn not_judged(fields: &Fields) -> String {
+    if fields.not_judged.is_empty() { String::new() } else { format!("{fields}\n") }
 }

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use nsa_corpus::{Element, entries};
+use nsa_corpus::{Element, check_folder, entries};
 use nsa_gpu::Rung;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::output::{Json, progress};
+use super::console::{Console, Json, Output};
+use super::output::progress;
 use super::{Outcome, Refusal};
 use crate::backend::Backend;
 use crate::backend::cuda::Cuda;
@@ -35,7 +36,9 @@ pub(super) struct Args {
     json: Json,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
+    check_folder(&args.out)?;
     let info = nsa_gpu::availability().map_err(|reason| Refusal::new(reason.to_string()))?;
     let device = json!({ "name": info.name, "arch": info.arch(), "driver": info.driver, "nvrtc": info.compiler });
     let mut summary = Vec::new();
@@ -43,22 +46,27 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     for rung in Rung::ALL {
         let backend = Cuda::new(Some(rung), None, args.workers)?;
         for element in [Element::F32, Element::F16, Element::Bf16] {
-            let counts = record(args, &backend, rung, element, device.clone())?;
+            let counts = record(args, &output, &backend, rung, element, device.clone())?;
             failed |= counts.1 > 0;
-            args.json
-                .text(&format!("{rung} {element}: {} cases, {} failed, {} skipped\n", counts.0, counts.1, counts.2));
+            output.text(&format!("{rung} {element}: {} cases, {} failed, {} skipped\n", counts.0, counts.1, counts.2));
             summary.push(
                 json!({ "rung": rung, "element": element, "cases": counts.0, "failed": counts.1, "skipped": counts.2 }),
             );
         }
     }
-    args.json.write("record", json!({ "device": device, "records": summary }))?;
-    Ok(if failed { Outcome::Failed } else { Outcome::Passed })
+    let recorded = summary.iter().any(|counts| counts["cases"] != 0);
+    output.json("record", json!({ "device": device, "records": summary }));
+    match (failed, recorded) {
+        (true, _) => Ok(Outcome::Failed),
+        (false, true) => Ok(Outcome::Passed),
+        (false, false) => Err(Refusal::new("nothing was recorded: every case was skipped")),
+    }
 }
 
 /// Cases recorded, failed and skipped.
 fn record(
     args: &Args,
+    output: &Output<'_>,
     backend: &dyn Backend,
     rung: Rung,
     element: Element,
@@ -89,7 +97,7 @@ fn record(
                 cases += 1;
                 failed += usize::from(word == "fail");
                 if word == "fail" {
-                    args.json.text(&format!("{} {element} {rung}: {}\n", entry.name, report.verdict));
+                    output.text(&format!("{} {element} {rung}: {}\n", entry.name, report.verdict));
                 }
                 recorder.add(entry, inputs, report);
             }

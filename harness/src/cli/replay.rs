@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Bundle, Element, Entry, read_entries};
+use nsa_corpus::{Bundle, Element, Entry, foreign, read_entries};
 use serde_json::json;
 
-use super::output::Json;
-use super::{Outcome, Refusal};
+use super::console::{Console, Json, Output};
+use super::output::not_judged;
+use super::{Outcome, Refusal, concluded};
 use crate::backend::{Backend, by_name};
 use crate::report::Report;
 use crate::run::run_entry;
 use crate::store;
+use crate::tally::{Fields, Tally};
 
 /// Arguments of `replay`.
 #[derive(clap::Args)]
@@ -54,25 +56,27 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<Stored>, Refusal> {
     Ok(vec![Stored { entry: bundle.entry.clone(), bundle: Some(bundle) }])
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
     let backend = args.candidate.as_deref().map(by_name).transpose()?;
     let mut reports = Vec::new();
     for path in &args.files {
         for stored in read_file(path)? {
             for element in &stored.entry.elements {
                 let report = replay(&stored, *element, backend.as_deref()).map_err(|error| in_file(path, error))?;
-                args.json.text(&format!("{} {element} {}: {}\n", report.name, report.candidate, report.verdict));
+                output.text(&format!("{} {element} {}: {}\n", report.name, report.candidate, report.verdict));
                 reports.push(report);
             }
         }
     }
-    args.json.write("replay", json!({ "reports": reports }))?;
-    let failed = reports.iter().any(|report| report.verdict.failure().is_some());
-    Ok(if failed { Outcome::Failed } else { Outcome::Passed })
+    let fields = backend.as_deref().map(Fields::of);
+    output.text(&fields.as_ref().map(not_judged).unwrap_or_default());
+    output.json("replay", json!({ "fields": fields, "reports": reports }));
+    concluded(&Tally::of(reports.iter().map(|report| &report.verdict)), 0)
 }
 
 fn in_file(path: &Path, error: Refusal) -> Refusal {
-    let (path, error) = (path.display().to_string(), error.to_string());
+    let (path, error) = (foreign::path(path), error.to_string());
     Refusal::new(if error.starts_with(&path) { error } else { format!("{path}: {error}") })
 }
 

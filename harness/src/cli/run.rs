@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use nsa_corpus::{Element, Entry, Error};
+use nsa_corpus::{Element, Entry, Error, foreign};
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::output::{Json, catch_interrupt, interrupted, progress, table, tightness_table};
+use super::console::{Console, Json, Output};
+use super::output::{catch_interrupt, interrupted, not_judged, progress, table, tightness_table};
 use super::select::{Candidate, Elements, select};
-use super::{Outcome, Refusal};
+use super::{Outcome, Refusal, concluded};
 use crate::judge::sensitivity::Injected;
 use crate::localize::{Localization, localize_reports};
 use crate::report::Report;
 use crate::run::{rerun, run_entry};
+use crate::tally::{Fields, Tally};
 use crate::tightness::Summary;
 use crate::verdict::Verdict;
 
@@ -48,9 +50,10 @@ pub(super) struct Args {
     json: Json,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
     if args.large {
-        return super::large::main(&args.patterns, &args.candidate, &args.elements, &args.json);
+        return super::large::main(&args.patterns, &args.candidate, &args.elements, &output);
     }
     let chosen = select(&args.patterns)?;
     let backend = args.candidate.make()?;
@@ -83,25 +86,19 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         .filter_map(|((entry, element), report)| Some(((&entry.case, *element), report?)))
         .unzip();
     localize_reports(&cases, &mut reports, backend.as_ref())?;
-    args.json.text(&render(&reports, args));
+    output.text(&render(&reports, args));
     if left_out > 0 {
-        args.json.text(&format!("interrupted: {left_out} of {} cases were not run\n", jobs.len()));
+        output.text(&format!("interrupted: {left_out} of {} cases were not run\n", jobs.len()));
     }
-    let mut content = json!({ "candidate": args.candidate.name(), "left_out": left_out, "reports": reports });
+    let fields = Fields::of(backend.as_ref());
+    output.text(&not_judged(&fields));
+    let mut content = json!({
+        "candidate": args.candidate.name(), "fields": fields, "left_out": left_out, "reports": reports,
+    });
     Summary::of(&reports).add_to(&mut content);
     content["vacuous"] = json!(vacuous_counts(&reports));
-    args.json.write("run", content)?;
-    Ok(outcome(&reports, left_out))
-}
-
-fn outcome(reports: &[Report], left_out: usize) -> Outcome {
-    if left_out > 0 {
-        Outcome::Interrupted
-    } else if reports.iter().any(|report| report.verdict.failure().is_some()) {
-        Outcome::Failed
-    } else {
-        Outcome::Passed
-    }
+    output.json("run", content);
+    concluded(&Tally::of(reports.iter().map(|report| &report.verdict)), left_out)
 }
 
 fn render(reports: &[Report], args: &Args) -> String {
@@ -113,7 +110,7 @@ fn render(reports: &[Report], args: &Args) -> String {
         text.push_str(&format!("\n{} {}\n", report.name, report.element));
         match &report.verdict {
             Verdict::Fail(failure) if report.comparisons.is_empty() => {
-                text.push_str(&format!("  {}\n", failure.message))
+                text.push_str(&format!("  {}\n", foreign::line(&failure.message)))
             }
             Verdict::Fail(_) => {
                 let failed =
@@ -160,22 +157,16 @@ fn row(report: &Report) -> Vec<String> {
 
 /// The counts by verdict, and every reason to skip with its count.
 fn summary(reports: &[Report]) -> String {
-    let count = |word: &str| reports.iter().filter(|report| report.verdict.word() == word).count();
+    let tally = Tally::of(reports.iter().map(|report| &report.verdict));
     let elements: usize = reports.iter().map(Report::elements).sum();
     let unbounded: usize =
         reports.iter().flat_map(|report| &report.comparisons).map(|comparison| comparison.unbounded).sum();
     let words = ["pass", "suspect", "fail", "skip", "inconclusive"];
-    let counts: Vec<String> = words.iter().map(|word| format!("{} {word}", count(word))).collect();
+    let counts: Vec<String> = words.iter().map(|word| format!("{} {word}", tally.count(word))).collect();
     let mut text =
         format!("\n{}; {elements} elements judged, {unbounded} without a finite budget\n", counts.join(", "));
-    let mut skips: BTreeMap<&str, usize> = BTreeMap::new();
-    for report in reports {
-        if let Verdict::Skip(reason) = &report.verdict {
-            *skips.entry(reason).or_default() += 1;
-        }
-    }
-    for (reason, count) in skips {
-        text.push_str(&format!("skipped {count}: {reason}\n"));
+    for (reason, count) in tally.skips {
+        text.push_str(&format!("skipped {count}: {}\n", foreign::line(&reason)));
     }
     text
 }

@@ -6,6 +6,9 @@ use nsa_corpus::{Element, Entry, entries};
 use super::Refusal;
 use crate::backend::{Backend, by_name};
 
+/// The longest pattern; no name of an entry is longer.
+const PATTERN_BYTES_MAX: usize = 240;
+
 /// The implementation under test.
 #[derive(clap::Args)]
 pub(super) struct Candidate {
@@ -33,14 +36,22 @@ pub(super) struct Elements {
 }
 
 impl Elements {
-    /// The formats that were asked for; none: all.
-    pub(super) fn given(&self) -> &[Element] {
-        &self.elements
+    /// The formats that were asked for, each once; none: all.
+    pub(super) fn given(&self) -> Vec<Element> {
+        let mut given = self.elements.clone();
+        let mut seen = Vec::new();
+        given.retain(|element| {
+            !seen.contains(element) && {
+                seen.push(*element);
+                true
+            }
+        });
+        given
     }
 
     /// The formats that were asked for, or those of `entry`.
     pub(super) fn of(&self, entry: &Entry) -> Vec<Element> {
-        if self.elements.is_empty() { entry.elements.clone() } else { self.elements.clone() }
+        self.or(&entry.elements)
     }
 
     /// The formats that were asked for, or the usual three.
@@ -50,7 +61,7 @@ impl Elements {
 
     /// The formats that were asked for, or these.
     pub(super) fn or(&self, these: &[Element]) -> Vec<Element> {
-        if self.elements.is_empty() { these.to_vec() } else { self.elements.clone() }
+        if self.elements.is_empty() { these.to_vec() } else { self.given() }
     }
 }
 
@@ -66,12 +77,10 @@ pub(super) fn select(patterns: &[String]) -> Result<Vec<&'static Entry>, Refusal
 pub(super) fn chosen(patterns: &[String], names: &[&str]) -> Result<Vec<usize>, Refusal> {
     let mut chosen = vec![patterns.is_empty(); names.len()];
     for pattern in patterns {
-        let glob = GlobBuilder::new(pattern).literal_separator(false).build();
-        let matcher =
-            glob.map_err(|error| Refusal::new(format!("pattern `{pattern}`: {}", error.kind())))?.compile_matcher();
+        let matches_pattern = matcher(pattern)?;
         let mut any = false;
         for (chosen, name) in chosen.iter_mut().zip(names) {
-            let matches = matcher.is_match(name);
+            let matches = matches_pattern(name);
             *chosen |= matches;
             any |= matches;
         }
@@ -80,6 +89,22 @@ pub(super) fn chosen(patterns: &[String], names: &[&str]) -> Result<Vec<usize>, 
         }
     }
     Ok((0..names.len()).filter(|index| chosen[*index]).collect())
+}
+
+/// What tells whether a name matches `pattern`.
+fn matcher(pattern: &str) -> Result<Box<dyn Fn(&str) -> bool + '_>, Refusal> {
+    // The work of compiling a glob grows faster than its length.
+    if pattern.len() > PATTERN_BYTES_MAX {
+        let start: String = pattern.chars().take(40).collect();
+        let length = pattern.len();
+        return Err(Refusal::new(format!("pattern `{start}…` has {length} bytes, more than {PATTERN_BYTES_MAX}")));
+    }
+    if !pattern.contains(['*', '?', '[', '{', '\\']) {
+        return Ok(Box::new(move |name| name == pattern));
+    }
+    let glob = GlobBuilder::new(pattern).literal_separator(false).build();
+    let glob = glob.map_err(|error| Refusal::new(format!("pattern `{pattern}`: {}", error.kind())))?.compile_matcher();
+    Ok(Box::new(move |name| glob.is_match(name)))
 }
 
 /// The three names that share most with `pattern`.

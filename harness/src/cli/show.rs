@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use ndarray::Dimension;
-use nsa_corpus::{Bundle, Entry, digest};
+use nsa_corpus::{Bundle, Entry, digest, foreign};
 use serde_json::{Value, json};
 
-use super::output::Json;
+use super::console::{Console, Json, Output};
 use super::replay::{Stored, read_file};
 use super::select::select;
 use super::{Outcome, Refusal};
+use crate::waiver::Extent;
 
 /// Failing elements of a field that are shown.
 const ELEMENTS_SHOWN: usize = 16;
@@ -31,7 +32,8 @@ pub(super) struct Args {
     json: Json,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
     let path = Path::new(&args.case);
     let stored: Vec<Stored> = if path.is_file() {
         read_file(path)?
@@ -41,24 +43,24 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
     let mut described = Vec::new();
     for Stored { entry, bundle } in &stored {
         if args.brief {
-            args.json.text(&format!("{}: {}\n", entry.name, entry.why));
+            output.text(&format!("{}: {}\n", entry.name, foreign::line(&entry.why)));
         } else {
-            args.json.text(&render(entry)?);
-            args.json.text(&bundle.as_ref().map(failing).unwrap_or_default());
+            output.text(&render(entry)?);
+            output.text(&bundle.as_ref().map(failing).unwrap_or_default());
         }
         described.push(describe(entry)?);
     }
-    args.json.write("show", json!({ "entries": described }))?;
-    Ok(Outcome::Passed)
+    output.json("show", json!({ "entries": described }));
+    Ok(Outcome::Shown)
 }
 
 fn render(entry: &Entry) -> Result<String, Refusal> {
-    let mut text = format!("{}\n  why: {}\n", entry.name, entry.why);
+    let mut text = format!("{}\n  why: {}\n", entry.name, foreign::line(&entry.why));
     if let Some(source) = &entry.source {
-        text.push_str(&format!("  source: {source}\n"));
+        text.push_str(&format!("  source: {}\n", foreign::line(source)));
     }
     for flag in &entry.flags {
-        text.push_str(&format!("  flag {}: {}\n", flag.name, flag.note));
+        text.push_str(&format!("  flag {}: {}\n", flag.name, foreign::line(&flag.note)));
     }
     text.push_str(&format!("  covers: {}\n  case {}:\n", entry.case.covers().join(", "), entry.case.id()));
     entry.case.to_toml().lines().for_each(|line| text.push_str(&format!("    {line}\n")));
@@ -74,8 +76,11 @@ fn render(entry: &Entry) -> Result<String, Refusal> {
 fn failing(bundle: &Bundle) -> String {
     let mut text = String::new();
     for (name, note) in bundle.notes.iter().filter(|(name, _)| *name != "report") {
-        let note: String = note.chars().filter(|c| !c.is_control()).take(1000).collect();
-        text.push_str(&format!("  {name}: {note}\n"));
+        text.push_str(&format!("  {}: {}\n", foreign::line(name), foreign::line(note)));
+    }
+    if bundle.outputs.is_some() {
+        text.push_str("  a waiver of it says:\n");
+        Extent::of_bundle(bundle).to_toml().lines().for_each(|line| text.push_str(&format!("    {line}\n")));
     }
     let [lowest, highest] = &bundle.intervals;
     for (field, lowest) in lowest.iter() {

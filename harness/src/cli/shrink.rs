@@ -3,15 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nsa_corpus::{check_folder, foreign};
 use serde_json::json;
 
-use super::output::Json;
+use super::console::{Console, Json, Output};
 use super::replay::read_file;
 use super::select::Candidate;
-use super::{Outcome, Refusal};
+use super::{Outcome, Refusal, concluded};
 use crate::minimize::{Effort, minimize};
 use crate::run::run_case;
 use crate::store::store;
+use crate::tally::Tally;
+use crate::waiver::Extent;
 
 /// Arguments of `shrink`.
 #[derive(clap::Args)]
@@ -38,29 +41,32 @@ pub(super) struct Args {
     json: Json,
 }
 
-pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
+pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
+    let output = Output::open(console, &args.json, &[])?;
     let backend = args.candidate.make()?;
     let folder = args.out.clone().or_else(|| args.file.parent().map(PathBuf::from)).unwrap_or_default();
     let effort = Effort { calls: args.calls, time: Duration::from_secs(args.seconds), ..Effort::default() };
-    let mut results = Vec::new();
+    check_folder(&folder)?;
+    let (mut results, mut tally) = (Vec::new(), Tally::default());
     for stored in read_file(&args.file)? {
         for element in &stored.entry.elements {
             let report = run_case(&stored.entry.case, *element, backend.as_ref())?;
+            tally.add(&report.verdict);
             if report.verdict.failure().is_none() {
-                args.json.text(&format!("{} {element}: {}: nothing to minimise\n", stored.entry.name, report.verdict));
+                output.text(&format!("{} {element}: {}: nothing to minimise\n", stored.entry.name, report.verdict));
                 continue;
             }
             let minimized = minimize(&stored.entry.case, report, *element, backend.as_ref(), effort);
             let stem = args.file.file_stem().unwrap_or_default().to_string_lossy();
             let name = format!("{stem}-{}", minimized.case.id());
             let why = format!("{}; minimised in {} runs", stored.entry.why, minimized.calls);
-            let path = store(&folder, &name, &why, &minimized.case, &minimized.report, backend.as_ref())?;
+            let seen = Extent::of_report(&minimized.case, &minimized.report, backend.as_ref())?;
+            let path = store(&folder, &name, &why, &minimized.case, &minimized.report, &seen, backend.as_ref())?;
             let verdict = &minimized.report.verdict;
-            args.json.text(&format!("{}: {verdict}\n{}", path.display(), minimized.case.to_toml()));
-            results.push(json!({ "file": path, "calls": minimized.calls, "report": minimized.report }));
+            output.text(&format!("{}: {verdict}\n{}", foreign::path(&path), minimized.case.to_toml()));
+            results.push(json!({ "file": foreign::path(&path), "calls": minimized.calls, "report": minimized.report }));
         }
     }
-    let outcome = if results.is_empty() { Outcome::Passed } else { Outcome::Failed };
-    args.json.write("shrink", json!({ "results": results }))?;
-    Ok(outcome)
+    output.json("shrink", json!({ "results": results }));
+    concluded(&tally, 0)
 }

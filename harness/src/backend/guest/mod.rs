@@ -7,48 +7,18 @@
 mod command;
 mod declaration;
 mod exchange;
+mod limits;
 mod running;
-
-use std::path::Path;
-use std::time::Duration;
 
 use nsa_corpus::{Field, Inputs, Outputs};
 
 use self::command::Program;
 use self::declaration::Declaration;
 use self::exchange::request_file;
+pub use self::limits::Limits;
 use self::running::Running;
 use super::process::Pool;
 use super::{Backend, BackendError, Unavailable, Unsupported};
-
-/// How a guest is held.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// For one case, the guest's compilation of kernels included.
-    pub case: Duration,
-    /// From its start to its declaration: importing a framework takes a while.
-    pub start: Duration,
-    /// Address space in MiB; `None`: no limit. A CUDA context reserves more address space than any limit that would help.
-    pub memory_mib: Option<u64>,
-    /// Processes that may run at once, each asked for one case at a time.
-    pub processes: usize,
-}
-
-impl Limits {
-    /// `NSA_GUEST_TIMEOUT_S` (60), `NSA_GUEST_MEMORY_MIB` (8192; without an NVIDIA device only) and
-    /// `NSA_GUEST_PROCESSES` (1).
-    pub fn from_environment() -> Self {
-        let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-        let seconds = number("NSA_GUEST_TIMEOUT_S").unwrap_or(60);
-        let gpu = Path::new("/dev/nvidia0").exists();
-        Limits {
-            case: Duration::from_secs(seconds),
-            start: Duration::from_secs(seconds.max(120)),
-            memory_mib: number("NSA_GUEST_MEMORY_MIB").or((!gpu).then_some(8192)),
-            processes: number("NSA_GUEST_PROCESSES").map_or(1, |count| count.clamp(1, 256) as usize),
-        }
-    }
-}
 
 /// A guest: its program, its declaration and the processes that it runs as.
 pub struct GuestBackend {
