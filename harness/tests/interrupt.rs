@@ -55,7 +55,8 @@ fn an_interrupted_campaign_reports_the_cases_that_it_ran() {
 #[test]
 fn an_interrupted_matrix_reports_the_rows_that_it_ran() {
     let folder = tempfile::tempdir().unwrap();
-    let (code, report) = interrupted_by(Signal::INT, &["matrix", "--candidates", "tiled,oracle,regular_attend"], folder.path());
+    let (code, report) =
+        interrupted_by(Signal::INT, &["matrix", "--candidates", "tiled,oracle,regular_attend"], folder.path());
     assert_eq!(code, 130);
     let left_out = report["left_out"].as_u64().unwrap();
     let rows = report["cases"].as_array().unwrap();

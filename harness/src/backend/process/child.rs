@@ -381,7 +381,8 @@ mod tests {
 
     #[test]
     fn its_end_is_noticed_while_others_hold_its_stdout() {
-        let mut process = shell("sleep 600 & echo $!; exit 3");
+        // Without the mark: its group is what is left to find it by.
+        let mut process = shell("env -i sleep 600 & echo $!; sleep 0.2; exit 3");
         let other = process.receive_line(deadline(LONG)).unwrap();
         assert_eq!(ended(process.receive_line(deadline(LONG))), "exit status: 3");
         // What it left was killed with its group; one that nobody waited for has no command line any more.

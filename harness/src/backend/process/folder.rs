@@ -299,7 +299,7 @@ mod tests {
         let closed = path.join("closed");
         std::fs::create_dir_all(closed.join("inner/most")).unwrap();
         for folder in [closed.join("inner"), closed] {
-            std::fs::set_permissions(folder, PermissionsExt::from_mode(0)).unwrap();
+            std::fs::set_permissions(folder, PermissionsExt::from_mode(0o000)).unwrap();
         }
         for number in 0..ENTRIES + 10 {
             std::fs::write(path.join(number.to_string()), "").unwrap();
