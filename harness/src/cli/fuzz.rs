@@ -40,8 +40,8 @@ pub(super) struct Args {
     /// Number of cases [default: 1000, unless --time is given]
     #[arg(long, value_name = "N", conflicts_with = "time")]
     cases: Option<usize>,
-    /// Time to go on for, such as 30s, 5m or 1h
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    /// Time to go on for, such as 30s, 5m or 1h30m
+    #[arg(long, value_name = "TIME", value_parser = super::duration::parse)]
     time: Option<Duration>,
     /// Largest size that generated cases reach, roughly in tokens
     #[arg(long, value_name = "N", default_value_t = 48)]
@@ -61,18 +61,6 @@ pub(super) struct Args {
     pub(super) elements: Elements,
     #[command(flatten)]
     pub(super) json: Json,
-}
-
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "s" | "" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        other => return Err(format!("`{other}` is none of s, m, h")),
-    };
-    let count: f64 = digits.parse().map_err(|_| format!("`{digits}` is no number"))?;
-    Duration::try_from_secs_f64(count * unit).map_err(|error| error.to_string())
 }
 
 /// What has been done so far.

@@ -6,6 +6,7 @@ mod calibrate;
 mod compute;
 mod confirm;
 mod detect;
+mod duration;
 mod fuzz;
 mod fuzz_failures;
 mod golden;
