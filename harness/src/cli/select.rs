@@ -99,7 +99,12 @@ mod tests {
         let wrongly = |name: &str| {
             let middle = name.len() / 2;
             let (left, right) = name.split_at(middle);
-            [format!("{left}{}", &right[1..]), format!("{left}x{right}"), name.replacen('_', "-", 1), format!("{name}s")]
+            [
+                format!("{left}{}", &right[1..]),
+                format!("{left}x{right}"),
+                name.replacen('_', "-", 1),
+                format!("{name}s"),
+            ]
         };
         let (mut tried, mut first) = (0, 0);
         for name in &names {
