@@ -61,7 +61,7 @@ fn add<A, D: Dimension>(hash: &mut Sha256, name: &str, tensor: &Array<A, D>, num
     }
 }
 
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes everything");
         text

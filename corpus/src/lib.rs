@@ -73,6 +73,7 @@ pub use inputs::{Cotangents, InputParts, Inputs};
 pub use limits::Limit;
 pub use mistake::{Expected, Genre};
 pub use outputs::{Field, Outputs};
+pub use rng::Random;
 pub use selection::{Mask, Selection};
 pub use shape::{Shape, Sizes};
 pub use tensor::{Override, Tensor};

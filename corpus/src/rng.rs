@@ -1,8 +1,11 @@
-//! The frozen generator: a hash of (seed, tensor, coordinates) and nothing that remembers what was drawn before.
+//! The frozen generator, one mixing function used in two ways.
 //!
-//! So an element keeps its value when a size shrinks, tensors fill in parallel, and the bits are the same everywhere:
+//! [`Stream`] draws tensors: a hash of (seed, tensor, coordinates) and nothing that remembers what was drawn before. So an
+//! element keeps its value when a size shrinks, tensors fill in parallel, and the bits are the same everywhere:
 //! integer operations, and `+ - * / sqrt` on what they give. Changing anything here changes every stored case; a test
 //! pins the digests.
+//!
+//! [`Random`] draws everything else, one number after the other.
 
 /// One row of a tensor: everything but the last coordinate is already mixed in.
 #[derive(Clone, Copy)]
@@ -48,6 +51,48 @@ impl Stream {
     }
 }
 
+/// Random numbers one after the other, a function of the seed alone: splitmix64.
+///
+/// # Examples
+/// ```
+/// use nsa_corpus::Random;
+/// let mut random = Random::new(0);
+/// assert_eq!(random.bits(), 0xe220_a839_7b1d_cdaf); // as published for this seed
+/// assert!(random.below(6) < 6 && random.unit() < 1.0);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The numbers of this seed.
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0)
+    }
+
+    /// Uniform in `0..limit`; 0 where `limit` is 0.
+    pub fn below(&mut self, limit: usize) -> usize {
+        ((u128::from(self.bits()) * limit as u128) >> 64) as usize
+    }
+
+    /// Uniform in `[0, 1)`, a multiple of `2^-53`.
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 * 2f64.powi(-53)
+    }
+
+    /// Puts `items` into another order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+}
+
 /// The finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014): every input bit reaches every output bit.
 fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -57,7 +102,27 @@ fn mix(value: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::Stream;
+    use super::{Random, Stream};
+
+    #[test]
+    fn numbers_in_a_row_are_those_of_splitmix64() {
+        let mut random = Random::new(1_234_567);
+        let published = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert_eq!([(); 3].map(|()| random.bits()), published);
+    }
+
+    #[test]
+    fn a_shuffle_keeps_every_item_and_reaches_every_order() {
+        let orders: std::collections::BTreeSet<Vec<u8>> = (0..200)
+            .map(|seed| {
+                let mut items = vec![1, 2, 3];
+                Random::new(seed).shuffle(&mut items);
+                items
+            })
+            .collect();
+        assert!(orders.len() == 6 && orders.iter().all(|order| order.iter().sum::<u8>() == 6), "{orders:?}");
+        assert_eq!(Random::new(1).below(0), 0);
+    }
 
     #[test]
     fn the_bits_are_frozen() {

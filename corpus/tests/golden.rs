@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use nsa_corpus::{Bundle, Case, Element, Entry, Field, GoldenCase, Outputs, TensorFile, entries, golden};
-use sha2::{Digest, Sha256};
 
 fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
@@ -31,7 +30,7 @@ fn the_golden_folder_is_embedded_whole_and_has_the_digests_of_its_index() {
     for case in cases {
         let file = case["file"].as_str().unwrap();
         let bytes = std::fs::read(folder().join("golden").join(file)).unwrap();
-        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = nsa_corpus::digest::bytes(&bytes);
         assert_eq!(digest, case["sha256"].as_str().unwrap(), "{file}");
         let golden = embedded.iter().find(|golden| golden.config == case["config"]).unwrap();
         assert_eq!(format!("{}.safetensors", golden.name), file);

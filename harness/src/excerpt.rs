@@ -2,7 +2,7 @@
 //! element under its own budget as ever. Everything else is only held to be there and finite.
 
 use ndarray::Dimension;
-use nsa_corpus::{Arithmetic, Field, Inputs, Outputs, Shape};
+use nsa_corpus::{Arithmetic, Field, Inputs, Outputs, Random, Shape};
 use nsa_reference::oracle::Sample;
 
 use crate::judge::field::{has_shape, place};
@@ -67,11 +67,8 @@ pub(crate) fn unusable(field: Field, inputs: &Inputs, found: &Outputs) -> Option
 /// Tokens spread over every head, those at the edges of blocks among them, and keys of some blocks: the same for every run of a
 /// shape.
 pub fn draw(shape: &Shape) -> Sample {
-    let mut random = 0x9e37_79b9_7f4a_7c15u64;
-    let mut below = |limit: usize| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) as usize % limit
-    };
+    let mut random = Random::new(0);
+    let mut below = |limit| random.below(limit);
     let mut sample = Sample::default();
     let (n, size) = (shape.seq_len(), shape.block_size());
     for (b, h) in (0..shape.batch()).flat_map(|b| (0..shape.kv_heads()).map(move |h| (b, h))) {

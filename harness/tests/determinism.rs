@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nsa_corpus::{Case, Element, Field, Inputs, Outputs, Sizes, Values};
+use nsa_corpus::{Case, Element, Field, Inputs, Outputs, Random, Sizes, Values};
 use nsa_harness::backend::{Backend, BackendError, Declaration, Determinism, Unsupported};
 use nsa_harness::run::{rerun, run_case};
 use nsa_harness::verdict::{Class, Failure};
@@ -130,11 +130,7 @@ fn any_order(run: usize, lost: Option<usize>, inputs: &Inputs, outputs: &mut Out
                 let largest = (0..terms.len()).max_by(|a, b| terms[*a].0.total_cmp(&terms[*b].0)).unwrap();
                 terms.swap_remove(largest);
             }
-            let mut random = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(run as u64 + 1);
-            terms.sort_by_cached_key(|_| {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                random >> 16
-            });
+            Random::new(run as u64).shuffle(&mut terms);
             for d in 0..8 {
                 let (mut dk, mut dv) = (0.0f32, 0.0f32);
                 for (weight, gradient, [head, i]) in &terms {

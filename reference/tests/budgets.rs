@@ -165,8 +165,8 @@ fn assert_budgets_near(inputs: &Inputs, saved: &Outputs, off: &Bounds, arithmeti
         return;
     }
     let tiers = [&off.rigorous, &off.likely];
-    let [[_, rigorous], [_, likely]] = [Tier::Rigorous, Tier::Likely]
-        .map(|tier| Budgets::new(inputs, arithmetic, tier).backward(saved, Some(tiers)));
+    let [[_, rigorous], [_, likely]] =
+        [Tier::Rigorous, Tier::Likely].map(|tier| Budgets::new(inputs, arithmetic, tier).backward(saved, Some(tiers)));
     let bounds = oracle::backward_near(inputs, saved, off, arithmetic).bounds.unwrap();
     let what = |tier| format!("{what}, not known what was saved, {tier:?}, {arithmetic:?}");
     assert_same(&bounds.rigorous, &rigorous, &what(Tier::Rigorous));

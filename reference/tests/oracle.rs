@@ -1,33 +1,18 @@
 //! The oracle against the transcription, and against itself on other thread counts.
 
+mod common;
+
 use std::collections::BTreeSet;
 
+use common::Draw;
 use ndarray::{Array3, Array4};
 use nsa_corpus::{Arithmetic, Cotangents, Delta, Element, Field, InputParts, Inputs, Outputs};
 use nsa_reference::oracle::{Sample, SampledField};
 use nsa_reference::{oracle, regular_attend};
 
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
-    fn value(&mut self) -> f64 {
-        self.next() as f64 / 2f64.powi(30) - 1.0
-    }
-    fn below(&mut self, limit: usize) -> usize {
-        self.next() as usize % limit
-    }
-    fn tensor(&mut self, dim: (usize, usize, usize, usize)) -> Array4<f64> {
-        Array4::from_shape_simple_fn(dim, || 3.0 * self.value())
-    }
-}
-
 /// A small problem over every option of the contract.
 fn problem(seed: u64) -> Inputs {
-    let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut draw = Draw::new(seed);
     let (b, kv_heads, groups) = (1 + draw.below(2), 1 + draw.below(2), 1 + draw.below(6));
     let (n, dim, value_dim, block_size) =
         (1 + draw.below(40), 1 + draw.below(20), 1 + draw.below(20), 1 + draw.below(18));
@@ -37,20 +22,20 @@ fn problem(seed: u64) -> Inputs {
     let blocks = n.div_ceil(block_size);
     let slots = (b, sel_heads, n, num_sel);
     let sliding_window = (draw.below(2) == 0).then(|| draw.below(2 * n));
-    let d_out = (draw.below(4) > 0).then(|| draw.tensor((b, q_heads, n, value_dim)));
-    let d_lse = (draw.below(2) > 0).then(|| Array3::from_shape_simple_fn((b, q_heads, n), || draw.value()));
-    let d_sliding = sliding_window.filter(|_| draw.below(4) > 0).map(|_| draw.tensor((b, q_heads, n, value_dim)));
+    let d_out = (draw.below(4) > 0).then(|| draw.tensor((b, q_heads, n, value_dim), 1.7));
+    let d_lse = (draw.below(2) > 0).then(|| Array3::from_shape_simple_fn((b, q_heads, n), || draw.normal()));
+    let d_sliding = sliding_window.filter(|_| draw.below(4) > 0).map(|_| draw.tensor((b, q_heads, n, value_dim), 1.7));
     Inputs::new(InputParts {
         block_size,
         include_block_causal: draw.below(4) > 0,
         sliding_window,
         element: Element::F64,
-        q: draw.tensor((b, q_heads, n, dim)),
-        k: draw.tensor((b, kv_heads, n, dim)),
-        v: draw.tensor((b, kv_heads, n, value_dim)),
+        q: draw.tensor((b, q_heads, n, dim), 1.7),
+        k: draw.tensor((b, kv_heads, n, dim), 1.7),
+        v: draw.tensor((b, kv_heads, n, value_dim), 1.7),
         indices: Array4::from_shape_simple_fn(slots, || draw.below(blocks) as i64),
         mask: Array4::from_shape_simple_fn(slots, || draw.below(3) > 0),
-        sel_scale: (draw.below(2) > 0).then(|| draw.tensor(slots)),
+        sel_scale: (draw.below(2) > 0).then(|| draw.tensor(slots, 1.7)),
         cotangents: Cotangents { d_out, d_lse, d_sliding },
     })
     .unwrap()
@@ -84,22 +69,22 @@ fn it_agrees_with_the_transcription_over_every_option() {
 #[test]
 fn more_tokens_than_one_chunk_make_no_difference() {
     // The backward takes at most 512 tokens at a time.
-    let (mut draw, n) = (Draw(41), 1100);
+    let (mut draw, n) = (Draw::new(41), 1100);
     let inputs = Inputs::new(InputParts {
         block_size: 5,
         include_block_causal: true,
         sliding_window: Some(7),
         element: Element::F64,
-        q: draw.tensor((1, 2, n, 3)),
-        k: draw.tensor((1, 1, n, 3)),
-        v: draw.tensor((1, 1, n, 2)),
+        q: draw.tensor((1, 2, n, 3), 1.7),
+        k: draw.tensor((1, 1, n, 3), 1.7),
+        v: draw.tensor((1, 1, n, 2), 1.7),
         indices: Array4::from_shape_simple_fn((1, 1, n, 1), || draw.below(n / 5) as i64),
         mask: Array4::from_shape_simple_fn((1, 1, n, 1), || draw.below(3) > 0),
-        sel_scale: Some(draw.tensor((1, 1, n, 1))),
+        sel_scale: Some(draw.tensor((1, 1, n, 1), 1.7)),
         cotangents: Cotangents {
-            d_out: Some(draw.tensor((1, 2, n, 2))),
+            d_out: Some(draw.tensor((1, 2, n, 2), 1.7)),
             d_lse: None,
-            d_sliding: Some(draw.tensor((1, 2, n, 2))),
+            d_sliding: Some(draw.tensor((1, 2, n, 2), 1.7)),
         },
     })
     .unwrap();
@@ -169,7 +154,7 @@ fn the_likely_budget_is_never_above_the_rigorous_one() {
 
 /// Some tokens and keys of a problem.
 fn sample(inputs: &Inputs, seed: u64) -> Sample {
-    let mut draw = Draw(seed.wrapping_mul(31).wrapping_add(7));
+    let mut draw = Draw::new(seed + 1000);
     let shape = inputs.shape();
     let mut some = || -> BTreeSet<[usize; 3]> {
         (0..5).map(|_| [draw.below(shape.batch()), draw.below(shape.kv_heads()), draw.below(shape.seq_len())]).collect()

@@ -42,8 +42,8 @@ pub(super) struct Args {
     /// Number of cases [default: 1000, unless --time is given]
     #[arg(long, value_name = "N", conflicts_with = "time", value_parser = at_least_one)]
     cases: Option<usize>,
-    /// Time to go on for, such as 30s, 5m or 1h
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    /// Time to go on for, such as 30s, 5m or 1h30m
+    #[arg(long, value_name = "TIME", value_parser = super::duration::parse)]
     time: Option<Duration>,
     /// Largest size that generated cases reach, roughly in tokens
     #[arg(long, value_name = "N", default_value_t = 48, value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -71,19 +71,6 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(number) => Ok(number),
         Err(_) => Err(format!("`{text}` is no number of at least 1")),
     }
-}
-
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "s" | "" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        other => return Err(format!("`{other}` is none of s, m, h")),
-    };
-    let count: f64 = digits.parse().map_err(|_| format!("`{digits}` is no number"))?;
-    let time = Duration::try_from_secs_f64(count * unit).map_err(|error| error.to_string())?;
-    if time.is_zero() { Err("in no time nothing would be tested".to_owned()) } else { Ok(time) }
 }
 
 /// What has been done so far.

@@ -7,6 +7,7 @@ mod compute;
 mod confirm;
 mod console;
 mod detect;
+mod duration;
 mod fuzz;
 mod fuzz_failures;
 mod golden;

@@ -107,12 +107,40 @@ fn matcher(pattern: &str) -> Result<Box<dyn Fn(&str) -> bool + '_>, Refusal> {
     Ok(Box::new(move |name| glob.is_match(name)))
 }
 
-/// The three names that share most with `pattern`.
+/// The three names that are most like `pattern`.
 fn nearest(pattern: &str, names: &[&str]) -> String {
-    let pairs = |text: &str| text.as_bytes().windows(2).map(<[u8]>::to_vec).collect::<Vec<_>>();
-    let wanted = pairs(pattern);
-    let shared = |name: &str| pairs(name).iter().filter(|pair| wanted.contains(pair)).count();
-    let mut names: Vec<(usize, &str)> = names.iter().map(|name| (shared(name), *name)).collect();
-    names.sort_by_key(|(shared, name)| (std::cmp::Reverse(*shared), *name));
+    let mut names: Vec<(f64, &str)> = names.iter().map(|name| (strsim::jaro(pattern, name), *name)).collect();
+    names.sort_by(|(one, _), (other, _)| other.total_cmp(one));
     names.iter().take(3).map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_hand_gets_the_name_that_was_meant_first() {
+        let names: Vec<&str> = entries().iter().map(|entry| entry.name.as_str()).collect();
+        let wrongly = |name: &str| {
+            let middle = name.len() / 2;
+            let (left, right) = name.split_at(middle);
+            [
+                format!("{left}{}", &right[1..]),
+                format!("{left}x{right}"),
+                name.replacen('_', "-", 1),
+                format!("{name}s"),
+            ]
+        };
+        let (mut tried, mut first) = (0, 0);
+        for name in &names {
+            for wrong in wrongly(name).iter().filter(|wrong| !names.contains(&wrong.as_str())) {
+                let offered = nearest(wrong, &names);
+                tried += 1;
+                first += usize::from(offered.split(", ").next() == Some(name));
+                assert!(offered.split(", ").any(|offered| offered == *name), "{wrong}: {offered}");
+            }
+        }
+        assert!(tried > 500 && first * 20 > tried * 19, "{first} of {tried}");
+        assert!(nearest("", &names).split(", ").count() == 3);
+    }
 }

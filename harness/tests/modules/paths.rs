@@ -76,7 +76,7 @@ impl Mentioned {
                     }
                     TokenTree::Ident(word) if word == "as" => renamed = true,
                     TokenTree::Ident(word) if renamed => name = Some(word.to_string()),
-                    TokenTree::Ident(word) if !(word == "self" && !path.is_empty()) => path.push(word.to_string()),
+                    TokenTree::Ident(word) if word != "self" || path.is_empty() => path.push(word.to_string()),
                     token if is_mark(token, '*') => path.push("*".to_owned()),
                     _ => {}
                 }

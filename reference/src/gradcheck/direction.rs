@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use ndarray::IxDyn;
+use nsa_corpus::Random;
 
 use super::Variable;
 
@@ -104,12 +105,9 @@ impl Direction {
     }
 }
 
-/// A bijection that spreads every bit (splitmix64's).
+/// A bijection that spreads every bit.
 fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
+    Random::new(value).bits()
 }
 
 #[cfg(test)]

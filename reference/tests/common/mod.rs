@@ -6,25 +6,18 @@ pub(crate) mod naive;
 pub(crate) mod transform;
 
 use ndarray::{Array, Array4, ArrayD, Dimension, ShapeBuilder};
-use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs, Outputs};
+use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs, Outputs, Random};
 
-/// A frozen generator (splitmix64): a problem is a pure function of its number.
-pub(crate) struct Draw(u64);
+/// What problems are drawn from: each is a pure function of its number.
+pub(crate) struct Draw(Random);
 
 impl Draw {
     pub(crate) fn new(seed: u64) -> Self {
-        Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678))
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        Draw(Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678)))
     }
 
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.0.bits() % end as u64) as usize
     }
 
     pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
@@ -37,7 +30,7 @@ impl Draw {
 
     /// Roughly bell-shaped, variance 1.
     pub(crate) fn normal(&mut self) -> f64 {
-        let sum: f64 = (0..6).map(|_| (self.next() >> 11) as f64 / (1u64 << 53) as f64).sum();
+        let sum: f64 = (0..6).map(|_| self.0.unit()).sum();
         (sum - 3.0) * 2f64.sqrt()
     }
 
