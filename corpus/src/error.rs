@@ -20,7 +20,7 @@ enum Kind {
 
 impl Error {
     /// An error with a message that names the values at fault. They may stem from a file that an enemy wrote: the message is
-    /// one line of limited length ([`foreign::line`]), whatever they hold.
+    /// one line of limited length ([`foreign::line()`]), whatever they hold.
     pub fn invalid(message: impl AsRef<str>) -> Self {
         Error(Box::new(Kind::Invalid(foreign::line(message.as_ref()))))
     }
