@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// `numpy_plain` whose dk has the wrong sign beside a sliding window, and where there are factors; `mended` has the first
-/// fault no more, and `worse` is wrong by more beside `d_lse` whatever else there is.
+/// fault no more, `worse` is wrong by more where there is `d_lse` too, and `eightfold` everywhere.
 const FAULTY: &str = r#"
 import sys
 import numpy_plain
@@ -26,8 +26,10 @@ def attend(case):
     sliding = case.sliding_window is not None and "mended" not in sys.argv
     if sliding or case.sel_scale is not None:
         outputs["dk"] = -outputs["dk"]
-    if "worse" in sys.argv and case.d_lse is not None:
-        outputs["dk"] = 3 - 7 * outputs["dk"]
+        if "worse" in sys.argv and case.d_lse is not None:
+            outputs["dk"] = 3 - 7 * outputs["dk"]
+        if "eightfold" in sys.argv:
+            outputs["dk"] = 8 * outputs["dk"]
     return outputs
 "#;
 
@@ -121,11 +123,26 @@ fn two_faults_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
     assert!(!report["failures"].as_array().unwrap().is_empty(), "{said}");
     assert!(report["known"].as_array().unwrap().iter().any(|known| known["cases"].as_u64() > Some(0)), "{said}");
 
+    // The stored cases themselves fail by more than is waived, and that alone fails the run.
+    let eightfold = format!("{guest} eightfold");
+    stored.iter().for_each(|file| give(file, &eightfold));
+    let bugs_folder = bugs.to_str().unwrap();
+    let once = |seed: u64| {
+        let seed = seed.to_string();
+        let arguments = ["fuzz", "--seed", &seed, "--cases", "1", "--size", "5", "--element", "f32", "--effort", "1"];
+        nsa_diff(&[&arguments[..], &["--bugs", bugs_folder, "--candidate", &eightfold]].concat())
+    };
+    let passes = |output: &Output| text(output).contains("1 pass\n");
+    let output = (0..20).map(once).find(passes).expect("a generated case without the fault");
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("fails otherwise than its waiver says").count(), 2, "{said}");
+
     // A waiver as they were written before, which says nothing of how wrong an answer may be.
     let waivers = std::fs::read_to_string(bugs.join("waivers.toml")).unwrap();
     let old: Vec<&str> = waivers.lines().filter(|line| !line.starts_with("errors")).collect();
     std::fs::write(bugs.join("waivers.toml"), old.join("\n")).unwrap();
-    let (code, said, _) = campaign(folder.path(), &worse);
+    let (code, said, _) = campaign(folder.path(), &eightfold);
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("without `errors`") && said.contains("add errors = { dk = ["), "{said}");
 }
