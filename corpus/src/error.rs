@@ -47,7 +47,7 @@ enum Kind {
 
 impl Error {
     /// An error of this kind, with a message that names the values at fault. They may stem from a file that an enemy wrote:
-    /// the message is one line of limited length ([`foreign::line`]), whatever they hold.
+    /// the message is one line of limited length ([`foreign::line()`]), whatever they hold.
     pub fn new(kind: ErrorKind, message: impl AsRef<str>) -> Self {
         Error(Box::new(Kind::Plain { kind, message: foreign::line(message.as_ref()) }))
     }

@@ -1,7 +1,7 @@
 //! Text that somebody else wrote (a file, a guest, a path), made fit to stand in a line of ours.
 //!
 //! A name in a file may hold a line break and then a line that looks like ours, an escape that a terminal obeys, or four
-//! million letters. Whoever prints such text, or puts it into an error, passes it through [`line`] or [`path`].
+//! million letters. Whoever prints such text, or puts it into an error, passes it through [`line()`] or [`path`].
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ const START: usize = 600;
 const END: usize = 300;
 
 /// `text` on one line: what a terminal would obey or not show is written as an escape (`\n`, `\u{1b}`, `\u{202e}`), and the
-/// middle of a text longer than 900 characters is left out. What [`line`] gave stays as it is when it is given again.
+/// middle of a text longer than 900 characters is left out. What [`line()`] gave stays as it is when it is given again.
 ///
 /// ```
 /// assert_eq!(nsa_corpus::foreign::line("f16\n0 failed \u{1b}[2J"), r"f16\n0 failed \u{1b}[2J");
@@ -25,7 +25,7 @@ pub fn line(text: &str) -> String {
     }
 }
 
-/// `text` on one line, as [`line`] escapes it; what goes beyond `bytes_max` bytes is replaced by `…`.
+/// `text` on one line, as [`line()`] escapes it; what goes beyond `bytes_max` bytes is replaced by `…`.
 ///
 /// ```
 /// assert_eq!(nsa_corpus::foreign::short("ééé", 4), "éé…");
@@ -53,12 +53,12 @@ pub fn quoted(text: &str) -> String {
     format!("`{}`", short(text, 80))
 }
 
-/// A path as [`line`] shows it; bytes that are no UTF-8 are shown as U+FFFD.
+/// A path as [`line()`] shows it; bytes that are no UTF-8 are shown as U+FFFD.
 pub fn path(path: &Path) -> String {
     line(&path.to_string_lossy())
 }
 
-/// Whole pages: as [`line`], but line breaks stay, and nothing is left out.
+/// Whole pages: as [`line()`], but line breaks stay, and nothing is left out.
 pub fn page(text: &str) -> String {
     text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
 }

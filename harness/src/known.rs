@@ -44,6 +44,8 @@ const NEEDS: [&str; 24] = [
     "masked_slot",
     "row_without_keys",
 ];
+/// The note of a stored failure that holds what it needs.
+const NOTE: &str = "needs";
 /// Values beyond this are large: shrinking replaces values by small whole numbers where the failure allows it.
 const LARGE: f64 = 16.0;
 /// A known failure.
@@ -102,9 +104,11 @@ impl Known {
             && Extent::of_report(case, report, backend).is_ok_and(|seen| waiver.extent.covers(&seen).is_ok())
     }
 
-    /// Takes note of a case that minimised to this failure: what it lacks was not needed.
-    pub fn learn(&mut self, needs: &BTreeSet<&'static str>) {
+    /// Takes note of a case that minimised to this failure: what it lacks was not needed. Says whether that is new.
+    pub fn learn(&mut self, needs: &BTreeSet<&'static str>) -> bool {
+        let before = self.needs.len();
         self.needs.retain(|need| needs.contains(need));
+        self.needs.len() < before
     }
 }
 
@@ -138,6 +142,16 @@ pub struct StoredFailure {
 }
 
 impl StoredFailure {
+    /// What every case that fails with it has: of what its minimal case has, what the campaign that found it saw to be needed.
+    pub fn needs(&self) -> BTreeSet<&'static str> {
+        let mut needs = needs(&self.bundle.entry.case, self.bundle.element);
+        let noted = self.bundle.notes.get(NOTE).and_then(|note| serde_json::from_str::<Vec<String>>(note).ok());
+        if let Some(noted) = noted {
+            needs.retain(|need| noted.iter().any(|noted| noted == need));
+        }
+        needs
+    }
+
     /// Why its waiver does not excuse `report`, what `backend` gives for its case now: it fails in another way, or by more.
     pub fn waived_no_more(&self, report: &Report, backend: &dyn Backend) -> Option<String> {
         let (waiver, failure) = (self.waiver.as_ref()?, report.verdict.failure()?);
@@ -147,6 +161,16 @@ impl StoredFailure {
         let seen = Extent::of_report(&self.bundle.entry.case, report, backend);
         seen.map_err(|error| error.to_string()).and_then(|seen| waiver.extent.covers(&seen)).err()
     }
+}
+
+/// Writes into a stored failure what it needs, as far as is known now.
+///
+/// # Errors
+/// The file cannot be read or written.
+pub fn note_needs(file: &Path, needs: &BTreeSet<&'static str>) -> Result<(), Error> {
+    let mut bundle = Bundle::read(file)?;
+    bundle.notes.insert(NOTE.to_owned(), serde_json::to_string(needs).expect("plain data"));
+    bundle.write(file)
 }
 
 /// The failures of `candidate` that `folder` holds, by name; none where there is no such folder.

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use nsa_corpus::{Bundle, Field};
+use nsa_harness::waiver::Extent;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// `numpy_plain` whose dk has the wrong sign beside a sliding window, and where there are factors; `mended` has the first
-/// fault no more.
+/// fault no more, `worse` is wrong by more where there is `d_lse` too, and `eightfold` everywhere.
 const FAULTY: &str = r#"
 import sys
 import numpy_plain
@@ -25,6 +26,10 @@ def attend(case):
     sliding = case.sliding_window is not None and "mended" not in sys.argv
     if sliding or case.sel_scale is not None:
         outputs["dk"] = -outputs["dk"]
+        if "worse" in sys.argv and case.d_lse is not None:
+            outputs["dk"] = 3 - 7 * outputs["dk"]
+        if "eightfold" in sys.argv:
+            outputs["dk"] = 8 * outputs["dk"]
     return outputs
 "#;
 
@@ -57,13 +62,15 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A campaign of the same cases; its exit code, what it said, its report.
+/// A campaign of the same cases; its exit code, what it said, its report, null where it was refused.
 fn campaign(folder: &Path, candidate: &str) -> (i32, String, Value) {
     let (bugs, report) = (folder.join("bugs"), folder.join("fuzz.json"));
     let arguments = ["fuzz", "--seed", "3", "--cases", "128", "--size", "5", "--element", "f32", "--effort", "60"];
     let more = ["--candidate", candidate, "--bugs", bugs.to_str().unwrap(), "--json", report.to_str().unwrap()];
+    let _ = std::fs::remove_file(&report);
     let output = nsa_diff(&[&arguments[..], &more[..]].concat());
-    (output.status.code().unwrap(), text(&output), json(&report))
+    let document = if report.is_file() { json(&report) } else { Value::Null };
+    (output.status.code().unwrap(), text(&output), document)
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -103,13 +110,58 @@ fn two_faults_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
     assert_eq!(report["known"].as_array().unwrap().len(), 2);
     assert_eq!(files(&bugs), stored, "nothing is stored twice");
 
-    let waiver = |file: &PathBuf| {
-        format!("[[waiver]]\nfile = {:?}\nreason = \"a test\"\n", file.file_name().unwrap().to_str().unwrap())
-    };
-    std::fs::write(bugs.join("waivers.toml"), stored.iter().map(waiver).collect::<String>()).unwrap();
+    waive(&bugs, &stored);
     let (code, said, _) = campaign(folder.path(), &guest);
     assert_eq!(code, 0, "all failures are waived: {said}");
     assert!(said.contains("waived: a test"), "{said}");
+
+    // Another bug of the same field and class, in cases that have all that the waived ones need.
+    let worse = format!("{guest} worse");
+    stored.iter().for_each(|file| give(file, &worse));
+    let (code, said, report) = campaign(folder.path(), &worse);
+    assert_eq!(code, 1, "{said}");
+    assert!(!report["failures"].as_array().unwrap().is_empty(), "{said}");
+    assert!(report["known"].as_array().unwrap().iter().any(|known| known["cases"].as_u64() > Some(0)), "{said}");
+
+    // The stored cases themselves fail by more than is waived, and that alone fails the run.
+    let eightfold = format!("{guest} eightfold");
+    stored.iter().for_each(|file| give(file, &eightfold));
+    let bugs_folder = bugs.to_str().unwrap();
+    let once = |seed: u64| {
+        let seed = seed.to_string();
+        let arguments = ["fuzz", "--seed", &seed, "--cases", "1", "--size", "5", "--element", "f32", "--effort", "1"];
+        nsa_diff(&[&arguments[..], &["--bugs", bugs_folder, "--candidate", &eightfold]].concat())
+    };
+    let passes = |output: &Output| text(output).contains("1 pass\n");
+    let output = (0..20).map(once).find(passes).expect("a generated case without the fault");
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("fails otherwise than its waiver says").count(), 2, "{said}");
+
+    // A waiver as they were written before, which says nothing of how wrong an answer may be.
+    let waivers = std::fs::read_to_string(bugs.join("waivers.toml")).unwrap();
+    let old: Vec<&str> = waivers.lines().filter(|line| !line.starts_with("errors")).collect();
+    std::fs::write(bugs.join("waivers.toml"), old.join("\n")).unwrap();
+    let (code, said, _) = campaign(folder.path(), &eightfold);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("without `errors`") && said.contains("add errors = { dk = ["), "{said}");
+}
+
+/// Waives these files, each by as much as it says itself.
+fn waive(bugs: &Path, files: &[PathBuf]) {
+    let waiver = |file: &PathBuf| {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let extent = Extent::of_bundle(&Bundle::read(file).unwrap()).to_toml();
+        format!("[[waiver]]\nfile = {name:?}\nreason = \"a test\"\n{extent}\n")
+    };
+    std::fs::write(bugs.join("waivers.toml"), files.iter().map(waiver).collect::<String>()).unwrap();
+}
+
+/// Makes a stored failure one of another candidate.
+fn give(file: &Path, candidate: &str) {
+    let mut bundle = Bundle::read(file).unwrap();
+    bundle.notes.insert("candidate".to_owned(), candidate.to_owned());
+    bundle.write(file).unwrap();
 }
 
 /// The stored failure has an interval for its field, and the answer lies outside of it somewhere.
@@ -136,15 +188,9 @@ fn a_waived_failure_that_passes_is_said() {
     // The stored failures are the faulty guest's; the mended one is another candidate, and is given them as its own.
     let bugs = folder.path().join("bugs");
     for file in files(&bugs) {
-        let mut bundle = Bundle::read(&file).unwrap();
-        bundle.notes.insert("candidate".to_owned(), mended.clone());
-        bundle.write(&file).unwrap();
-        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let waivers = format!("[[waiver]]\nfile = {name:?}\nreason = \"a test\"\n");
-        let path = bugs.join("waivers.toml");
-        let before = std::fs::read_to_string(&path).unwrap_or_default();
-        std::fs::write(path, before + &waivers).unwrap();
+        give(&file, &mended);
     }
+    waive(&bugs, &files(&bugs));
     let (code, said, report) = campaign(folder.path(), &mended);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("passes now: its waiver is stale"), "{said}");

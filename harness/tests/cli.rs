@@ -57,8 +57,16 @@ fn corpus() -> PathBuf {
 
 #[test]
 fn every_subcommand_shows_an_example() {
-    let names = ["run", "fuzz", "replay", "shrink", "show", "backends", "gradcheck", "golden", "oracle", "detect"];
-    for name in names.into_iter().chain(["bench", "compute", "record"]) {
+    let help = text(&nsa_diff(&["--help"]).stdout);
+    let listed =
+        help.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1).take_while(|line| !line.is_empty());
+    let names: Vec<&str> = listed
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(names.len() >= 16, "{names:?}");
+    for name in names {
         let output = nsa_diff(&[name, "--help"]);
         assert_eq!(code(&output), 0, "{name}");
         let help = text(&output.stdout);

@@ -197,6 +197,35 @@ fn what_cannot_be_written_is_said_before_anything_is_run() {
     );
 }
 
+/// A failure that cannot be stored is told of all the same. The guest crashes, and puts a file where the folder was to be.
+#[test]
+fn a_failure_that_cannot_be_stored_is_told_of_and_is_code_2() {
+    let files = Files::new();
+    let bugs = files.path("bugs");
+    let script = format!(
+        r#"IFS= read -r hello
+echo '{{"type":"hello","protocol":1,"name":"crashes","arithmetic":"f32"}}'
+IFS= read -r request
+echo contents > {}
+exit 3
+"#,
+        bugs.display()
+    );
+    std::fs::write(files.path("crashes.sh"), script).unwrap();
+    let guest = format!("guest:sh {}", files.path("crashes.sh").display());
+    let mut words = files.words("fuzz --cases 1 --element f32 --effort 1 --bugs @bugs --json @report.json --candidate");
+    words.push(guest.into());
+    let output = nsa_diff(&words).output().unwrap();
+    let text = said(&output);
+    assert_eq!(code(&output, &"fuzz"), 2, "{text}");
+    assert!(text.contains("fail: crash: ") && text.contains("it could not be stored"), "{text}");
+    assert!(text.contains(&format!("{}: cannot be made", bugs.display())), "{text}");
+    let document = std::fs::read_to_string(files.path("report.json")).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    assert_eq!(document["failures"].as_array().unwrap().len(), 1);
+    assert_eq!(std::fs::read_to_string(bugs).unwrap(), "contents\n");
+}
+
 /// A guest in the shell's language that declares only `lse`, and skips every case.
 fn skipping_guest(files: &Files) -> String {
     let script = r#"IFS= read -r hello

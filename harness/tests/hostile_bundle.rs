@@ -30,7 +30,7 @@ fn run(command: &str, file: &Path) -> Output {
 #[test]
 fn an_enemys_stored_failure_is_a_verdict_or_one_line() {
     type Change = fn(&mut Bundle);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 11] = [
         ("as it was", |_| {}),
         ("answers of other shapes", |bundle| bundle.outputs = Some(wrong_shape(&[3, 1]))),
         ("intervals of other shapes", |bundle| bundle.intervals = [wrong_shape(&[2]), wrong_shape(&[1, 1, 1, 1, 5])]),
@@ -42,6 +42,12 @@ fn an_enemys_stored_failure_is_a_verdict_or_one_line() {
             bundle.notes.insert("arithmetic".to_owned(), text);
         }),
         ("a report that is none", |bundle| drop(bundle.notes.insert("report".to_owned(), "[".repeat(5000)))),
+        ("a report that is emptied", |bundle| drop(bundle.notes.insert("report".to_owned(), EMPTIED.to_owned()))),
+        ("a reason of megabytes", |bundle| bundle.entry.why = "long ".repeat(800_000)),
+        ("notes of megabytes", |bundle| {
+            drop(bundle.notes.insert("candidate".to_owned(), "long ".repeat(800_000)));
+            drop(bundle.notes.insert("arithmetic".to_owned(), format!("{{\"unit\":\"{}\"}}", "long".repeat(800_000))));
+        }),
         ("a reason of control characters", |bundle| bundle.entry.why = "\u{1b}]0;title\u{7}".repeat(9)),
         ("notes of control characters", |bundle| {
             drop(bundle.notes.insert("candidate".to_owned(), "\u{1b}[2J".repeat(9)))
@@ -62,8 +68,35 @@ fn an_enemys_stored_failure_is_a_verdict_or_one_line() {
                 !output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b),
                 "{what}, {command}: control characters reach the terminal"
             );
+            assert!(output.stdout.len() + output.stderr.len() < 20_000, "{what}, {command}: too long");
+            let refused = what == "a report that is emptied" && command != "show";
+            assert!(!refused || output.status.code() == Some(2), "{what}, {command}: {errors}");
         }
     }
 }
 
 const TILES_OF_NONE: &str = r#"{"blocks":{"block":0,"extra_bits":0}}"#;
+
+/// A report that says what failed, and lists no comparison: judging the answer again by it would find nothing wrong.
+const EMPTIED: &str = r#"{"name":"x","id":"x","candidate":"x","element":"f32","covers":[],"verdict":"fail",
+    "detail":{"class":"over_budget","field":"dk","message":"m"},"comparisons":[],"seconds":0}"#;
+
+/// A name with a line break would put a line of its own into our error.
+#[test]
+fn no_name_in_a_file_adds_a_line_to_our_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("in.safetensors");
+    let lie = "f16\nnsa-diff: all 568 cases passed\u{1b}[2J";
+    let long = format!("f16{}", " and so on".repeat(400_000));
+    for element in [lie, &long] {
+        let header = serde_json::json!({ "__metadata__": { "element": element, "entry": "" } }).to_string();
+        std::fs::write(&file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+        for command in ["replay", "confirm", "show"] {
+            let output = run(command, &file);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{command}: {errors}");
+            assert!(errors.contains("element `f16") && output.stdout.is_empty(), "{command}: {errors}");
+            assert!(errors.lines().count() == 1 && errors.len() < 2000 && !errors.contains('\u{1b}'), "{errors}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nsa_corpus::Field;
+use nsa_corpus::{Field, foreign};
 use serde_json::json;
 
 use super::console::{Console, Json, Output};
@@ -26,7 +26,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     for listed in &LISTED {
         let (state, determinism) = match listed.make() {
             Ok(backend) => ("available".to_owned(), Some(Declaration::typical(backend.as_ref()).reruns())),
-            Err(reason) => (format!("not here: {reason}"), None),
+            Err(reason) => (format!("not here: {}", foreign::line(&reason.to_string())), None),
         };
         let words = determinism.as_ref().map_or_else(String::new, in_words);
         rows.push(vec![listed.name.to_owned(), state.clone(), words, listed.about.to_owned()]);

@@ -146,3 +146,37 @@ impl<'a> Output<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_that_is_lost_after_all_is_code_2_whatever_the_verdict() {
+        let folder = tempfile::tempdir().unwrap();
+        let [here, gone] = ["here.json", "gone/report.json"].map(|name| folder.path().join(name));
+        std::fs::create_dir(folder.path().join("gone")).unwrap();
+        for (file, lost) in [(here, false), (gone, true)] {
+            let (console, json) = (Console::default(), Json { file: Some(file.clone()) });
+            let output = Output::open(&console, &json, &[]).unwrap();
+            if lost {
+                std::fs::remove_dir(file.parent().unwrap()).unwrap();
+            }
+            output.json("run", json!({ "reports": [] }));
+            for (outcome, code) in [(Outcome::Passed, 0), (Outcome::Failed, 1), (Outcome::Interrupted, 130)] {
+                assert_eq!(console.exit_code(Ok(outcome)), if lost { 2 } else { code }, "{outcome:?}");
+            }
+            assert_eq!(file.exists(), !lost);
+        }
+    }
+
+    #[test]
+    fn standard_output_that_is_lost_changes_no_verdict() {
+        for (kind, shown) in [(ErrorKind::StorageFull, 2), (ErrorKind::BrokenPipe, 0)] {
+            let console = Console::default();
+            console.printed(Err(kind.into()));
+            let outcomes = [Outcome::Passed, Outcome::Failed, Outcome::Interrupted, Outcome::Shown];
+            assert_eq!(outcomes.map(|outcome| console.exit_code(Ok(outcome))), [0, 1, 130, shown]);
+        }
+    }
+}

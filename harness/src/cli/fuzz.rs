@@ -29,7 +29,8 @@ const BATCH: usize = 512;
     after_help = "The same seed gives the same cases, whatever the time limit and the machine. A failure is minimised within its
 budget and written to the folder of --bugs as one file that holds its values; `nsa-diff replay` judges it again.
 Failures of one class and field whose minimal cases need different things are stored one by one. A file `waivers.toml` in
-the folder may waive stored failures, each with a reason: [[waiver]] file = \"NAME.safetensors\", reason = \"...\".
+the folder may waive stored failures, each with a reason and with how wrong an answer may be: [[waiver]]
+file = \"NAME.safetensors\", reason = \"...\", and the lines that `nsa-diff show` prints of the file.
 
 Examples:
   nsa-diff fuzz --seed 1 --cases 1000

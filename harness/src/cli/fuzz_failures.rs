@@ -14,7 +14,7 @@ use super::console::Output;
 use super::fuzz::Args;
 use super::output::interrupted;
 use crate::backend::Backend;
-use crate::known::{Known, needs, stored};
+use crate::known::{Known, needs, note_needs, stored};
 use crate::localize::{Localization, localize_alone};
 use crate::minimize::{Effort, Minimized, Signature, minimize_to};
 use crate::report::Report;
@@ -83,7 +83,7 @@ impl<'a> Failures<'a> {
             }
             let case = &stored.bundle.entry.case;
             let report = run_case(case, element, backend)?;
-            let otherwise = stored.waived_no_more(&report, backend);
+            let (otherwise, needs) = (stored.waived_no_more(&report, backend), stored.needs());
             let signature = match &report.verdict {
                 Verdict::Fail(failure) => Some(Signature::of(failure)),
                 Verdict::Pass | Verdict::Suspect(_) => None,
@@ -95,7 +95,7 @@ impl<'a> Failures<'a> {
                     let cases = usize::from(otherwise.is_some());
                     let waiver = stored.waiver.filter(|_| otherwise.is_none());
                     failures.otherwise.extend(otherwise.map(|why| format!("{}: {why}", foreign::path(&known.file))));
-                    failures.known.push(Known { waiver, cases, ..known });
+                    failures.known.push(Known { needs, waiver, cases, ..known });
                 }
                 None => failures.passing.push((stored.file, stored.waiver)),
             }
@@ -189,14 +189,20 @@ impl<'a> Failures<'a> {
         let mut found = Known::new(PathBuf::new(), element, failing.signature.clone(), &minimal.case);
         found.mistake = place.as_ref().and_then(|place| Some(place.slug()?.to_owned()));
         found.cases = 1;
-        if let Some(known) = self.known.iter_mut().find(|known| known.waiver.is_none() && known.is(&found)) {
-            known.learn(&found.needs);
-            known.learn(&failing.needs);
+        let same = self.known.iter().position(|known| known.waiver.is_none() && known.is(&found));
+        if let Some(at) = same {
+            let known = &mut self.known[at];
             known.cases += 1;
+            let learned = known.learn(&found.needs) | known.learn(&failing.needs);
+            // Files of earlier runs are left as they are.
+            if learned && at >= self.before && !known.file.as_os_str().is_empty() {
+                let noted = note_needs(&known.file, &known.needs);
+                self.unstored = self.unstored.take().or(noted.err());
+            }
             return;
         }
         found.learn(&failing.needs);
-        match self.write(failing, minimal) {
+        match self.write(failing, minimal, &found) {
             Ok(file) => found.file = file,
             // The failure is told of all the same, and the command ends with this error.
             Err(error) => self.unstored = self.unstored.take().or(Some(error)),
@@ -216,7 +222,7 @@ impl<'a> Failures<'a> {
         self.known.push(found);
     }
 
-    fn write(&self, failing: &Failing, minimal: &Minimized) -> Result<PathBuf, Error> {
+    fn write(&self, failing: &Failing, minimal: &Minimized, found: &Known) -> Result<PathBuf, Error> {
         let candidate: String =
             self.args.candidate.name().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let (element, signature) = (failing.report.element, failing.signature.slug());
@@ -225,7 +231,8 @@ impl<'a> Failures<'a> {
         let why = format!("found by fuzz --seed {seed} as case {index}, minimised in {calls} runs");
         let extent = |case, report| Extent::of_report(case, report, self.backend);
         let seen = extent(&failing.case, &failing.report)?.with(&extent(&minimal.case, &minimal.report)?);
-        store(&self.args.bugs, &name, &why, &minimal.case, &minimal.report, &seen, self.backend)
+        let file = store(&self.args.bugs, &name, &why, &minimal.case, &minimal.report, &seen, self.backend)?;
+        note_needs(&file, &found.needs).map(|()| file)
     }
 
     fn say(&self, found: &Known, failing: &Failing, minimal: &Minimized, lines: &[String]) {

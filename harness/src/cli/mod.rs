@@ -109,7 +109,7 @@ struct Cli {
 }
 
 const EXIT_CODES: &str =
-    "Exit codes: 0 everything passed, 1 a failure, 2 usage, environment, or nothing was tested, 130 interrupted.
+    "Exit codes: 0 everything passed, 1 a failure, 2 usage, environment, or nothing was tested, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 
 Examples:
   nsa-diff run                          the whole corpus on the tiled CPU candidate

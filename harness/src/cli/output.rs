@@ -4,10 +4,14 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nsa_corpus::foreign;
 
 pub(super) use super::signals::{catch_interrupt, interrupted};
 use crate::tally::Fields;
 use crate::tightness::Summary;
+
+/// Lines of somebody else's text that are shown.
+const LINES_QUOTED: usize = 40;
 
 /// A bar that appears on a terminal only.
 pub(super) fn progress(length: Option<u64>) -> ProgressBar {
@@ -41,6 +45,13 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 pub(super) fn tightness_table(summary: &Summary) -> String {
     let rows = summary.table();
     if rows.len() < 2 { String::new() } else { format!("\nerror / budget, tiers B and H\n{}", table(&rows)) }
+}
+
+/// What a guest or a compiler said, which may be several lines: each behind a mark, so that none can pass for one of ours.
+pub(super) fn quoted(text: &str) -> String {
+    let lines = text.lines().take(LINES_QUOTED).map(|line| format!("  | {}\n", foreign::line(line)));
+    let more = if text.lines().nth(LINES_QUOTED).is_some() { "  | …\n" } else { "" };
+    lines.collect::<String>() + more
 }
 
 /// A line that says which fields are not judged; empty where all are.

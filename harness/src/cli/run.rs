@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::console::{Console, Json, Output};
-use super::output::{catch_interrupt, interrupted, not_judged, progress, table, tightness_table};
+use super::output::{catch_interrupt, interrupted, not_judged, progress, quoted, table, tightness_table};
 use super::select::{Candidate, Elements, select};
 use super::{Outcome, Refusal, concluded};
 use crate::judge::sensitivity::Injected;
@@ -109,9 +109,7 @@ fn render(reports: &[Report], args: &Args) -> String {
     for report in reports.iter().filter(|report| report.verdict != Verdict::Pass) {
         text.push_str(&format!("\n{} {}\n", report.name, report.element));
         match &report.verdict {
-            Verdict::Fail(failure) if report.comparisons.is_empty() => {
-                text.push_str(&format!("  {}\n", foreign::line(&failure.message)))
-            }
+            Verdict::Fail(failure) if report.comparisons.is_empty() => text.push_str(&quoted(&failure.message)),
             Verdict::Fail(_) => {
                 let failed =
                     report.comparisons.iter().filter_map(|comparison| Some((comparison, comparison.failure.as_ref()?)));

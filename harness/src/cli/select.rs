@@ -1,6 +1,6 @@
 //! Which entries, elements and backend a command line names.
 
-use globset::GlobBuilder;
+use globset::{GlobBuilder, GlobMatcher};
 use nsa_corpus::{Element, Entry, entries};
 
 use super::Refusal;
@@ -77,10 +77,10 @@ pub(super) fn select(patterns: &[String]) -> Result<Vec<&'static Entry>, Refusal
 pub(super) fn chosen(patterns: &[String], names: &[&str]) -> Result<Vec<usize>, Refusal> {
     let mut chosen = vec![patterns.is_empty(); names.len()];
     for pattern in patterns {
-        let matches_pattern = matcher(pattern)?;
+        let matcher = matcher(pattern)?;
         let mut any = false;
         for (chosen, name) in chosen.iter_mut().zip(names) {
-            let matches = matches_pattern(name);
+            let matches = matcher.matches(name);
             *chosen |= matches;
             any |= matches;
         }
@@ -91,8 +91,14 @@ pub(super) fn chosen(patterns: &[String], names: &[&str]) -> Result<Vec<usize>, 
     Ok((0..names.len()).filter(|index| chosen[*index]).collect())
 }
 
+/// What a pattern asks for.
+enum Matcher<'a> {
+    Name(&'a str),
+    Glob(GlobMatcher),
+}
+
 /// What tells whether a name matches `pattern`.
-fn matcher(pattern: &str) -> Result<Box<dyn Fn(&str) -> bool + '_>, Refusal> {
+fn matcher(pattern: &str) -> Result<Matcher<'_>, Refusal> {
     // The work of compiling a glob grows faster than its length.
     if pattern.len() > PATTERN_BYTES_MAX {
         let start: String = pattern.chars().take(40).collect();
@@ -100,11 +106,20 @@ fn matcher(pattern: &str) -> Result<Box<dyn Fn(&str) -> bool + '_>, Refusal> {
         return Err(Refusal::new(format!("pattern `{start}…` has {length} bytes, more than {PATTERN_BYTES_MAX}")));
     }
     if !pattern.contains(['*', '?', '[', '{', '\\']) {
-        return Ok(Box::new(move |name| name == pattern));
+        return Ok(Matcher::Name(pattern));
     }
     let glob = GlobBuilder::new(pattern).literal_separator(false).build();
-    let glob = glob.map_err(|error| Refusal::new(format!("pattern `{pattern}`: {}", error.kind())))?.compile_matcher();
-    Ok(Box::new(move |name| glob.is_match(name)))
+    let glob = glob.map_err(|error| Refusal::new(format!("pattern `{pattern}`: {}", error.kind())))?;
+    Ok(Matcher::Glob(glob.compile_matcher()))
+}
+
+impl Matcher<'_> {
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Matcher::Name(own) => *own == name,
+            Matcher::Glob(glob) => glob.is_match(name),
+        }
+    }
 }
 
 /// The three names that are most like `pattern`.

@@ -63,7 +63,8 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
             let seen = Extent::of_report(&minimized.case, &minimized.report, backend.as_ref())?;
             let path = store(&folder, &name, &why, &minimized.case, &minimized.report, &seen, backend.as_ref())?;
             let verdict = &minimized.report.verdict;
-            output.text(&format!("{}: {verdict}\n{}", foreign::path(&path), minimized.case.to_toml()));
+            output.text(&format!("{}: {verdict}\n", foreign::path(&path)));
+            minimized.case.to_toml().lines().for_each(|line| output.text(&format!("  {line}\n")));
             results.push(json!({ "file": foreign::path(&path), "calls": minimized.calls, "report": minimized.report }));
         }
     }
