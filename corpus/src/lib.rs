@@ -39,6 +39,7 @@ mod tensors;
 mod tensors_write;
 mod unique;
 mod values;
+mod whole_file;
 
 pub use arithmetic::{Arithmetic, Delta, Dot, RunningSum, gamma};
 pub use bundle::Bundle;
@@ -58,3 +59,4 @@ pub use tensor::{Override, Tensor};
 pub use tensors::TensorFile;
 pub use tensors_write::TensorFileBuilder;
 pub use values::Values;
+pub use whole_file::{read_bytes, read_text};

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Bundle, Case, Element, Error};
+use nsa_corpus::{Bundle, Case, Element, Error, quoted, read_text};
 use serde::{Deserialize, Serialize};
 
 use crate::minimize::Signature;
@@ -154,26 +154,36 @@ struct Waiver {
 
 fn waivers(folder: &Path, files: &[PathBuf]) -> Result<BTreeMap<String, String>, Error> {
     let path = folder.join(WAIVERS);
-    let invalid = |message: String| Error::invalid(message).in_file(&path);
-    match std::fs::metadata(&path) {
-        Ok(found) if found.is_file() && found.len() <= WAIVERS_BYTES_MAX => {}
-        Ok(_) => return Err(invalid(format!("is no file of at most {WAIVERS_BYTES_MAX} bytes"))),
-        Err(_) => return Ok(BTreeMap::new()),
+    if !path.exists() {
+        return Ok(BTreeMap::new());
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| invalid(format!("cannot be read: {error}")))?;
-    let file: WaiverFile = toml::from_str(&text)
-        .map_err(|error| invalid(error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")))?;
+    let waivers = parse_waivers(&read_text(&path, WAIVERS_BYTES_MAX)?).map_err(|error| error.in_file(&path))?;
+    let held = |name: &str| files.iter().any(|file| file.file_name().is_some_and(|file| file == name));
+    match waivers.keys().find(|name| !held(name)) {
+        Some(name) => {
+            let message = format!("waives {}, which the folder does not hold", quoted(name));
+            Err(Error::invalid(message).in_file(&path))
+        }
+        None => Ok(waivers),
+    }
+}
+
+/// The reasons that the text of `waivers.toml` gives, by file.
+///
+/// # Errors
+/// Bad TOML, an unknown key, a waiver without a reason, a file that is waived twice.
+pub(crate) fn parse_waivers(text: &str) -> Result<BTreeMap<String, String>, Error> {
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let file: WaiverFile = toml::from_str(text).map_err(|error| Error::invalid(one_line(&error.to_string())))?;
     let mut waivers = BTreeMap::new();
-    for waiver in file.waiver {
-        if !files.iter().any(|file| file.file_name().is_some_and(|name| name == waiver.file.as_str())) {
-            return Err(invalid(format!("waives `{}`, which the folder does not hold", waiver.file)));
+    for Waiver { file, reason } in file.waiver {
+        if reason.trim().is_empty() {
+            return Err(Error::invalid(format!("waives {} without a reason", quoted(&file))));
         }
-        if waiver.reason.trim().is_empty() {
-            return Err(invalid(format!("waives `{}` without a reason", waiver.file)));
+        if waivers.contains_key(&file) {
+            return Err(Error::invalid(format!("waives {} twice", quoted(&file))));
         }
-        if waivers.insert(waiver.file.clone(), waiver.reason).is_some() {
-            return Err(invalid(format!("waives `{}` twice", waiver.file)));
-        }
+        waivers.insert(file, reason);
     }
     Ok(waivers)
 }

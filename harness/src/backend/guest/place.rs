@@ -12,7 +12,7 @@ use super::super::BackendError;
 use super::Limits;
 use super::command::Program;
 use super::declaration::{Declaration, PROTOCOL};
-use super::exchange::{Reply, read_answer, request_line};
+use super::exchange::{Reply, lines, read_answer, request_line};
 use super::process::{Process, Silence};
 
 /// One of them.
@@ -94,7 +94,7 @@ impl Place {
     ) -> Result<Result<Outputs, BackendError>, BackendError> {
         match reply {
             Reply::Result { outputs, .. } => read_answer(self.folder.path(), &outputs, inputs, fields).map(Ok),
-            Reply::Skip { reason, .. } => Ok(Err(BackendError::Unsupported(reason.chars().take(500).collect()))),
+            Reply::Skip { reason, .. } => Ok(Err(BackendError::Unsupported(lines(&reason, 500)))),
             Reply::Error { class, message, fatal: false, .. } => Ok(Err(class.error(&message))),
             Reply::Error { class, message, fatal: true, .. } => Err(class.error(&message)),
         }
@@ -139,10 +139,7 @@ fn receive(process: &mut Process, id: u64, limit: Duration) -> Result<Reply, Bac
         Silence::Ended(how) => BackendError::Crash(how),
         Silence::Unreadable(why) => BackendError::Broken(why),
     })?;
-    let reply: Reply = serde_json::from_str(&line).map_err(|error| {
-        let start: String = line.trim_end().chars().take(80).collect();
-        BackendError::Broken(format!("its reply `{}`: {error}", start.escape_debug()))
-    })?;
+    let reply = Reply::parse(&line).map_err(BackendError::Broken)?;
     if reply.id() != id {
         return Err(BackendError::Broken(format!("it answered request {} when asked for {id}", reply.id())));
     }
