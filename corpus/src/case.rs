@@ -82,8 +82,8 @@ impl Case {
     }
 
     fn check_up_to(&self, limit: Limit) -> Result<Shape, Error> {
-        let shape = self.shape()?;
         limit.check(&self.sizes)?;
+        let shape = self.shape()?;
         self.values().try_for_each(|(tensor, values)| values.check(tensor.name()))?;
         if self.d_sliding.is_some() && self.sliding_window.is_none() {
             return Err(Error::invalid("d_sliding is given, but there is no sliding window"));

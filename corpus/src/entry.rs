@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -11,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::case_file::line;
-use crate::{Case, Element, Error, ErrorKind, Field, TensorFile, embedded, foreign};
+use crate::{Case, Element, Error, ErrorKind, Field, TensorFile, embedded, foreign, read_text};
 
 /// The longest text of entries that is read.
-const TEXT_BYTES_MAX: usize = 4 << 20;
+const TEXT_BYTES_MAX: u64 = 4 << 20;
 
 /// The longest name of an entry.
 const NAME_BYTES_MAX: usize = 240;
@@ -168,19 +167,8 @@ pub fn entries() -> &'static [Entry] {
 pub fn read_entries(path: impl AsRef<Path>) -> Result<Vec<Entry>, Error> {
     let path = path.as_ref();
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    read_text(path).and_then(|text| parse(&text, Some(folder), None)).map_err(|error| error.in_file(path))
-}
-
-fn read_text(path: &Path) -> Result<String, Error> {
-    let unreadable = |error: std::io::Error| Error::new(ErrorKind::File, format!("cannot be read: {error}"));
-    let found = std::fs::metadata(path).map_err(unreadable)?;
-    if !found.is_file() {
-        return Err(Error::new(ErrorKind::File, "is no regular file"));
-    }
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(TEXT_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
-    Ok(text)
+    let text = read_text(path, TEXT_BYTES_MAX)?;
+    parse(&text, Some(folder), None).map_err(|error| error.in_file(path))
 }
 
 /// The entries of a text; their tensor files are embedded ones.
@@ -193,8 +181,8 @@ pub fn parse_entries(text: &str) -> Result<Vec<Entry>, Error> {
 
 /// The entries of `text`. Tensor files are looked for below `folder`; `own` is the tensor file that holds the text.
 pub(crate) fn parse(text: &str, folder: Option<&Path>, own: Option<&TensorFile>) -> Result<Vec<Entry>, Error> {
-    if text.len() > TEXT_BYTES_MAX {
-        return Err(Error::invalid(format!("the entries' text is longer than {TEXT_BYTES_MAX} bytes")));
+    if text.len() as u64 > TEXT_BYTES_MAX {
+        return Err(Error::invalid(format!("has more than {TEXT_BYTES_MAX} bytes")));
     }
     let file: FileIn = toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);

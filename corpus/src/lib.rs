@@ -59,6 +59,7 @@ mod tensors;
 mod tensors_write;
 mod unique;
 mod values;
+mod whole_file;
 
 pub use arithmetic::{Arithmetic, Delta, Dot, RunningSum, gamma};
 pub use bundle::Bundle;
@@ -80,6 +81,7 @@ pub use tensor::{Override, Tensor};
 pub use tensors::TensorFile;
 pub use tensors_write::TensorFileBuilder;
 pub use values::Values;
+pub use whole_file::{read_bytes, read_text};
 
 /// The array type of every tensor here, so that a caller need not depend on the same version by itself.
 pub use ndarray;

@@ -20,6 +20,7 @@ pub mod localize;
 pub mod minimize;
 mod number;
 mod probe;
+pub mod readers;
 pub mod records;
 pub mod report;
 pub mod run;

@@ -21,6 +21,8 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }
     match Number::deserialize(deserializer)? {
         Number::Finite(value) => Ok(value),
-        Number::Text(text) => text.parse().map_err(|_| serde::de::Error::custom(format!("`{text}` is no number"))),
+        Number::Text(text) => text
+            .parse()
+            .map_err(|_| serde::de::Error::custom(format!("{} is no number", nsa_corpus::foreign::quoted(&text)))),
     }
 }

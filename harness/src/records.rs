@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nsa_corpus::{
     Element, Entry, Error, Field, Inputs, Outputs, Shape, Sizes, TensorFile, TensorFileBuilder, digest, entries,
-    write_atomically,
+    foreign, read_bytes, read_text, write_atomically,
 };
 use nsa_gpu::{Rung, Variant};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,10 @@ use crate::report::Report;
 
 /// Cases with at most this many output elements keep their outputs.
 const RAW_ELEMENTS: usize = 6000;
+/// The longest text of a record that is read.
+const TEXT_BYTES_MAX: u64 = 16 << 20;
+/// The longest file of a record's tensors that is read.
+const TENSORS_BYTES_MAX: u64 = 256 << 20;
 
 /// The answers of one rung in one element.
 #[derive(Debug, Serialize, Deserialize)]
@@ -136,13 +140,19 @@ fn text(record: &Record, tensors: &[u8]) -> String {
 /// # Errors
 /// The text is no record, or not the one that was written beside these tensors: a byte of either was changed.
 pub fn open(written: &str, tensors: &[u8]) -> Result<Record, String> {
-    let mut document: Value = serde_json::from_str(written).map_err(|error| error.to_string())?;
-    document.as_object_mut().and_then(|object| object.remove("sha256"));
-    let record: Record = serde_json::from_value(document).map_err(|error| error.to_string())?;
+    let record = parse(written)?;
     if text(&record, tensors) != written {
         return Err("the seal does not fit: a byte was changed".to_owned());
     }
     Ok(record)
+}
+
+/// The record of a text, whatever its seal.
+fn parse(written: &str) -> Result<Record, String> {
+    let unreadable = |error: serde_json::Error| foreign::short(&error.to_string(), 300);
+    let mut document: Value = serde_json::from_str(written).map_err(unreadable)?;
+    document.as_object_mut().and_then(|object| object.remove("sha256"));
+    serde_json::from_value(document).map_err(unreadable)
 }
 
 /// Judges a stored record again, without a GPU. Returns the number of cases whose outputs were judged, and everything that
@@ -151,27 +161,41 @@ pub fn open(written: &str, tensors: &[u8]) -> Result<Record, String> {
 /// # Errors
 /// A file of the record cannot be read.
 pub fn check(path: &Path) -> Result<(usize, Vec<String>), Error> {
-    let invalid = |message: String| Error::invalid(message).in_file(path);
-    let text = std::fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
+    let text = read_text(path, TEXT_BYTES_MAX)?;
     let tensors = path.with_extension("safetensors");
-    let bytes = std::fs::read(&tensors).map_err(|error| Error::invalid(error.to_string()).in_file(&tensors))?;
+    let bytes = read_bytes(&tensors, TENSORS_BYTES_MAX)?;
+    let named = |message: String| format!("{}: {message}", path.display());
     let record = match open(&text, &bytes) {
         Ok(record) => record,
-        Err(message) => return Ok((0, vec![format!("{}: {message}", path.display())])),
+        Err(message) => return Ok((0, vec![named(message)])),
     };
-    let mut wrong = Vec::new();
     let file = TensorFile::parse(bytes).map_err(|error| error.in_file(&tensors))?;
-    if let Err(message) = check_calibration(&record) {
-        wrong.push(format!("{}: calibration: {message}", path.display()));
+    let (judged, wrong) = check_record(&record, &file);
+    Ok((judged, wrong.into_iter().map(named).collect()))
+}
+
+/// Judges the cases of a record whose tensors are `file`.
+fn check_record(record: &Record, file: &TensorFile) -> (usize, Vec<String>) {
+    let mut wrong = Vec::new();
+    if let Err(message) = check_calibration(record) {
+        wrong.push(format!("calibration: {message}"));
     }
     let mut judged = 0;
     for (name, case) in &record.cases {
-        match check_case(&record, name, case, &file) {
+        match check_case(record, name, case, file) {
             Ok(again) => judged += usize::from(again),
-            Err(message) => wrong.push(format!("{} {name}: {message}", path.display())),
+            Err(message) => wrong.push(format!("{}: {message}", foreign::short(name, 80))),
         }
     }
-    Ok((judged, wrong))
+    (judged, wrong)
+}
+
+/// Reads and judges the bytes of a record, whatever its seal, beside a file without tensors. See [`crate::readers`].
+pub(crate) fn read(written: &str) -> Result<(), String> {
+    let record = parse(written)?;
+    let empty = TensorFile::parse(TensorFileBuilder::new().to_bytes()).map_err(|error| error.to_string())?;
+    let (_, wrong) = check_record(&record, &empty);
+    wrong.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// What is declared of the dot products today must be what they were measured under, and cover what was found.
@@ -214,6 +238,8 @@ fn check_case(record: &Record, name: &str, case: &RecordedCase, file: &TensorFil
         return Err("the entry has changed since: record again on a GPU".to_owned());
     }
     let inputs = entry.case.materialize(record.element).map_err(|error| error.to_string())?;
+    let supported = Variant::uniform(record.rung).supports(inputs.shape(), record.element);
+    supported.map_err(|reason| format!("no kernel answers this: {reason}"))?;
     if kernels(record.rung, &inputs) != case.kernels {
         return Err("stale evidence: the kernels have changed since; run `nsa-diff record` on a GPU".to_owned());
     }
@@ -231,7 +257,7 @@ fn check_case(record: &Record, name: &str, case: &RecordedCase, file: &TensorFil
     let declaration = cuda::declaration(Variant::uniform(record.rung), &inputs, arch(record)?);
     let again = verdict(&judge_declared(&inputs, &declaration, &outputs));
     if again.word() != case.verdict {
-        return Err(format!("recorded as {}, judged again: {again}", case.verdict));
+        return Err(format!("recorded as {}, judged again: {again}", foreign::quoted(&case.verdict)));
     }
     Ok(true)
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
-use nsa_corpus::{Bundle, Case, Error, Field, Outputs};
+use nsa_corpus::{Bundle, Case, Error, Field, Outputs, foreign, read_text};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
@@ -191,19 +191,14 @@ struct Entry {
 pub(crate) fn read(folder: &Path, bundles: &[(PathBuf, Bundle)]) -> Result<BTreeMap<PathBuf, Waiver>, Error> {
     let path = folder.join(WAIVERS);
     let invalid = |message: String| Error::invalid(message).in_file(&path);
-    match std::fs::metadata(&path) {
-        Ok(found) if found.is_file() && found.len() <= WAIVERS_BYTES_MAX => {}
-        Ok(_) => return Err(invalid(format!("is no file of at most {WAIVERS_BYTES_MAX} bytes"))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(error) => return Err(invalid(format!("cannot be read: {error}"))),
+    if std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(BTreeMap::new());
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| invalid(format!("cannot be read: {error}")))?;
-    let file: WaiverFile = toml::from_str(&text)
-        .map_err(|error| invalid(error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")))?;
+    let entries = parse(&read_text(&path, WAIVERS_BYTES_MAX)?).map_err(invalid)?;
     let mut waivers = BTreeMap::new();
-    for entry in file.waiver {
+    for entry in entries {
         let file = folder.join(&entry.file);
-        let named = |message: &str| invalid(format!("waives `{}`{message}", entry.file));
+        let named = |message: &str| invalid(format!("waives {}{message}", foreign::quoted(&entry.file)));
         let Some((_, bundle)) = bundles.iter().find(|(path, _)| *path == file) else {
             return Err(named(", which the folder does not hold"));
         };
@@ -215,17 +210,36 @@ pub(crate) fn read(folder: &Path, bundles: &[(PathBuf, Bundle)]) -> Result<BTree
     Ok(waivers)
 }
 
+/// The waivers that a text holds, by file, before they are held to what their files hold.
+fn parse(text: &str) -> Result<Vec<Entry>, String> {
+    let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let file: WaiverFile = toml::from_str(text).map_err(|error| one_line(error.to_string()))?;
+    Ok(file.waiver)
+}
+
+/// Whether `text` can be read as a file of waivers.
+///
+/// # Errors
+/// Bad TOML, an unknown key, something that is no interval.
+pub(crate) fn read_alone(text: &str) -> Result<(), String> {
+    parse(text)?.iter().try_for_each(|entry| entry.extent().check())
+}
+
 impl Entry {
+    fn extent(&self) -> Extent {
+        Extent {
+            errors: self.errors.clone().unwrap_or_default(),
+            non_finite: self.non_finite.clone(),
+            shape: self.shape.clone(),
+        }
+    }
+
     fn checked(&self, bundle: &Bundle) -> Result<Waiver, String> {
         if self.reason.trim().is_empty() {
             return Err(" without a reason".to_owned());
         }
         let silent = self.errors.is_none() && self.non_finite.is_empty() && self.shape.is_empty();
-        let extent = Extent {
-            errors: self.errors.clone().unwrap_or_default(),
-            non_finite: self.non_finite.clone(),
-            shape: self.shape.clone(),
-        };
+        let extent = self.extent();
         let Some(outputs) = &bundle.outputs else {
             let message = ", which holds no answer (it crashed?): `errors`, `non_finite` and `shape` say nothing of it";
             return if silent { Ok(Waiver { reason: self.reason.clone(), extent }) } else { Err(message.to_owned()) };

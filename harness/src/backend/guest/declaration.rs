@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nsa_corpus::{Arithmetic, Dot, Element, Field, Inputs};
+use nsa_corpus::{Arithmetic, Dot, Element, Field, Inputs, foreign};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -131,9 +131,9 @@ impl Declaration {
     /// # Errors
     /// What of it cannot be read, in a line.
     pub(super) fn parse(line: &str) -> Result<Self, String> {
-        let hello: Hello = serde_json::from_str(line).map_err(|error| format!("its declaration: {error}"))?;
+        let hello: Hello = serde_json::from_str(line).map_err(|error| format!("its declaration: {}", brief(error)))?;
         if hello.kind != "hello" {
-            return Err(format!("it answered `hello` with `{}`", hello.kind.escape_debug()));
+            return Err(format!("it answered `hello` with {}", foreign::quoted(&hello.kind)));
         }
         if hello.protocol != PROTOCOL {
             return Err(format!("it speaks protocol {}, this is {PROTOCOL}", hello.protocol));
@@ -255,6 +255,11 @@ fn described(environment: &BTreeMap<String, String>) -> Value {
     if environment.is_empty() { Value::Null } else { Value::Object(pairs.collect()) }
 }
 
+/// Why a text cannot be read, however long a name in it is.
+fn brief(error: serde_json::Error) -> String {
+    foreign::short(&error.to_string(), 300)
+}
+
 /// Either one arithmetic for every format, or an object from formats to theirs.
 fn arithmetic_of_each(declared: &Value) -> Result<BTreeMap<Element, Arithmetic>, String> {
     let by_element = |object: &Map<String, Value>| {
@@ -275,7 +280,12 @@ fn arithmetic(declared: &Value, element: Element) -> Result<Arithmetic, String> 
     let mut parts = match declared {
         Value::String(name) => return preset(name, element),
         Value::Object(parts) => parts.clone(),
-        other => return Err(format!("its arithmetic is {other}, neither a name nor an object")),
+        other => {
+            return Err(format!(
+                "its arithmetic is {}, neither a name nor an object",
+                foreign::quoted(&other.to_string())
+            ));
+        }
     };
     let mut whole = match parts.remove("preset") {
         None => Map::new(),
@@ -283,11 +293,13 @@ fn arithmetic(declared: &Value, element: Element) -> Result<Arithmetic, String> 
             Ok(Value::Object(whole)) => whole,
             _ => unreachable!("an Arithmetic is an object"),
         },
-        Some(other) => return Err(format!("its arithmetic's preset is {other}, not a name")),
+        Some(other) => {
+            return Err(format!("its arithmetic's preset is {}, not a name", foreign::quoted(&other.to_string())));
+        }
     };
     whole.extend(parts);
     let checked: Arithmetic = serde_json::from_value(Value::Object(whole))
-        .map_err(|error| format!("its arithmetic for {element}: {error}"))?;
+        .map_err(|error| format!("its arithmetic for {element}: {}", brief(error)))?;
     checked.check(element).map_err(|error| format!("its {error}"))?;
     Ok(checked)
 }
@@ -301,10 +313,7 @@ fn preset(name: &str, element: Element) -> Result<Arithmetic, String> {
             Ok(Arithmetic { scores: dot, products: dot, ..Arithmetic::f32() })
         }
         "tensor_core" => Ok(Arithmetic::tensor_core(element)),
-        other => Err(format!(
-            "its arithmetic `{}` is none of f64, f32, tf32, tensor_core",
-            other.chars().take(40).collect::<String>().escape_debug()
-        )),
+        other => Err(format!("its arithmetic {} is none of f64, f32, tf32, tensor_core", foreign::quoted(other))),
     }
 }
 

@@ -54,6 +54,40 @@ impl GuestBackend {
     }
 }
 
+/// Reads what a guest writes, as one function of bytes each. See [`crate::readers`].
+pub(crate) mod read {
+    use nsa_corpus::{Field, Inputs, TensorFile};
+
+    use super::declaration::Declaration;
+    use super::exchange::{Reply, answer_of, bytes_max};
+
+    /// The reply to `hello`, and what follows from it for a problem.
+    pub(crate) fn hello(line: &str, inputs: &Inputs) -> Result<(), String> {
+        let declaration = Declaration::parse(line)?;
+        declaration.of(inputs.element());
+        declaration.refuses(inputs).map_or(Ok(()), Err)
+    }
+
+    /// A reply to `run`.
+    pub(crate) fn reply(line: &str) -> Result<(), String> {
+        match Reply::parse(line)? {
+            Reply::Error { class, message, .. } => Err(class.error(&message).to_string()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The file of an answer to `inputs`.
+    pub(crate) fn answer(bytes: &[u8], inputs: &Inputs) -> Result<(), String> {
+        let broken = |error: super::BackendError| error.to_string();
+        let bytes_max = bytes_max(inputs, &Field::ALL);
+        if bytes.len() as u64 > bytes_max {
+            return Err(format!("the answer has {} bytes, more than {bytes_max}", bytes.len()));
+        }
+        let file = TensorFile::parse(bytes.to_vec()).map_err(|error| error.to_string())?;
+        answer_of(&file, &Field::ALL).map(drop).map_err(broken)
+    }
+}
+
 impl Backend for GuestBackend {
     fn name(&self) -> &str {
         &self.name

@@ -1,0 +1,6 @@
+//! Any bytes as a guest's file of answers.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = nsa_harness::readers::answer(bytes);
+});
