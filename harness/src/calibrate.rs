@@ -19,6 +19,13 @@ pub const PRODUCTS: usize = 64;
 /// What reading a sum back may add to its error, in units of `2^-24` of it: the scale, the factor, `lse` or the division.
 const READING: f64 = 16.0;
 
+/// A declaration may be this many bits short of what sums keep: rungs share theirs, and partly filled tiles need two.
+pub const LOOSER: i32 = 4;
+
+/// Where the 1, the small product and the -1 stand: next to each other, and far apart in either half. Partial sums kept by lanes
+/// cancel the 1 before they meet the small product in some of these, not in all.
+const BETWEEN: [[usize; 3]; 3] = [[0, 1, 2], [0, 1, PRODUCTS - 1], [0, PRODUCTS / 2, PRODUCTS - 1]];
+
 /// `2^-24`, the unit that errors are given in.
 const UNIT: f64 = 1.0 / 16_777_216.0;
 
@@ -92,6 +99,10 @@ pub struct Measured {
     pub together: usize,
     /// The largest `j` with `2^-j` kept beside a 1; `None`: every one that was tried.
     pub kept: Option<i32>,
+    /// The largest `j` with `2^-j` kept between a 1 and a -1, in whatever order they are added: the bits that every sum keeps. The
+    /// largest that was tried where all are kept. Of tiles, what is kept from one to the next counts too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between: Option<i32>,
     /// The largest error found, relative to the sum of the magnitudes, in units of `2^-24`.
     #[serde(with = "crate::number")]
     pub attained_units: f64,
@@ -101,6 +112,16 @@ impl Measured {
     /// Whether an error was found that is larger than the declaration allows.
     pub fn refuted(&self) -> bool {
         self.attained_units > self.declared_units + READING
+    }
+
+    /// The power of two by which sums keep more than is declared, where it is [`LOOSER`] or more: the declaration would let errors
+    /// through that the backend does not have.
+    pub fn looser(&self) -> Option<i32> {
+        let declared = match self.declared {
+            Dot::Fma { unit } => -unit.log2().ceil() as i32 - 1,
+            Dot::Blocks { extra_bits, .. } | Dot::Tf32 { extra_bits } => 23 + extra_bits,
+        };
+        self.between.map(|between| between - declared).filter(|looser| *looser >= LOOSER)
     }
 
     /// The tiles that were found, where products are added several at once and truncated. Partial sums that are rounded look
@@ -134,6 +155,7 @@ pub fn measure(backend: &dyn Backend, sum: Sum, element: Element, groups: usize)
     let plant = Plant { backend, sum, element, groups };
     let lost = plant.positions_lost()?;
     let kept = plant.kept(lost.first().copied().unwrap_or(2))?;
+    let between = Some(plant.between()?);
     let (declared, attained) = plant.attained()?;
     Ok(Measured {
         sum,
@@ -142,6 +164,7 @@ pub fn measure(backend: &dyn Backend, sum: Sum, element: Element, groups: usize)
         declared_units: units(declared),
         together: if lost.is_empty() { 1 } else { lost.len() + 2 },
         kept,
+        between,
         attained_units: attained / UNIT,
     })
 }
@@ -169,6 +192,24 @@ impl Plant<'_> {
         let (_, found) = self.compute(&sums)?;
         let lost = depths.iter().zip(found).find(|(depth, found)| *found < 2f64.powi(-**depth - 1));
         Ok(lost.map(|(depth, _)| depth - 1))
+    }
+
+    /// The largest `j` with `2^-j` kept between a 1 and a -1 wherever they stand.
+    fn between(&self) -> Result<i32, Unmeasured> {
+        let depths: Vec<i32> = (8..=self.sum.deepest()).collect();
+        let mut kept = self.sum.deepest();
+        for [one, small, minus] in BETWEEN {
+            let planted = |depth: &i32| {
+                let mut products = vec![0.0; PRODUCTS];
+                (products[one], products[small], products[minus]) = (1.0, 2f64.powi(-*depth), -1.0);
+                products
+            };
+            let sums: Vec<_> = depths.iter().map(planted).collect();
+            let (_, found) = self.compute(&sums)?;
+            let lost = depths.iter().zip(found).find(|(depth, found)| *found < 2f64.powi(-**depth - 1));
+            kept = kept.min(lost.map_or(kept, |(depth, _)| depth - 1));
+        }
+        Ok(kept)
     }
 
     /// What is declared, and the largest error over the sum of magnitudes among sums that truncation treats worst.

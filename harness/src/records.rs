@@ -224,6 +224,9 @@ fn check_calibration(record: &Record) -> Result<(), String> {
             let (found, allowed) = (measured.attained_units, measured.declared_units);
             return Err(format!("{}: an error of {found} u is above the {allowed} u declared", sum.name()));
         }
+        if let Some(bits) = measured.looser() {
+            return Err(format!("{}: sums keep 2^{bits} times more than is declared", sum.name()));
+        }
     }
     Ok(())
 }

@@ -85,6 +85,27 @@ impl Backend for Unit {
     }
 }
 
+/// The oracle, which declares f32.
+struct Wide;
+
+impl Backend for Wide {
+    fn name(&self) -> &str {
+        "wide"
+    }
+
+    fn declaration(&self, _inputs: &Inputs) -> Declaration {
+        Declaration::strict(Arithmetic::f32())
+    }
+
+    fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+        Ok(nsa_reference::oracle::attend(inputs))
+    }
+}
+
 #[test]
 fn a_unit_is_found_to_be_what_it_is() {
     for (block, extra_bits) in [(4, 0), (8, 1), (16, 2), (16, 0), (32, 3)] {
@@ -113,6 +134,36 @@ fn a_declaration_better_than_the_unit_is_refuted() {
     assert!(
         measure(&Unit { block: 16, extra_bits: 0, declared: single }, Sum::Scores, Element::F16, 1).unwrap().refuted()
     );
+}
+
+#[test]
+fn a_declaration_far_looser_than_the_unit_is_told() {
+    let looser = |block, extra_bits, declared| {
+        let found = measure(&Unit { block, extra_bits, declared }, Sum::Scores, Element::F16, 1).unwrap();
+        // From tile to tile every one of these units keeps the 24 bits of f32, whatever it keeps within a tile.
+        assert_eq!(found.between, Some(23), "{found:?}");
+        found.looser()
+    };
+    let tiles = |extra_bits| Dot::Blocks { block: 16, extra_bits };
+    let unit = |exponent| Dot::Fma { unit: 2f64.powi(exponent) };
+    assert_eq!([looser(16, 2, tiles(2)), looser(16, 2, tiles(0)), looser(16, 3, tiles(0))], [None; 3]);
+    assert_eq!([looser(16, 2, tiles(-1)), looser(1, 0, unit(-24)), looser(1, 0, unit(-21))], [None; 3]);
+    assert_eq!([looser(16, 2, unit(-20)), looser(16, 2, unit(-10))], [Some(4), Some(14)]);
+    assert_eq!([looser(1, 0, unit(-20)), looser(1, 0, unit(-11))], [Some(4), Some(13)]);
+    // What computes in f64 declares f32.
+    let found = measure(&Wide, Sum::Scores, Element::F32, 1).unwrap();
+    assert_eq!((found.refuted(), found.looser()), (false, Some(13)), "{found:?}");
+}
+
+#[test]
+fn what_the_cpu_candidates_declare_is_neither_too_tight_nor_far_too_loose() {
+    for name in ["tiled", "plain", "oracle"] {
+        for (sum, element) in [(Sum::Scores, Element::F32), (Sum::Products, Element::F32), (Sum::Scores, Element::Bf16)]
+        {
+            let found = measure(by_name(name).unwrap().as_ref(), sum, element, 1).unwrap();
+            assert!(!found.refuted() && found.looser().is_none(), "{name} {element}: {found:?}");
+        }
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use nsa_harness::backend::by_name;
 use nsa_harness::judge::sensitivity::{Injected, Reason};
 use nsa_harness::report::Report;
 use nsa_harness::run::run_entry;
-use nsa_harness::verdict::Verdict;
+use nsa_harness::verdict::{NotJudged, Verdict};
 use rayon::prelude::*;
 
 fn run(backend: &str, elements: impl Fn(&Entry) -> Vec<Element> + Sync) -> Vec<Report> {
@@ -104,6 +104,26 @@ fn the_vacuous_checks_of_the_corpus_are_what_was_reviewed() {
     let lines: Vec<String> = checks.iter().map(line).collect();
     insta::with_settings!({ prepend_module_to_snapshot => false }, {
         insta::assert_snapshot!("vacuous_checks", lines.join("\n"));
+    });
+}
+
+/// Fields of which the budget is above the signal, in so many formats: dq and dk of rows in which every weight is 0 or 1, or that
+/// have a single key, so that the right values are what rounding leaves of 0.
+#[test]
+fn every_case_of_the_corpus_says_something_and_these_fields_do_not() {
+    let mut silent: BTreeMap<(&str, Field, NotJudged), usize> = BTreeMap::new();
+    for report in tiled() {
+        assert!(!matches!(report.verdict, Verdict::Inconclusive(_)), "{} {}", report.name, report.verdict);
+        for (field, reason) in &report.not_judged {
+            *silent.entry((&report.name, *field, *reason)).or_default() += 1;
+        }
+    }
+    let lines: Vec<String> = silent
+        .iter()
+        .map(|((name, field, reason), formats)| format!("{name} {field}: {reason:?} in {formats}"))
+        .collect();
+    insta::with_settings!({ prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!("silent_fields", lines.join("\n"));
     });
 }
 

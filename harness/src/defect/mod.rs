@@ -8,14 +8,15 @@
 pub mod decorate;
 mod planted;
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use nsa_corpus::Inputs;
 pub use nsa_corpus::{Expected, Genre};
+use nsa_corpus::{Field, Inputs};
 use nsa_reference::plain::Fault;
 use serde::{Deserialize, Serialize};
 
-use decorate::{InputChange, OutputChange};
+use decorate::{InputChange, InputTensor, OutputChange};
 pub use planted::{Plain, plain_with, planted};
 
 const FILES: &[(&str, &str)] = &[
@@ -114,6 +115,21 @@ impl Defect {
         }
     }
 
+    /// Whether it can show in an answer that has these fields alone.
+    pub fn shows_in(&self, fields: &BTreeSet<Field>) -> bool {
+        let gradient = fields.iter().any(|field| field.is_gradient());
+        let out = [Field::Out, Field::SlidingOut].iter().any(|field| fields.contains(field));
+        match &self.plant {
+            Carrier::Outputs { change } => fields.contains(&change.field),
+            Carrier::Inputs { change } => match change.tensor {
+                InputTensor::Q | InputTensor::K => true,
+                InputTensor::V => out || gradient,
+                InputTensor::DOut | InputTensor::DSliding => gradient,
+            },
+            Carrier::Plain { .. } | Carrier::Ends { .. } => true,
+        }
+    }
+
     /// Whether it changes what another backend is given or answers, rather than the plain implementation.
     pub fn decorates(&self) -> bool {
         !matches!(self.plant, Carrier::Plain { .. })
@@ -151,8 +167,6 @@ fn parse(text: &str) -> Result<Vec<Defect>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]

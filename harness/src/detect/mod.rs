@@ -15,7 +15,7 @@ use nsa_gpu::{Mutant, Rung};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::cuda::Cuda;
-use crate::backend::{Backend, Unavailable};
+use crate::backend::{Backend, Declaration, Unavailable};
 use crate::defect::{Defect, planted};
 use crate::localize::cost;
 use crate::run::{rerun, run_entry};
@@ -220,6 +220,12 @@ pub fn fates(plant: &Plant<'_>, jobs: &[Job], rules: &[Rule], alarms: &Rejection
     let start = Instant::now();
     let backend = plant.backend()?;
     let mut row = plant.row();
+    if let Plant::Defect(defect, inner) = plant {
+        // Of a candidate that declares some fields only, no other field shows anything.
+        let hidden = !defect.shows_in(&Declaration::typical(*inner).fields);
+        row.equivalent =
+            row.equivalent.or(hidden.then(|| "the candidate computes no field that it changes".to_owned()));
+    }
     for (at, job) in jobs.iter().enumerate() {
         let left: Vec<Rule> = rules.iter().copied().filter(|rule| !row.fates.contains_key(rule)).collect();
         if left.is_empty() {

@@ -1,10 +1,10 @@
 //! Which elements `0 * NaN` can reach: what a correct implementation that multiplies by weights of 0 lets through.
 //!
 //! The contract reads strictly: what a row does not attend to never reaches it. A tensor core's tile, and the PyTorch function,
-//! take a masked key with a weight of 0 instead, and `0 * NaN` is NaN. So the tiles decide (docs/semantics.md, "What a tile
+//! give a masked key a weight of 0 instead, and `0 * NaN` is NaN. So the tiles decide (docs/semantics.md, "What a tile
 //! touches"): a row touches its own block whole (where there is a diagonal) and the block of each of its slots, masked or not;
 //! of the sliding part every key of its head, as a dense program masks a square of scores. In the backward a key takes part in
-//! every row that touches its block. "Not finite" is NaN or infinity throughout.
+//! every row that touches its block. "Bad" is NaN or infinite throughout.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,8 @@ impl Reach {
         if !bad.any() {
             return None;
         }
-        let mut reach = Reach(Field::ALL.into_iter().map(|field| (field, empty(inputs, field))).collect());
+        let empty = |field: Field| ArrayD::from_elem(field.shape(inputs.shape()), false);
+        let mut reach = Reach(Field::ALL.into_iter().map(|field| (field, empty(field))).collect());
         let shape = inputs.shape();
         for b in 0..shape.batch() {
             for head in 0..shape.q_heads() {
@@ -41,75 +42,80 @@ impl Reach {
 
     fn row(&mut self, inputs: &Inputs, bad: &Bad, [b, head, i]: [usize; 3]) {
         let shape = inputs.shape();
-        let (kv, selection) = (head / shape.groups(), head / shape.sel_groups());
-        let slots = 0..shape.num_sel();
-        let own = inputs.include_block_causal().then(|| i / shape.block_size());
-        let selected = slots.clone().map(|slot| inputs.indices()[[b, selection, i, slot]] as usize);
-        let blocks: Vec<usize> = own.into_iter().chain(selected).collect();
-        let factor = bad.factors.as_ref().is_some_and(|factors| slots.clone().any(|s| factors[[b, selection, i, s]]));
+        let (kv, size) = (head / shape.groups(), shape.block_size());
+        let tiles = tiles(inputs, bad, [b, head, i]);
         let row = Row {
-            scores: bad.q[[b, head, i]] || factor || blocks.iter().any(|block| bad.keys[[b, kv, *block]]),
-            values: any_of(blocks.iter().map(|block| row_of(&bad.values, [b, kv, *block]))),
+            live: tiles.iter().any(|tile| tile.live && (bad.q[[b, head, i]] || tile.keys || tile.factor)),
+            q: bad.q[[b, head, i]],
+            keys: tiles.iter().any(|tile| tile.keys || tile.later_keys || tile.factor),
+            values: any_of(tiles.iter().map(|tile| row_of(&bad.block_values, [b, kv, tile.block]))),
             d_out: bad.d_out.as_ref().map(|d_out| row_of(d_out, [b, head, i]).to_vec()),
             d_lse: bad.d_lse.as_ref().is_some_and(|d_lse| d_lse[[b, head, i]]),
         };
-        self.forward([Field::Out, Field::Lse], &row, [b, head, i]);
-        let size = shape.block_size();
-        let keys: Vec<usize> =
-            blocks.iter().flat_map(|block| block * size..(block * size + size).min(shape.seq_len())).collect();
-        self.backward(&row, [b, head, kv, i], &keys);
-        if row.gradients() {
-            slots.for_each(|slot| self.set(Field::DselScale, &[b, selection, i, slot]));
+        self.out(Field::Out, &row, [b, head, i]);
+        self.query_gradients(&row, [b, head, i]);
+        for tile in &tiles {
+            let keys: Vec<usize> = (tile.block * size..(tile.block * size + size).min(shape.seq_len())).collect();
+            self.key_gradients(row.scores() || tile.factor, [b, kv], &keys);
+            self.value_gradients(&row, [b, kv], &keys);
+            if let Some(slot) = tile.slot.filter(|_| row.scores() || tile.keys) {
+                self.set(Field::DselScale, &[b, head / shape.sel_groups(), i, slot]);
+            }
         }
     }
 
     fn sliding_head(&mut self, inputs: &Inputs, bad: &Bad, [b, head]: [usize; 2]) {
         let (kv, tokens) = (head / inputs.shape().groups(), inputs.shape().seq_len());
-        let keys = bad.keys.index_axis(Axis(0), b).index_axis(Axis(0), kv).iter().any(|bad| *bad);
-        let values = any_of(bad.values.index_axis(Axis(0), b).index_axis(Axis(0), kv).axis_iter(Axis(0)));
+        let window = inputs.sliding_window().expect("the caller has looked");
+        let bad_keys: Vec<usize> = (0..tokens).filter(|key| bad.keys[[b, kv, *key]]).collect();
+        let values = any_of(bad.block_values.index_axis(Axis(0), b).index_axis(Axis(0), kv).axis_iter(Axis(0)));
         // Every row touches every key, so what reaches one key reaches all of them.
-        let mut all =
-            Row { scores: false, values: values.clone(), d_out: Some(vec![false; values.len()]), d_lse: false };
+        let mut all = Row { d_out: Some(vec![false; values.len()]), ..Row::default() };
+        all.values = vec![false; values.len()];
         for i in 0..tokens {
+            let q = bad.q[[b, head, i]];
             let row = Row {
-                scores: keys || bad.q[[b, head, i]],
+                live: q || bad_keys.iter().any(|key| *key <= i && i - key <= window),
+                q,
+                keys: !bad_keys.is_empty(),
                 values: values.clone(),
                 d_out: bad.d_sliding.as_ref().map(|d_out| row_of(d_out, [b, head, i]).to_vec()),
                 d_lse: false,
             };
-            self.forward([Field::SlidingOut, Field::SlidingLse], &row, [b, head, i]);
-            self.backward(&row, [b, head, kv, i], &[]);
+            self.out(Field::SlidingOut, &row, [b, head, i]);
+            self.query_gradients(&row, [b, head, i]);
             all.add(&row);
         }
         let keys: Vec<usize> = (0..tokens).collect();
-        if all.gradients() {
-            keys.iter().for_each(|key| self.set_row(Field::Dk, [b, kv, *key]));
-        }
+        self.key_gradients(all.scores(), [b, kv], &keys);
         self.value_gradients(&all, [b, kv], &keys);
     }
 
-    fn forward(&mut self, [out, lse]: [Field; 2], row: &Row, [b, head, i]: [usize; 3]) {
-        if row.scores {
-            self.set(lse, &[b, head, i]);
-        }
-        for (d, value) in row.values.iter().enumerate() {
-            if row.scores || *value {
-                self.set(out, &[b, head, i, d]);
-            }
+    /// `out = sum P v`: a weight of 0 on a bad value. A masked score is replaced, so no bad key is multiplied by one, and `lse` is
+    /// out of reach.
+    fn out(&mut self, out: Field, row: &Row, [b, head, i]: [usize; 3]) {
+        let bad = row.values.iter().enumerate().filter(|(_, bad)| **bad);
+        bad.for_each(|(d, _)| self.set(out, &[b, head, i, d]));
+    }
+
+    /// `dq = sum c dS k`.
+    fn query_gradients(&mut self, row: &Row, at: [usize; 3]) {
+        if row.scores() || row.keys {
+            self.set_row(Field::Dq, at);
         }
     }
 
-    fn backward(&mut self, row: &Row, [b, head, kv, i]: [usize; 4], keys: &[usize]) {
-        if row.gradients() {
-            self.set_row(Field::Dq, [b, head, i]);
+    /// `dk = sum c dS q`, over the rows that touch these keys.
+    fn key_gradients(&mut self, bad: bool, [b, kv]: [usize; 2], keys: &[usize]) {
+        if bad {
             keys.iter().for_each(|key| self.set_row(Field::Dk, [b, kv, *key]));
         }
-        self.value_gradients(row, [b, kv], keys);
     }
 
+    /// `dv = sum P d_out`, over the rows that touch these keys.
     fn value_gradients(&mut self, row: &Row, [b, kv]: [usize; 2], keys: &[usize]) {
         for d in 0..row.values.len() {
-            if row.scores || row.d_out.as_ref().is_some_and(|d_out| d_out[d]) {
+            if row.live || row.d_out.as_ref().is_some_and(|d_out| d_out[d]) {
                 keys.iter().for_each(|key| self.set(Field::Dv, &[b, kv, *key, d]));
             }
         }
@@ -125,11 +131,60 @@ impl Reach {
     }
 }
 
-/// What is not finite in the tiles of a row.
+/// A block that a row touches.
+struct Tile {
+    block: usize,
+    /// `None`: the row's own block.
+    slot: Option<usize>,
+    /// Whether the row attends to any of it.
+    live: bool,
+    /// A key that the row attends to, or would if the slot were live, is bad.
+    keys: bool,
+    /// A key of its own block that is later is.
+    later_keys: bool,
+    /// The slot's `sel_scale` is.
+    factor: bool,
+}
+
+fn tiles(inputs: &Inputs, bad: &Bad, [b, head, i]: [usize; 3]) -> Vec<Tile> {
+    let shape = inputs.shape();
+    let (kv, selection, size) = (head / shape.groups(), head / shape.sel_groups(), shape.block_size());
+    let any =
+        |keys: std::ops::Range<usize>| (keys.start..keys.end.min(shape.seq_len())).any(|key| bad.keys[[b, kv, key]]);
+    let start = i / size * size;
+    let own = inputs.include_block_causal().then(|| Tile {
+        block: i / size,
+        slot: None,
+        live: true,
+        keys: any(start..i + 1),
+        later_keys: any(i + 1..start + size),
+        factor: false,
+    });
+    let selected = (0..shape.num_sel()).map(|slot| {
+        let at = [b, selection, i, slot];
+        let block = inputs.indices()[at] as usize;
+        Tile {
+            block,
+            slot: Some(slot),
+            live: inputs.mask()[at],
+            keys: any(block * size..block * size + size),
+            later_keys: false,
+            factor: bad.factors.as_ref().is_some_and(|factors| factors[at]),
+        }
+    });
+    own.into_iter().chain(selected).collect()
+}
+
+/// What is bad in the tiles of a row.
+#[derive(Default)]
 struct Row {
-    /// A score: then every weight of the row, its `lse`, and all that follows.
-    scores: bool,
-    /// A value, by feature: then that feature of `out`, and `delta`.
+    /// A score that it attends to: then its `lse`, and every weight that is computed anew from it, masked ones too.
+    live: bool,
+    /// Its query.
+    q: bool,
+    /// A key, or a factor of a slot.
+    keys: bool,
+    /// A value, by feature.
     values: Vec<bool>,
     /// Its cotangent, by feature.
     d_out: Option<Vec<bool>>,
@@ -137,27 +192,29 @@ struct Row {
 }
 
 impl Row {
-    /// Adds what is not finite in another row.
-    fn add(&mut self, other: &Row) {
-        self.scores |= other.scores;
-        let both = self.d_out.iter_mut().flatten().zip(other.d_out.iter().flatten());
-        both.for_each(|(bad, other)| *bad |= other);
+    /// Whether `dS = P (dP - delta + d_lse)` is bad, with `dP = <d_out, v>` and `delta = <d_out, out>`, or multiplies a bad query.
+    fn scores(&self) -> bool {
+        self.q || self.live || self.d_lse || self.values.iter().chain(self.d_out.iter().flatten()).any(|bad| *bad)
     }
 
-    /// Whether its dS are not finite.
-    fn gradients(&self) -> bool {
-        self.scores || self.d_lse || self.values.iter().chain(self.d_out.iter().flatten()).any(|bad| *bad)
+    /// Adds what is bad in another row.
+    fn add(&mut self, other: &Row) {
+        self.live |= other.live;
+        self.q |= other.q;
+        let or = |(bad, other): (&mut bool, &bool)| *bad |= other;
+        self.values.iter_mut().zip(&other.values).for_each(or);
+        self.d_out.iter_mut().flatten().zip(other.d_out.iter().flatten()).for_each(or);
     }
 }
 
-/// What is not finite in the inputs.
+/// What is bad in the inputs.
 struct Bad {
     /// `[b, q_head, token]`.
     q: Array3<bool>,
-    /// `[b, kv_head, block]`.
+    /// `[b, kv_head, token]`.
     keys: Array3<bool>,
-    /// `[b, kv_head, block, feature]`.
-    values: Array4<bool>,
+    /// `[b, kv_head, block, feature]`: any token of the block.
+    block_values: Array4<bool>,
     factors: Option<Array4<bool>>,
     d_out: Option<Array4<bool>>,
     d_lse: Option<Array3<bool>>,
@@ -168,13 +225,11 @@ impl Bad {
     fn of(inputs: &Inputs) -> Self {
         let flags = |tensor: &Array4<f64>| tensor.mapv(|value| !value.is_finite());
         let cotangents = inputs.cotangents();
-        let features = |tensor: &Array4<bool>| tensor.map_axis(Axis(3), |row| row.iter().any(|bad| *bad));
-        let size = inputs.shape().block_size();
-        let values = by_block(&flags(inputs.v()), size);
+        let rows = |tensor: &Array4<f64>| tensor.map_axis(Axis(3), |row| row.iter().any(|value| !value.is_finite()));
         Bad {
-            q: features(&flags(inputs.q())),
-            keys: features(&by_block(&flags(inputs.k()), size)),
-            values,
+            q: rows(inputs.q()),
+            keys: rows(inputs.k()),
+            block_values: by_block(&flags(inputs.v()), inputs.shape().block_size()),
             factors: inputs.sel_scale().map(flags),
             d_out: cotangents.d_out.as_ref().map(flags),
             d_lse: cotangents.d_lse.as_ref().map(|tensor| tensor.mapv(|value| !value.is_finite())),
@@ -184,7 +239,7 @@ impl Bad {
 
     fn any(&self) -> bool {
         let wide = [&self.factors, &self.d_out, &self.d_sliding].into_iter().flatten();
-        self.q.iter().chain(&self.keys).chain(&self.values).chain(self.d_lse.iter().flatten()).any(|bad| *bad)
+        self.q.iter().chain(&self.keys).chain(&self.block_values).chain(self.d_lse.iter().flatten()).any(|bad| *bad)
             || wide.flatten().any(|bad| *bad)
     }
 }
@@ -210,8 +265,4 @@ fn any_of<'a>(rows: impl Iterator<Item = ArrayView1<'a, bool>>) -> Vec<bool> {
 /// The features of one row.
 fn row_of(tensor: &Array4<bool>, [b, head, i]: [usize; 3]) -> ArrayView1<'_, bool> {
     tensor.index_axis(Axis(0), b).index_axis_move(Axis(0), head).index_axis_move(Axis(0), i)
-}
-
-fn empty(inputs: &Inputs, field: Field) -> ArrayD<bool> {
-    ArrayD::from_elem(field.shape(inputs.shape()), false)
 }

@@ -172,7 +172,7 @@ impl Term {
 
 #[cfg(test)]
 mod tests {
-    use nsa_corpus::{Element, entries};
+    use nsa_corpus::{Case, Element, Sizes, Values, entries};
 
     use super::*;
     use crate::backend::by_name;
@@ -227,6 +227,58 @@ mod tests {
         for [token, key, times, expected] in numbers {
             assert_eq!((key, times), (token, expected + 1), "{:?}", found.readings);
         }
+    }
+
+    /// One row with one key, all of it 0: `lse` is exactly 0. The answer has this `lse` instead.
+    fn zero_scores(lse: f64) -> Localization {
+        let sizes = Sizes {
+            batch: 1,
+            q_heads: 1,
+            kv_heads: 1,
+            sel_heads: 1,
+            num_sel: 0,
+            seq_len: 1,
+            dim: 1,
+            value_dim: 1,
+            block_size: 1,
+        };
+        let zeros = Values::zeros;
+        let case = Case { q: zeros(), k: zeros(), v: zeros(), d_out: None, ..Case::ordinary(sizes, 1) };
+        let inputs = case.materialize(Element::F32).unwrap();
+        let mut outputs = nsa_reference::oracle::attend(&inputs);
+        outputs.get_mut(Field::Lse).unwrap().fill(lse);
+        let declaration = Declaration::strict(nsa_corpus::Arithmetic::f64());
+        localize(&Evidence { inputs, declaration, outputs }, &[]).unwrap()
+    }
+
+    #[test]
+    fn an_error_that_no_mistake_has_is_named_by_none() {
+        // Known mistakes put this lse off by 1e-4, by ln 2, or to -inf.
+        assert_eq!(zero_scores(5.0).likely, []);
+        assert_eq!(zero_scores(5e-5).likely, []);
+        let named = zero_scores(2f64.ln()).likely;
+        assert!(named.iter().any(|likely| likely.defect.contains("counted_twice")), "{named:?}");
+    }
+
+    #[test]
+    fn nan_is_explained_by_mistakes_that_predict_nan_alone() {
+        let named = zero_scores(f64::NAN).likely;
+        assert!(named.iter().all(|likely| !likely.defect.contains("diagonal")), "{named:?}");
+        let named = zero_scores(f64::NEG_INFINITY).likely;
+        assert!(named.iter().any(|likely| likely.defect.contains("diagonal")), "{named:?}");
+    }
+
+    #[test]
+    fn mistakes_that_explain_the_same_share_are_named_together_and_none_of_them_alone() {
+        let likely = |defect: &str, explained, equals| Likely { defect: defect.to_owned(), explained, equals };
+        let lines = Likely::lines(&[likely("a_mistake", 0.999, 0), likely("another", 0.5, 0)]);
+        let alone = "looks like: a mistake (explains 99 % of what is wrong)";
+        assert_eq!(lines, [alone, "looks like: another (explains 50 % of what is wrong)"]);
+        let lines = Likely::lines(&[likely("a_mistake", 0.5, 3), likely("another", 0.5, 3), likely("third", 0.5, 3)]);
+        assert_eq!(lines, ["several mistakes explain 50 % of it equally: a mistake, another, third and 1 more"]);
+        let tied = zero_scores(2f64.ln());
+        assert!(tied.likely[0].equals > 0, "{tied:?}");
+        assert!(tied.lines().iter().any(|line| line.starts_with("several mistakes")), "{tied:?}");
     }
 
     #[test]

@@ -347,7 +347,15 @@ mod tests {
     fn what_is_not_understood_is_refused_by_name() {
         let refused = |rest| parse(rest).unwrap_err();
         assert!(refused(r#""arithmetic": "fp8""#).contains("`fp8` is none of"));
-        assert!(refused(r#""arithmetic": {"preset": "f32", "unit": 2.0}"#).contains("within 0 and 1"));
+        assert!(
+            refused(r#""arithmetic": {"preset": "f32", "unit": 2.0}"#).contains("unit 2 is outside 2^-113 to 2^-22")
+        );
+        assert!(
+            refused(r#""arithmetic": {"bf16": {"preset": "f32", "unit": 0.5}}"#)
+                .contains("2^-6, what a program with bf16")
+        );
+        let loose = r#""arithmetic": {"f16": {"preset": "tensor_core", "scores": {"blocks": {"block": 16, "extra_bits": -64}}}}"#;
+        assert!(refused(loose).contains("scores: extra_bits -64 is outside -1 to 40"));
         assert!(refused(r#""arithmetic": {"preset": "f32", "speed": 1}"#).contains("unknown field `speed`"));
         assert!(refused(r#""arithmetic": "f32", "supports": {"dimm": [64]}"#).contains("unknown field `dimm`"));
         let old = Declaration::parse(r#"{"type": "hello", "protocol": 2, "name": "", "arithmetic": "f32"}"#);
