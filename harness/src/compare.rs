@@ -5,6 +5,7 @@ use nsa_corpus::{Element, Field};
 use serde::{Deserialize, Serialize};
 
 use crate::tightness::Tightness;
+use crate::unconditional::Unconditional;
 use crate::vacuity::Sensitivity;
 use crate::verdict::{Class, Failure};
 
@@ -29,7 +30,7 @@ pub struct Comparison {
     pub elements: usize,
     /// Elements above the rigorous budget, or not finite where they should be (or the reverse).
     pub failed: usize,
-    /// Elements above the likely budget and within the rigorous one.
+    /// Elements above a likely budget and within the rigorous one.
     pub suspect: usize,
     /// Of the failed ones, those that are NaN where the oracle is finite.
     pub leaked: usize,
@@ -37,6 +38,9 @@ pub struct Comparison {
     pub unbounded: usize,
     /// The element with the largest error / budget, if any element differs.
     pub worst: Option<Worst>,
+    /// Of a gradient, the suspect elements that only the distance from the oracle's own gradient makes so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconditional: Option<Unconditional>,
     /// The first reason to fail.
     pub failure: Option<Failure>,
     /// How much of the budgets the errors take; reports hold the sums over all cases instead.
@@ -122,6 +126,7 @@ impl Comparison {
             leaked: 0,
             unbounded: 0,
             worst: None,
+            unconditional: None,
             failure: None,
             tightness: Tightness::default(),
             sensitivity: Sensitivity::of(field, expected),

@@ -2,25 +2,34 @@
 
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
-use nsa_reference::oracle::{self, Answer, Sample, SampledField};
+use nsa_reference::oracle::{self, Answer, Bounds, Sample, SampledField};
 
 use crate::compare::{Comparison, Expected, compare, has_shape};
+use crate::unconditional;
 use crate::verdict::Verdict;
 
 /// Judges `found`, the answer of an implementation of `arithmetic` to `inputs`: one comparison for each field asked for.
 ///
 /// The gradients are judged given the `out` and `lse` that the implementation itself saved, so that a forward error is not
-/// charged again. Where those are unusable (missing, of another shape, not finite where the oracle is) the oracle's serve.
+/// charged again, and once more for their distance from the oracle's own gradients ([`unconditional`]). Where `out` or `lse` are
+/// unusable (missing, of another shape, not finite where the oracle is) the oracle's serve, and the budgets allow for all that
+/// may have been saved.
 pub fn judge(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
     let answers = expected(inputs, arithmetic, found);
-    answers.iter().flat_map(|answer| compare_fields(answer, arithmetic, found)).collect()
+    let mut comparisons: Vec<_> =
+        answers.iter().flat_map(|answer| compare_fields(answer, arithmetic, found)).collect();
+    unconditional::hold(inputs, arithmetic, &answers, found, &mut comparisons);
+    comparisons
 }
 
 /// What `found` is judged by: the forward fields and the gradients, with their budgets.
 pub(crate) fn expected(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> [Answer; 2] {
     let forward = oracle::forward(inputs, Some(arithmetic));
     let saved = saved(&forward.outputs, found);
-    let backward = oracle::backward(inputs, &saved, Some(arithmetic));
+    let backward = match unknown(&forward, found) {
+        Some(off) => oracle::backward_near(inputs, &saved, &off, arithmetic),
+        None => oracle::backward(inputs, &saved, Some(arithmetic)),
+    };
     [forward, backward]
 }
 
@@ -109,12 +118,36 @@ pub(crate) fn saved(oracle: &Outputs, found: &Outputs) -> Outputs {
         let Some(found) = found.get(field).filter(|found| found.shape() == values.shape()) else { continue };
         let target = saved.get_mut(field).expect("cloned from the oracle's");
         ndarray::Zip::from(target).and(found).for_each(|target, found| {
-            if found.is_finite() && target.is_finite() {
+            if usable(*found, *target) {
                 *target = *found;
             }
         });
     }
     saved
+}
+
+/// Whether a saved element can take the place of the oracle's.
+fn usable(found: f64, oracle: f64) -> bool {
+    found.is_finite() && oracle.is_finite()
+}
+
+/// How far the candidate's own forward may be from what [`saved`] gives: the forward's budgets where the oracle's elements serve,
+/// 0 elsewhere. `None` where nothing of it is unknown.
+fn unknown(forward: &Answer, found: &Outputs) -> Option<Bounds> {
+    let mut off = forward.bounds.clone().expect("asked for with an arithmetic");
+    let mut any = false;
+    for (field, values) in forward.outputs.iter() {
+        let found = found.get(field).filter(|found| found.shape() == values.shape());
+        for tier in [&mut off.rigorous, &mut off.likely] {
+            for (at, off) in tier.get_mut(field).expect("every output has its bounds").indexed_iter_mut() {
+                // Where the oracle itself is not finite there is nothing to be near to.
+                let known = !values[&at].is_finite() || found.is_some_and(|found| usable(found[&at], values[&at]));
+                any |= !known;
+                *off = if known { 0.0 } else { *off };
+            }
+        }
+    }
+    any.then_some(off)
 }
 
 /// The verdict of compared fields: the first failure in the order of fields, else whether any element is suspect.
@@ -124,7 +157,9 @@ pub fn verdict(comparisons: &[Comparison]) -> Verdict {
     }
     match comparisons.iter().find(|comparison| comparison.suspect > 0) {
         Some(comparison) => {
-            let worst = comparison.worst.as_ref().map(|worst| worst.describe(comparison.field)).unwrap_or_default();
+            let worst = comparison.worst.as_ref().map(|worst| worst.describe(comparison.field));
+            let far = comparison.unconditional.as_ref().map(|far| far.describe(comparison.field));
+            let worst = far.or(worst).unwrap_or_default();
             Verdict::Suspect(format!("{} of {} elements; {worst}", comparison.suspect, comparison.elements))
         }
         None => Verdict::Pass,

@@ -26,5 +26,6 @@ pub mod report;
 pub mod run;
 pub mod store;
 pub mod tightness;
+pub mod unconditional;
 pub mod vacuity;
 pub mod verdict;
