@@ -16,8 +16,7 @@ use crate::verdict::Verdict;
 /// may have been saved.
 pub fn judge(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> Vec<Comparison> {
     let answers = expected(inputs, arithmetic, found);
-    let mut comparisons: Vec<_> =
-        answers.iter().flat_map(|answer| compare_fields(answer, arithmetic, found)).collect();
+    let mut comparisons: Vec<_> = answers.iter().flat_map(|answer| compare_fields(answer, arithmetic, found)).collect();
     unconditional::hold(inputs, arithmetic, &answers, found, &mut comparisons);
     comparisons
 }

@@ -27,7 +27,10 @@ pub fn run_case(case: &Case, element: Element, backend: &dyn Backend) -> Result<
     match guarded(backend, &inputs) {
         Ok(mut outputs) => {
             // What it does not claim to compute is not what its gradients follow from either.
-            Field::ALL.into_iter().filter(|field| !backend.computes(*field)).for_each(|field| drop(outputs.take(field)));
+            Field::ALL
+                .into_iter()
+                .filter(|field| !backend.computes(*field))
+                .for_each(|field| drop(outputs.take(field)));
             report.comparisons = judge(&inputs, &backend.arithmetic(&inputs), &outputs);
             report.comparisons.retain(|comparison| backend.computes(comparison.field));
             report.verdict = verdict(&report.comparisons);

@@ -56,7 +56,8 @@ fn a_right_candidate_passes_the_whole_corpus() {
     let wrong: Vec<String> =
         wrong.map(|report| format!("{} {}: {}", report.name, report.element, report.verdict)).collect();
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), reports.len(), wrong.join("\n"));
-    let judged: usize = reports.iter().flat_map(|report| &report.comparisons).filter(|c| !c.field.is_gradient()).count();
+    let judged: usize =
+        reports.iter().flat_map(|report| &report.comparisons).filter(|c| !c.field.is_gradient()).count();
     assert_eq!(judged, 0);
 }
 
