@@ -309,6 +309,73 @@ fn the_budgets_of_two_equal_terms_in_f32_are_these_numbers() {
 }
 
 #[test]
+fn the_budgets_of_two_equal_terms_are_these_numbers_where_it_is_not_known_what_was_saved() {
+    // As above, token 1 having saved any `out` within 54u and any `lse` within (55 + 13 ln 2) u.
+    let (inputs, arithmetic) = (two_terms(Element::F32), Arithmetic::f32());
+    let ln_2 = 2f64.ln();
+    let Answer { outputs, bounds } = oracle::forward(&inputs, Some(&arithmetic));
+    let near = oracle::backward_near(&inputs, &outputs, &bounds.unwrap(), &arithmetic).bounds.unwrap();
+    let assert_units = |field, at: usize, units: f64| {
+        let found = near.rigorous.get(field).unwrap().as_slice().unwrap()[at] * 2f64.powi(24);
+        assert!((found - units).abs() <= 1e-4 * units, "{field} {at}: {found} u, by hand {units} u");
+    };
+    // eps = (30 + 8 ln 2 + 55 + 13 ln 2) u, D = 3u |2| + 54u; F = 1/2 (A + 60 + 3 + 85 + 21 ln 2) u with A = 1 and 3.
+    assert_units(Field::Dq, 1, 0.5 * (149.0 + 151.0 + 42.0 * ln_2) + 1.0 + 7.0);
+    assert_units(Field::Dk, 1, 2.0 * (75.5 + 10.5 * ln_2 + 0.5 + 3.5) + 1.0);
+    assert_units(Field::Dv, 1, 42.5 + 10.5 * ln_2 + 1.5 + 0.5);
+}
+
+/// 64 features of `out` and two tokens in one block; nothing rounds but `out`, which is stored in bf16. `q = (1, 0)`, and `k = (0, 1)`
+/// and `(0, -1)`: all scores are 0.
+fn only_out_rounds(value: impl Fn(usize) -> f64) -> (Inputs, Bounds) {
+    let parts = two_terms(Element::F64).into_parts();
+    let rows = |row: [f64; 2], other: [f64; 2]| Array4::from_shape_vec((1, 1, 2, 2), [row, other].concat()).unwrap();
+    let inputs = Inputs::new(InputParts {
+        q: rows([1.0, 0.0], [1.0, 0.0]),
+        k: rows([0.0, 1.0], [0.0, -1.0]),
+        v: Array4::from_shape_fn((1, 1, 2, 64), |(.., d)| value(d)),
+        cotangents: Cotangents { d_out: Some(Array4::ones((1, 1, 2, 64))), ..Cotangents::default() },
+        ..parts
+    })
+    .unwrap();
+    let exact = Dot::Fma { unit: 0.0 };
+    let double = Arithmetic { unit: 0.0, exponential: 0.0, scores: exact, products: exact, ..Arithmetic::f64() };
+    let arithmetic = Arithmetic { output: Element::Bf16, ..double };
+    let Answer { outputs, bounds } = oracle::forward(&inputs, Some(&arithmetic));
+    let near = oracle::backward_near(&inputs, &outputs, &bounds.unwrap(), &arithmetic).bounds.unwrap();
+    (inputs, near)
+}
+
+#[test]
+fn stored_features_that_do_not_conspire_move_a_gradient_by_these_numbers() {
+    let value = |d: usize| 1.0 + d as f64 / 64.0;
+    let (inputs, near) = only_out_rounds(value);
+    let scale = inputs.shape().scale();
+    let assert_is = |tier: &Outputs, field, at: [usize; 2], expected: f64| {
+        let found = tier.get(field).unwrap()[[0, 0, at[0], at[1]].as_slice()];
+        assert!((found - expected).abs() <= 1e-4 * expected + 1e-13, "{field} {at:?}: {found:e}, by hand {expected:e}");
+    };
+    let u_o = 2f64.powi(-8);
+    // Of every row: Delta = u_o sum |out|, r = u_o (1 + u_o) (sum out^2)^(1/2), for `out` is u_o |out| off when it is rounded.
+    let worst = u_o * (0..64).map(value).sum::<f64>();
+    let root = u_o * (1.0 + u_o) * (0..64).map(|d| value(d).powi(2)).sum::<f64>().sqrt();
+    // Token 0 has key 0 alone; token 1 has both, with weights of 1/2, and what it adds to dq cancels.
+    assert_is(&near.rigorous, Field::Dq, [0, 1], scale * worst);
+    assert_is(&near.likely, Field::Dq, [0, 1], scale * 6.0 * root);
+    assert_is(&near.rigorous, Field::Dq, [1, 1], scale * worst);
+    assert_is(&near.likely, Field::Dq, [1, 1], 0.0);
+    // Key 0 takes 1 of token 0 and 1/2 of token 1, which round apart.
+    assert_is(&near.rigorous, Field::Dk, [0, 0], scale * 1.5 * worst);
+    assert_is(&near.likely, Field::Dk, [0, 0], scale * 6.0 * root * 1.25f64.sqrt());
+    assert_is(&near.likely, Field::Dk, [1, 0], scale * 3.0 * root);
+
+    // Features of one value round alike: then the likely is the worst, but for dk, whose rows may still differ.
+    let (_, near) = only_out_rounds(|_| 1.5);
+    assert_is(&near.rigorous, Field::Dq, [0, 1], scale * u_o * 96.0);
+    assert_is(&near.likely, Field::Dq, [0, 1], scale * u_o * 96.0);
+}
+
+#[test]
 fn the_budget_of_one_term_in_f16_is_two_casts_and_little_more() {
     // C_1 = 36u + 1u; E = 72u + 8u, S = E + 12u + 8u = 100u. core = 2^-11 (1 + 2 S) + C_1 + u + 2^-25 + (4 + 3) u.
     let u = 2f64.powi(-24);

@@ -1,11 +1,14 @@
 //! What an answer is held to: the oracle's forward, its gradients given what the implementation itself saved, and the budgets.
 
-use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
-use nsa_reference::oracle::{self, Answer};
+use std::borrow::Cow;
 
-use super::field::Expected;
+use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
+use nsa_reference::oracle::{self, Answer, Bounds};
+
+use super::field::{Comparison, Expected};
 use super::overflow::Overflows;
 use super::reach::Reach;
+use super::unconditional;
 use crate::backend::Declaration;
 
 /// What every field of one answer is held to.
@@ -23,10 +26,16 @@ impl<'a> HeldTo<'a> {
         let reach = if declaration.reads_only_what_it_attends_to { None } else { Reach::of(inputs) };
         HeldTo {
             declaration,
-            answers: expected(inputs, &declaration.arithmetic, found),
+            answers: expected(inputs, &declaration.arithmetic, &computed(found, declaration)),
             overflows: Overflows::of(inputs, &declaration.arithmetic),
             reach,
         }
+    }
+
+    /// Holds the gradients of `found` to the oracle's own too ([`unconditional`]).
+    pub(crate) fn look_again(&self, inputs: &Inputs, found: &Outputs, comparisons: &mut [Comparison]) {
+        let found = computed(found, self.declaration);
+        unconditional::hold(inputs, &self.declaration.arithmetic, &self.answers, &found, comparisons);
     }
 
     /// The fields that are asked for and that the implementation computes.
@@ -54,7 +63,10 @@ impl<'a> HeldTo<'a> {
 pub(crate) fn expected(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> [Answer; 2] {
     let forward = oracle::forward(inputs, Some(arithmetic));
     let saved = saved(&forward.outputs, found);
-    let backward = oracle::backward(inputs, &saved, Some(arithmetic));
+    let backward = match unknown(&forward, found) {
+        Some(off) => oracle::backward_near(inputs, &saved, &off, arithmetic),
+        None => oracle::backward(inputs, &saved, Some(arithmetic)),
+    };
     [forward, backward]
 }
 
@@ -65,10 +77,46 @@ pub(crate) fn saved(oracle: &Outputs, found: &Outputs) -> Outputs {
         let Some(found) = found.get(field).filter(|found| found.shape() == values.shape()) else { continue };
         let target = saved.get_mut(field).expect("cloned from the oracle's");
         ndarray::Zip::from(target).and(found).for_each(|target, found| {
-            if found.is_finite() && target.is_finite() {
+            if usable(*found, *target) {
                 *target = *found;
             }
         });
     }
     saved
+}
+
+/// Whether a saved element can take the place of the oracle's.
+fn usable(found: f64, oracle: f64) -> bool {
+    found.is_finite() && oracle.is_finite()
+}
+
+/// How far the candidate's own forward may be from what [`saved`] gives: the forward's budgets where the oracle's elements serve,
+/// 0 elsewhere. `None` where nothing of it is unknown.
+fn unknown(forward: &Answer, found: &Outputs) -> Option<Bounds> {
+    let mut off = forward.bounds.clone().expect("asked for with an arithmetic");
+    let mut any = false;
+    for (field, values) in forward.outputs.iter() {
+        let found = found.get(field).filter(|found| found.shape() == values.shape());
+        for tier in [&mut off.rigorous, &mut off.likely] {
+            for (at, off) in tier.get_mut(field).expect("every output has its bounds").indexed_iter_mut() {
+                // Where the oracle itself is not finite there is nothing to be near to.
+                let known = !values[&at].is_finite() || found.is_some_and(|found| usable(found[&at], values[&at]));
+                any |= !known;
+                *off = if known { 0.0 } else { *off };
+            }
+        }
+    }
+    any.then_some(off)
+}
+
+/// The fields of `found` that its implementation declares that it computes: gradients do not follow from another one.
+fn computed<'a>(found: &'a Outputs, declaration: &Declaration) -> Cow<'a, Outputs> {
+    let other = |field: &Field| found.get(*field).is_some() && !declaration.computes(*field);
+    let others: Vec<Field> = Field::ALL.into_iter().filter(other).collect();
+    if others.is_empty() {
+        return Cow::Borrowed(found);
+    }
+    let mut found = found.clone();
+    others.into_iter().for_each(|field| drop(found.take(field)));
+    Cow::Owned(found)
 }

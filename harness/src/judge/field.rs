@@ -8,6 +8,7 @@ use super::budget_use::Tightness;
 use super::element::{Held, Outcome};
 use super::overflow::Overflow;
 use super::sensitivity::Sensitivity;
+use super::unconditional::Unconditional;
 use crate::verdict::{Class, Failure, NotJudged};
 
 /// What a field is compared with.
@@ -50,7 +51,7 @@ pub struct Comparison {
     pub elements: usize,
     /// Elements above the rigorous budget, or not finite where they should be (or the reverse).
     pub failed: usize,
-    /// Elements above the likely budget and within the rigorous one.
+    /// Elements above a likely budget and within the rigorous one.
     pub suspect: usize,
     /// Elements that are NaN where they should be finite, and that `0 * NaN` explains: neither right nor failed.
     #[serde(default)]
@@ -59,6 +60,9 @@ pub struct Comparison {
     pub unbounded: usize,
     /// The element with the largest error / budget, if any element differs.
     pub worst: Option<Worst>,
+    /// Of a gradient, the suspect elements that only the distance from the oracle's own gradient makes so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconditional: Option<Unconditional>,
     /// The first reason to fail.
     pub failure: Option<Failure>,
     /// How much of the budgets the errors take; reports hold the sums over all cases instead.
@@ -133,6 +137,7 @@ impl Comparison {
             excused: 0,
             unbounded: 0,
             worst: None,
+            unconditional: None,
             failure: None,
             tightness: Tightness::default(),
             sensitivity: Sensitivity::of(field, expected),

@@ -11,6 +11,7 @@ pub mod overflow;
 mod reach;
 mod sampled;
 pub mod sensitivity;
+pub mod unconditional;
 
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
 
@@ -32,10 +33,15 @@ pub fn judge(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> Vec<C
 /// for and that it computes.
 ///
 /// The gradients are judged given the `out` and `lse` that the implementation itself saved, so that a forward error is not
-/// charged again. Where those are unusable (missing, of another shape, not finite where the oracle is) the oracle's serve.
+/// charged again, and once more for their distance from the oracle's own gradients ([`unconditional`]). Where `out` or `lse` are
+/// unusable (missing, of another shape, not finite where the oracle is) the oracle's serve, and the budgets allow for all that
+/// may have been saved.
 pub fn judge_declared(inputs: &Inputs, declaration: &Declaration, found: &Outputs) -> Vec<Comparison> {
     let held_to = HeldTo::new(inputs, declaration, found);
-    held_to.fields().map(|(field, expected)| compare(field, found.get(field), &expected)).collect()
+    let compared = held_to.fields().map(|(field, expected)| compare(field, found.get(field), &expected));
+    let mut comparisons = compared.collect::<Vec<_>>();
+    held_to.look_again(inputs, found, &mut comparisons);
+    comparisons
 }
 
 /// The least and the greatest value that each element of `fields` may have, for an implementation of `arithmetic` that
@@ -71,7 +77,9 @@ pub fn verdict(comparisons: &[Comparison]) -> Verdict {
     }
     match comparisons.iter().find(|comparison| comparison.suspect > 0) {
         Some(comparison) => {
-            let worst = comparison.worst.as_ref().map(|worst| worst.describe(comparison.field)).unwrap_or_default();
+            let worst = comparison.worst.as_ref().map(|worst| worst.describe(comparison.field));
+            let far = comparison.unconditional.as_ref().map(|far| far.describe(comparison.field));
+            let worst = far.or(worst).unwrap_or_default();
             Verdict::Suspect(format!("{} of {} elements; {worst}", comparison.suspect, comparison.elements))
         }
         None => Verdict::Pass,
