@@ -2,7 +2,7 @@
 //! gradients follow from that forward exactly. Each is within its own budget; the second look at the gradients sees the conspiracy.
 
 use nsa_corpus::{Arithmetic, Case, Element, Field, Inputs, Outputs, Sizes};
-use nsa_harness::compare::Comparison;
+use nsa_harness::judge::field::Comparison;
 use nsa_harness::judge::{judge, verdict};
 use nsa_harness::verdict::Verdict;
 use nsa_reference::{
