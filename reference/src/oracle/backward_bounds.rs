@@ -144,7 +144,7 @@ impl Worker {
             let size = (score - row.lse).abs() + score.abs() + row.lse.abs();
             let relative = |tier: usize| {
                 let rounding = 4.0 * model.u * (size + 2.0 * lse_off[tier]) + model.exponential;
-                libm::expm1(score_errors[tier] + rounding + lse_off[tier])
+                Model::relative(score - row.lse, score_errors[tier] + rounding + lse_off[tier])
             };
             self.terms.push(Term {
                 weight: exp(score - row.lse),
