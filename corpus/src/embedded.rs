@@ -20,6 +20,7 @@ pub(crate) const CASES: &[(&str, &[u8])] = files![
     "cases/non_finite.toml",
     "cases/field.toml",
     "cases/kernels.toml",
+    "cases/lists.toml",
     "cases/activations.toml",
 ];
 

@@ -2,16 +2,18 @@
 
 use nsa_corpus::{Arithmetic, Element, Inputs, Shape};
 
+use crate::checks;
 use crate::device::Device;
-use crate::dims::Dims;
-use crate::driver::Address;
+use crate::dims::{Dims, SCAN_THREADS};
+use crate::driver::{Address, Extent, Parameter, Stream};
 use crate::error::{Error, Kind};
 use crate::ladder::{Pass, rows};
 use crate::memory::{Buffer, Safety, encode, encode_indices, encode_mask};
 use crate::places::Places;
-use crate::tensors::{CotangentTensors, ForwardTensors, GradientTensors, Tensors, Workspace};
+use crate::tensors::{CotangentTensors, ForwardTensors, GradientTensors, Tensors, WorkspaceTensors};
 use crate::variant::{Program, Variant, delta_program};
 use crate::views::{Layout, Place, Views};
+use crate::workspace::Workspace;
 
 /// What is computed, besides the sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub struct Settings {
     pub sliding_window: Option<usize>,
     /// How every tensor lies in memory.
     pub views: Views,
+    /// The workspace whose rows are set more than 2^32 elements apart, to test; `None`: each is dense.
+    pub apart: Option<Workspace>,
     /// The rung of each pass; `None`: the fastest that takes the problem and its views.
     pub variant: Option<Variant>,
     /// How buffers are allocated.
@@ -35,6 +39,7 @@ impl Settings {
             include_block_causal: inputs.include_block_causal(),
             sliding_window: inputs.sliding_window(),
             views: Views::new(inputs.shape(), Layout::HeadMajor),
+            apart: None,
             variant: None,
             safety: Safety::NONE,
         }
@@ -99,7 +104,7 @@ impl<'d> Attend<'d> {
         variant.supports(shape, element)?;
         variant.takes(shape, &settings.views)?;
         let dims = Dims::new(shape, &settings.views, settings.include_block_causal, settings.sliding_window);
-        let places = Places::new(shape, element, &settings.views, &dims)?;
+        let places = Places::new(shape, element, &settings.views, &dims, settings.apart)?;
         Ok(Attend { device, shape: *shape, element, settings, variant, dims, places })
     }
 
@@ -220,7 +225,7 @@ impl<'d> Attend<'d> {
             dk: self.allocate("dk", dk)?,
             dv: self.allocate("dv", dv)?,
             dsel_scale: dsel_scale.then(|| self.allocate("dsel_scale", self.places.dsel_scale)).transpose()?,
-            workspace: Workspace {
+            workspace: WorkspaceTensors {
                 delta: self.allocate("delta", delta)?,
                 sliding_delta: sliding.then(|| self.allocate("sliding_delta", delta)).transpose()?,
                 counts: self.allocate("counts", counts)?,
@@ -323,8 +328,8 @@ impl<'d> Attend<'d> {
     }
 
     /// Who selected each block, in fixed order.
-    fn launch_inversion(&self, tensors: &Tensors, workspace: &Workspace, dims: &Dims) -> Result<(), Error> {
-        let Workspace { counts, starts, segment_starts, visits, .. } = workspace;
+    fn launch_inversion(&self, tensors: &Tensors, workspace: &WorkspaceTensors, dims: &Dims) -> Result<(), Error> {
+        let WorkspaceTensors { counts, starts, segment_starts, visits, .. } = workspace;
         let lists = (dims.batch * dims.sel_heads) as u64;
         let chunks = (lists * dims.chunks as u64).div_ceil(4);
         let [count, scan, fill] =
@@ -332,7 +337,7 @@ impl<'d> Attend<'d> {
         let (indices, mask) = (tensors.indices.address(), tensors.mask.address());
         self.launch(&count, (chunks, 1), 128, &[indices, mask, counts.address()], dims)?;
         let tables = [counts.address(), starts.address(), segment_starts.address()];
-        self.launch(&scan, (lists, 1), 1024, &tables, dims)?;
+        self.launch(&scan, (lists, 1), SCAN_THREADS as u32, &tables, dims)?;
         self.launch(&fill, (chunks, 1), 128, &[indices, mask, counts.address(), visits.address()], dims)
     }
 
@@ -388,11 +393,28 @@ impl<'d> Attend<'d> {
         buffers: &[Address],
         dims: &Dims,
     ) -> Result<(), Error> {
-        let function = self.device.function(program, buffers.len())?;
-        match (i32::try_from(grid.0), u16::try_from(grid.1)) {
-            (Ok(x), Ok(y)) => function.launch((x as u32, u32::from(y)), threads, buffers, dims),
-            _ => Err(Kind::Unsupported(format!("{} needs a grid of {grid:?} CTAs", program.kernel)).into()),
+        let program = match self.settings.apart {
+            Some(workspace) => {
+                let stride = workspace.far_stride(&self.shape, &self.dims);
+                program.clone().with_apart(workspace, stride)
+            }
+            None => program.clone(),
+        };
+        let function = self.device.function(&program)?;
+        function.prefer_shared(self.settings.safety.poison)?;
+        let mut parameters: Vec<Parameter> = buffers.iter().map(|address| Parameter::Address(*address)).collect();
+        parameters.push(Parameter::Dims(*dims));
+        let call = function.call(parameters)?;
+        let (Ok(x), Ok(y)) = (i32::try_from(grid.0), u16::try_from(grid.1)) else {
+            return Err(Kind::Unsupported(format!("{} needs a grid of {grid:?} CTAs", program.kernel)).into());
+        };
+        if self.settings.safety.poison {
+            self.device.poison_shared(checks::POISON)?;
         }
+        call.launch(
+            &Extent { grid: [x as u32, u32::from(y)], threads, cluster: 1, dynamic_shared: 0 },
+            &Stream::DEFAULT,
+        )
     }
 
     fn check_tensors(&self, tensors: &Tensors) -> Result<(), Error> {

@@ -101,7 +101,7 @@ impl Compiler {
     /// # Errors
     /// [`Kind::Compile`] with the flags and the compiler's log.
     pub fn compile(&self, program: &Program, arch: &str, mutant: Option<&Mutant>) -> Result<Cubin, Error> {
-        let text = source::flatten(program.kernel, mutant);
+        let text = source::flatten(program, mutant);
         let mut flags = program.flags();
         flags.push(format!("--gpu-architecture={arch}"));
         let entry = self.cache.as_ref().map(|folder| folder.join(self.key(&text, &flags)));
@@ -286,7 +286,7 @@ mod tests {
             return;
         };
         let flags = |arch: &str| vec!["-DELEMENT=1".to_owned(), format!("--gpu-architecture={arch}")];
-        let text = source::flatten("delta", None);
+        let text = source::flatten(&Program::new("delta", nsa_corpus::Element::F16, Vec::new()), None);
         let key = compiler.key(&text, &flags("sm_90a"));
         assert_eq!(compiler.key(&text, &flags("sm_90a")), key);
         assert_ne!(compiler.key(&text, &flags("sm_80")), key);

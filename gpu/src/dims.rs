@@ -37,6 +37,31 @@ const CHUNK_VISITS: usize = 4096;
 /// Query rows in one segment of a block's visits: long enough to amortise a partial sum, short enough that a block
 /// which every token selects is spread over the device.
 const SEGMENT_ROWS: usize = 8192;
+/// Threads of `visit_scan`.
+pub(crate) const SCAN_THREADS: usize = 1024;
+
+/// Where the inverted index and the lists of visits of a problem are cut: what has more parts than one is worth a case of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lists {
+    /// Chunks of visits, each sorted by one warp.
+    pub chunks: usize,
+    /// Visits in one segment of a block's list.
+    pub segment_visits: usize,
+    /// Blocks, and cells of the sort's table, that the scan adds up at once.
+    pub scanned_at_once: usize,
+}
+
+impl Lists {
+    /// Of problems of `shape`.
+    pub fn of(shape: &Shape) -> Self {
+        let visits = shape.seq_len() * shape.num_sel();
+        Lists {
+            chunks: visits.div_ceil(CHUNK_VISITS).min((SORT_CELLS / shape.blocks()).max(1)).max(1),
+            segment_visits: (SEGMENT_ROWS / shape.sel_groups()).max(1),
+            scanned_at_once: SCAN_THREADS,
+        }
+    }
+}
 
 impl Dims {
     /// The sizes of `shape`, and the strides of `views`.
@@ -44,8 +69,7 @@ impl Dims {
         let sizes = shape.sizes();
         let (n, q_heads, kv_heads, sel_heads) = (sizes.seq_len, sizes.q_heads, sizes.kv_heads, sizes.sel_heads);
         let visits = n * sizes.num_sel;
-        let chunks = visits.div_ceil(CHUNK_VISITS).min((SORT_CELLS / shape.blocks()).max(1)).max(1);
-        let segment_visits = (SEGMENT_ROWS / shape.sel_groups()).max(1);
+        let Lists { chunks, segment_visits, .. } = Lists::of(shape);
         let scale = shape.scale();
         Dims {
             batch: sizes.batch as i64,
@@ -110,6 +134,11 @@ mod tests {
     fn the_kernels_declare_the_same_fields_in_the_same_order() {
         assert_eq!(fields_of_the_kernels(), FIELDS);
         assert_eq!(size_of::<Dims>(), 16 * 8 + 13 * 24 + 2 * 4);
+    }
+
+    #[test]
+    fn the_scan_has_as_many_threads_as_are_told() {
+        assert!(include_str!("../kernels/visit_scan.cu").contains(&format!("#define THREADS {SCAN_THREADS}\n")));
     }
 
     fn shape(seq_len: usize, block_size: usize, num_sel: usize) -> Shape {

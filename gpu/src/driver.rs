@@ -89,6 +89,11 @@ impl Context {
         attribute(self.device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
     }
 
+    /// Bytes of shared memory that one CTA may have, where it asks for them.
+    pub(crate) fn shared_bytes(&self) -> Result<u32, Error> {
+        attribute(self.device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+    }
+
     pub(crate) fn cache_bytes(&self) -> Result<u32, Error> {
         attribute(self.device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)
     }
@@ -197,6 +202,38 @@ impl Drop for Allocation {
     }
 }
 
+/// One value that a kernel is given.
+#[derive(Clone, Debug)]
+pub(crate) enum Parameter {
+    Address(Address),
+    Dims(Dims),
+    Word(u32),
+}
+
+impl Parameter {
+    /// Where the value lies, and its bytes.
+    fn raw(&self) -> (*mut c_void, usize) {
+        match self {
+            Parameter::Address(value) => (std::ptr::from_ref(value).cast_mut().cast(), size_of_val(value)),
+            Parameter::Dims(value) => (std::ptr::from_ref(value).cast_mut().cast(), size_of_val(value)),
+            Parameter::Word(value) => (std::ptr::from_ref(value).cast_mut().cast(), size_of_val(value)),
+        }
+    }
+}
+
+/// How many threads a launch has, and what they share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// CTAs along x and y.
+    pub(crate) grid: [u32; 2],
+    /// Threads of a CTA.
+    pub(crate) threads: u32,
+    /// CTAs of a cluster along x; 1: no clusters.
+    pub(crate) cluster: u32,
+    /// Bytes of shared memory beside what the kernel declares itself.
+    pub(crate) dynamic_shared: u32,
+}
+
 /// A kernel, loaded into the context.
 #[derive(Debug)]
 pub(crate) struct Function {
@@ -204,7 +241,6 @@ pub(crate) struct Function {
     module: sys::CUmodule,
     raw: sys::CUfunction,
     name: String,
-    buffers: usize,
 }
 
 // SAFETY: modules and functions belong to the context, not to a thread.
@@ -213,65 +249,122 @@ unsafe impl Send for Function {}
 unsafe impl Sync for Function {}
 
 impl Function {
-    /// Loads kernel `name` from `cubin`, which must take `buffers` addresses and then one [`Dims`].
-    pub(crate) fn load(context: &Arc<Context>, cubin: &[u8], name: &str, buffers: usize) -> Result<Self, Error> {
+    /// Loads kernel `name` from `cubin`.
+    pub(crate) fn load(context: &Arc<Context>, cubin: &[u8], name: &str) -> Result<Self, Error> {
         context.bind()?;
         // SAFETY: the driver reads an ELF image, whose header tells its length; `cubin` is what NVRTC made, checked
         // against its digest when it came from disk.
         let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) }.map_err(failed("cuModuleLoadData"))?;
-        let mut function = Function {
-            context: Arc::clone(context),
-            module,
-            raw: std::ptr::null_mut(),
-            name: name.to_owned(),
-            buffers,
-        };
+        let mut function =
+            Function { context: Arc::clone(context), module, raw: std::ptr::null_mut(), name: name.to_owned() };
         let symbol = CString::new(name).map_err(|_| Kind::Invalid(format!("{name:?} is no kernel name")))?;
         // SAFETY: the module was just loaded.
         function.raw =
             unsafe { result::module::get_function(module, symbol) }.map_err(failed("cuModuleGetFunction"))?;
-        function.check_parameters()?;
         Ok(function)
     }
 
-    /// Compares the kernel's parameters with what [`Function::launch`] passes. That nothing follows `Dims` is for a test
-    /// of the sources: asking the driver for a parameter that is not there is an error to a sanitizer.
-    fn check_parameters(&self) -> Result<(), Error> {
-        let size_of_parameter = |number: usize| {
+    /// The kernel, to be launched with these parameters and no others.
+    ///
+    /// # Errors
+    /// A parameter has another size than the kernel's own. That nothing follows the last is for a test of the sources: asking
+    /// the driver for a parameter that is not there is an error to a sanitizer.
+    pub(crate) fn call(self: &Arc<Self>, parameters: Vec<Parameter>) -> Result<Call, Error> {
+        for (number, parameter) in parameters.iter().enumerate() {
             let (mut offset, mut size) = (0, 0);
-            // SAFETY: the driver writes two integers to places that outlive the call.
+            // SAFETY: the driver writes two integers to variables that outlive the call.
             let found = unsafe { sys::cuFuncGetParamInfo(self.raw, number, &raw mut offset, &raw mut size) };
-            (found == sys::CUresult::CUDA_SUCCESS).then_some(size)
-        };
-        let addresses = (0..self.buffers).all(|number| size_of_parameter(number) == Some(size_of::<Address>()));
-        let dims = size_of_parameter(self.buffers) == Some(size_of::<Dims>());
-        if addresses && dims {
-            return Ok(());
+            let own = (found == sys::CUresult::CUDA_SUCCESS).then_some(size);
+            if own != Some(parameter.raw().1) {
+                let given = parameter.raw().1;
+                let message = format!("{}: parameter {number} has {own:?} bytes, {given} are given", self.name);
+                return Err(Kind::Invalid(message).into());
+            }
         }
-        Err(Kind::Invalid(format!("{} does not take {} buffers and Dims", self.name, self.buffers)).into())
+        Ok(Call { function: Arc::clone(self), parameters })
     }
 
-    /// Launches the kernel on the default stream; it may still be running when this returns.
-    pub(crate) fn launch(&self, grid: (u32, u32), threads: u32, buffers: &[Address], dims: &Dims) -> Result<(), Error> {
-        assert_eq!(buffers.len(), self.buffers, "{}", self.name);
-        self.context.bind()?;
-        let mut parameters: Vec<*mut c_void> =
-            buffers.iter().map(|address| std::ptr::from_ref(address).cast_mut().cast()).collect();
-        parameters.push(std::ptr::from_ref(dims).cast_mut().cast());
-        // SAFETY: number and sizes of the parameters were compared with the kernel's own when it was loaded; the driver
-        // copies them before it returns.
-        unsafe {
-            result::launch_kernel(
-                self.raw,
-                (grid.0, grid.1, 1),
-                (threads, 1, 1),
-                0,
-                std::ptr::null_mut(),
-                &mut parameters,
-            )
-        }
-        .map_err(failed(&format!("launch of {} with grid {grid:?}", self.name)))
+    /// Of the memory that an SM divides between its cache and shared memory, asks for as much shared memory as there is
+    /// (`most`), or for what the driver thinks best. Changes no result.
+    pub(crate) fn prefer_shared(&self, most: bool) -> Result<(), Error> {
+        let share = if most { 100 } else { -1 };
+        self.set(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, share)
     }
+
+    /// Allows launches with `bytes` of dynamic shared memory.
+    pub(crate) fn allow_dynamic_shared(&self, bytes: u32) -> Result<(), Error> {
+        self.set(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes as i32)
+    }
+
+    fn set(&self, attribute: sys::CUfunction_attribute, value: i32) -> Result<(), Error> {
+        self.context.bind()?;
+        // SAFETY: the function exists until `self` is dropped; the driver refuses a value that it cannot take.
+        unsafe { result::function::set_function_attribute(self.raw, attribute, value) }
+            .map_err(failed(&format!("cuFuncSetAttribute of {}", self.name)))
+    }
+}
+
+/// A kernel and the parameters that it is launched with.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    function: Arc<Function>,
+    parameters: Vec<Parameter>,
+}
+
+impl Call {
+    /// Puts the kernel on `stream`: it may not have begun when this returns.
+    pub(crate) fn launch(&self, extent: &Extent, stream: &Stream) -> Result<(), Error> {
+        let Function { context, raw, name, .. } = self.function.as_ref();
+        context.bind()?;
+        let mut parameters: Vec<*mut c_void> = self.parameters.iter().map(|parameter| parameter.raw().0).collect();
+        let Extent { grid: [x, y], threads, cluster, dynamic_shared } = *extent;
+        // SAFETY: number and sizes of the parameters were compared with the kernel's own in `Function::call`; the driver
+        // copies them, and the attribute, before it returns; the stream exists until `stream` is dropped.
+        let launched = unsafe {
+            if cluster == 1 {
+                let (grid, block) = ((x, y, 1), (threads, 1, 1));
+                result::launch_kernel(*raw, grid, block, dynamic_shared, stream.raw, &mut parameters)
+            } else {
+                let mut attribute = cluster_attribute(cluster);
+                let config = sys::CUlaunchConfig {
+                    gridDimX: x,
+                    gridDimY: y,
+                    gridDimZ: 1,
+                    blockDimX: threads,
+                    blockDimY: 1,
+                    blockDimZ: 1,
+                    sharedMemBytes: dynamic_shared,
+                    hStream: stream.raw,
+                    attrs: &raw mut attribute,
+                    numAttrs: 1,
+                };
+                let none = std::ptr::null_mut();
+                sys::cuLaunchKernelEx(&raw const config, *raw, parameters.as_mut_ptr(), none).result()
+            }
+        };
+        launched.map_err(failed(&format!("launch of {name} with {extent:?}")))
+    }
+}
+
+fn cluster_attribute(x: u32) -> sys::CUlaunchAttribute {
+    sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue {
+            clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y: 1, z: 1 },
+        },
+    }
+}
+
+/// An order of work on the device.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    raw: sys::CUstream,
+}
+
+impl Stream {
+    /// The stream that the driver's own copies use too.
+    pub(crate) const DEFAULT: Stream = Stream { raw: std::ptr::null_mut() };
 }
 
 impl Drop for Function {

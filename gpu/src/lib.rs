@@ -8,6 +8,7 @@
 
 mod attend;
 mod bench;
+mod checks;
 mod compile;
 mod device;
 mod dims;
@@ -18,19 +19,24 @@ mod memory;
 mod mutant;
 mod places;
 mod run;
+mod self_test;
 pub mod source;
 mod tensors;
 pub mod variant;
 mod views;
+mod workspace;
 
 pub use attend::{Attend, Settings};
 pub use bench::{Measured, Timing, bench};
 pub use compile::{Compiler, Cubin};
 pub use device::{Device, DeviceInfo, architectures, availability, device_count};
+pub use dims::Lists;
 pub use error::{Error, Kind, Unavailable};
 pub use memory::{Buffer, Safety};
 pub use mutant::{Mutant, mutants};
 pub use run::{Options, run};
+pub use self_test::{Check, self_test};
 pub use tensors::{CotangentTensors, ForwardTensors, GradientTensors, Tensors};
 pub use variant::{Rung, Variant};
 pub use views::{Axis, Layout, Operand, Strides, Views};
+pub use workspace::Workspace;

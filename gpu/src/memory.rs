@@ -21,7 +21,7 @@ const GUARD: u8 = 0xa5;
 pub struct Safety {
     /// Bytes of guard zone on either side of each buffer, a multiple of 256 (the alignment of what lies between).
     pub guard_bytes: usize,
-    /// Fill outputs and workspaces with NaN before the launch.
+    /// Fill outputs and workspaces with NaN, and before each launch the shared memory of every SM.
     pub poison: bool,
 }
 

@@ -14,6 +14,7 @@ const FILES: &[(&str, &str)] = &[
     ("forward.toml", include_str!("../mutants/forward.toml")),
     ("index.toml", include_str!("../mutants/index.toml")),
     ("tensor.toml", include_str!("../mutants/tensor.toml")),
+    ("workspaces.toml", include_str!("../mutants/workspaces.toml")),
 ];
 
 /// One planted fault.

@@ -7,6 +7,7 @@ use crate::dims::Dims;
 use crate::error::Error;
 use crate::memory::Safety;
 use crate::views::{Operand, Place, Views};
+use crate::workspace::Workspace;
 
 /// The place of each tensor and of each part of the workspace.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +41,16 @@ pub(crate) struct Places {
 impl Places {
     /// # Errors
     /// Views whose rows overlap, or that are too large to be addressed.
-    pub(crate) fn new(shape: &Shape, element: Element, views: &Views, dims: &Dims) -> Result<Self, Error> {
+    pub(crate) fn new(
+        shape: &Shape,
+        element: Element,
+        views: &Views,
+        dims: &Dims,
+        apart: Option<Workspace>,
+    ) -> Result<Self, Error> {
         let place = |operand, size| views.place(operand, shape, size);
         let (word, float) = (element.bytes(), Element::F32.bytes());
-        let lists = shape.batch() * shape.sel_heads();
-        let rows = shape.batch() * shape.q_heads() * shape.seq_len();
-        let partial = dims.tasks() as usize * shape.block_size() * (shape.dim() + shape.value_dim());
+        let workspace = |workspace: Workspace| workspace.place(shape, dims, apart == Some(workspace));
         Ok(Places {
             q: place(Operand::Q, word)?,
             k: place(Operand::K, word)?,
@@ -62,11 +67,11 @@ impl Places {
             dk: place(Operand::Dk, word)?,
             dv: place(Operand::Dv, word)?,
             dsel_scale: place(Operand::DselScale, float)?,
-            delta: Place::flat(rows * float),
-            counts: Place::flat(lists * shape.blocks() * dims.chunks as usize * size_of::<u32>()),
-            starts: Place::flat(lists * (shape.blocks() + 1) * size_of::<u32>()),
-            visits: Place::flat(lists * shape.seq_len() * shape.num_sel() * size_of::<u32>()),
-            partial: Place::flat(partial * float),
+            delta: workspace(Workspace::Delta),
+            counts: workspace(Workspace::Counts),
+            starts: workspace(Workspace::Starts),
+            visits: workspace(Workspace::Visits),
+            partial: workspace(Workspace::Partial),
         })
     }
 
@@ -99,18 +104,18 @@ mod tests {
     use super::*;
     use crate::views::{Axis, Layout};
 
-    fn places(layout: Layout) -> Places {
+    fn places(layout: Layout, apart: Option<Workspace>) -> Places {
         let (q_heads, kv_heads, sel_heads, seq_len, dim, value_dim) = (4, 2, 2, 10, 8, 16);
         let sizes =
             Sizes { batch: 3, q_heads, kv_heads, seq_len, dim, value_dim, block_size: 4, num_sel: 3, sel_heads };
         let shape = Shape::new(sizes).unwrap();
         let views = Views::new(&shape, layout);
-        Places::new(&shape, Element::Bf16, &views, &Dims::new(&shape, &views, true, None)).unwrap()
+        Places::new(&shape, Element::Bf16, &views, &Dims::new(&shape, &views, true, None), apart).unwrap()
     }
 
     #[test]
     fn bytes_are_those_of_every_buffer() {
-        let places = places(Layout::HeadMajor);
+        let places = places(Layout::HeadMajor, None);
         // q, k, v; indices, mask, sel_scale; d_out, d_sliding, d_lse.
         let floats = 2 * (3 * 4 * 10 * 8 + 3 * 2 * 10 * 8 + 3 * 2 * 10 * 16 + 2 * 3 * 4 * 10 * 16);
         let expected = floats + 3 * 2 * 10 * 3 * 9 + 3 * 4 * 10 * 4;
@@ -123,9 +128,14 @@ mod tests {
 
     #[test]
     fn gaps_of_a_view_count() {
-        let apart = |operand| places(Layout::Apart { operand, axis: Axis::Batch });
+        let apart = |operand| places(Layout::Apart { operand, axis: Axis::Batch }, None);
         assert!(apart(Operand::Selection).input_bytes(Safety::NONE) > 9 << 32);
         assert!(apart(Operand::Dk).backward_bytes(Safety::NONE) > 2 << 32);
         assert!(apart(Operand::Out).forward_bytes(true, Safety::NONE) > 4 << 32);
+        let far = |workspace| places(Layout::HeadMajor, Some(workspace)).backward_bytes(Safety::NONE);
+        // Two buffers of 16 GiB where two have the form.
+        assert!(
+            far(Workspace::Visits) > 4 << 32 && far(Workspace::Delta) > 8 << 32 && far(Workspace::Starts) > 8 << 32
+        );
     }
 }

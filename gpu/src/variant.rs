@@ -1,12 +1,14 @@
 //! The rung of each pass, and the programs that follow from it.
 
-use nsa_corpus::{Arithmetic, Dot, Element, Shape};
+use nsa_corpus::{Arithmetic, Dot, Element, Shape, Sizes};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
 use crate::ladder::{ANY, Geometry, LADDER, Step, key_tiles, row_steps, step};
 pub use crate::ladder::{FEATURES_MAX, Pass, Rung};
+use crate::source;
 use crate::views::{Layout, Views};
+use crate::workspace::{STRIDE, Workspace};
 
 /// The rung that computes each pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -154,13 +156,30 @@ pub struct Program {
     pub kernel: &'static str,
     /// Macro and value, in order.
     pub defines: Vec<(&'static str, usize)>,
+    /// The workspace whose rows are set apart; `None`: each is dense.
+    pub apart: Option<Workspace>,
 }
 
 impl Program {
     pub(crate) fn new(kernel: &'static str, element: Element, mut defines: Vec<(&'static str, usize)>) -> Self {
         let number = ANY.iter().position(|known| *known == element).expect("`supports` refuses other elements");
         defines.insert(0, ("ELEMENT", number));
-        Program { kernel, defines }
+        Program { kernel, defines, apart: None }
+    }
+
+    /// A kernel that checks the others.
+    pub(crate) fn check(kernel: &'static str) -> Self {
+        Program { kernel, defines: Vec::new(), apart: None }
+    }
+
+    /// The same with rows of `workspace` `stride` elements apart; itself where the kernel does not use it.
+    pub(crate) fn with_apart(self, workspace: Workspace, stride: usize) -> Self {
+        let mut apart = Program { apart: Some(workspace), ..self.clone() };
+        if source::flatten(&apart, None) == source::flatten(&self, None) {
+            return self;
+        }
+        apart.defines.push((STRIDE, stride));
+        apart
     }
 
     /// The compiler's flags, whatever the architecture. No fast-math: division, denormals and exponentials are exact
@@ -186,17 +205,7 @@ impl Program {
 pub fn catalogue() -> Vec<Program> {
     let mut programs = Vec::new();
     for (dim, value_dim, block_size) in [(64, 64, 32), (128, 128, 64), (192, 128, 64), (256, 256, 256), (40, 8, 16)] {
-        let sizes = nsa_corpus::Sizes {
-            batch: 1,
-            q_heads: 16,
-            kv_heads: 1,
-            seq_len: 512,
-            dim,
-            value_dim,
-            block_size,
-            num_sel: 4,
-            sel_heads: 1,
-        };
+        let sizes = catalogue_sizes(dim, value_dim, block_size);
         let shape = Shape::new(sizes).expect("the sizes divide");
         for element in ANY.iter().copied() {
             programs.extend(shared_programs(&shape, element));
@@ -209,10 +218,29 @@ pub fn catalogue() -> Vec<Program> {
     programs
 }
 
+fn catalogue_sizes(dim: usize, value_dim: usize, block_size: usize) -> Sizes {
+    Sizes { batch: 1, q_heads: 16, kv_heads: 1, seq_len: 512, dim, value_dim, block_size, num_sel: 4, sel_heads: 1 }
+}
+
+/// The kernels that check the others, and those of one problem with each workspace set apart in turn: compiled beside the
+/// [`catalogue`], and never what answers.
+pub fn checking_programs() -> Vec<Program> {
+    let mut programs = vec![Program::check("poison"), Program::check("probe")];
+    for element in [Element::F32, Element::Bf16] {
+        let sizes = catalogue_sizes(64, 64, 32);
+        let shape = Shape::new(sizes).expect("the sizes divide");
+        let rungs = Rung::ALL.into_iter().filter(|rung| Variant::uniform(*rung).supports(&shape, element).is_ok());
+        let dense: Vec<Program> = rungs.flat_map(|rung| Variant::uniform(rung).programs(&shape, element)).collect();
+        let apart = |workspace| dense.iter().map(move |program| program.clone().with_apart(workspace, 1 << 31));
+        programs.extend(Workspace::ALL.into_iter().flat_map(apart).filter(|program| program.apart.is_some()));
+    }
+    programs.sort();
+    programs.dedup();
+    programs
+}
+
 #[cfg(test)]
 mod tests {
-    use nsa_corpus::Sizes;
-
     use super::*;
     use crate::views::{Operand, Strides};
 
@@ -267,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_tensor_rung_declares_how_often_it_rescales() {
-        let text = crate::source::text("forward_tensor.cu").unwrap();
+        let text = source::text("forward_tensor.cu").unwrap();
         assert!(text.contains("start < count; start += 8 * KEY_TILES)"), "what the declaration is read off");
         for (block_size, keys) in [(1, 16), (16, 16), (40, 48), (64, 64), (65, 64), (256, 64)] {
             let shape = Shape::new(Sizes { dim: 64, value_dim: 64, block_size, ..SIZES }).unwrap();
@@ -282,7 +310,7 @@ mod tests {
 
     #[test]
     fn what_is_declared_of_scores_covers_every_width() {
-        let text = crate::source::text("mma.cuh").unwrap();
+        let text = source::text("mma.cuh").unwrap();
         assert!(text.contains("features 32 c + 8 (l % 4) .. + 8 of its row"), "what the steps below are read off");
         let tensor = Variant::uniform(Rung::Tensor);
         for (arch, extra_bits) in [("sm_90a", 2), ("sm_80", 0), ("sm_100", 0)] {

@@ -127,7 +127,6 @@ impl Strides {
 
     /// Head-major, `axis` outermost, its `count` elements more than 2^32 elements apart from first to last.
     fn apart(axis: Axis, [batch, heads, tokens]: [usize; 3], width: usize) -> Self {
-        const REACH: i64 = 1 << 32;
         let (mut extent, mut strides, mut count) = (width as i64, Strides::default(), 0);
         for (inner, size) in [(Axis::Token, tokens), (Axis::Head, heads), (Axis::Batch, batch)] {
             if inner == axis {
@@ -137,9 +136,7 @@ impl Strides {
                 extent *= size as i64;
             }
         }
-        // A multiple of 8 keeps rows aligned for every rung.
-        let stride = if count > 1 { (REACH / (count - 1) + 8).max(extent + 7) / 8 * 8 } else { extent };
-        *strides.along_mut(axis) = stride;
+        *strides.along_mut(axis) = far_stride(count as usize, extent as usize) as i64;
         strides
     }
 
@@ -150,6 +147,13 @@ impl Strides {
             Axis::Token => &mut self.token,
         }
     }
+}
+
+/// The stride by which `count` rows of `width` elements lie more than 2^32 elements apart from first to last.
+pub(crate) fn far_stride(count: usize, width: usize) -> usize {
+    const REACH: usize = 1 << 32;
+    // A multiple of 8 keeps rows aligned for every rung.
+    if count > 1 { (REACH / (count - 1) + 8).max(width + 7) / 8 * 8 } else { width }
 }
 
 /// The strides of every operand.
@@ -231,6 +235,15 @@ impl Place {
             extent = all.filter(|bytes| *bytes <= isize::MAX as usize).ok_or("more bytes than can be addressed")?;
         }
         Ok(Place { axes, row_bytes, bytes: extent })
+    }
+
+    /// `rows` rows, each `stride` bytes behind the one before.
+    pub(crate) fn strided(rows: usize, row_bytes: usize, stride: usize) -> Self {
+        if rows == 0 || row_bytes == 0 || stride == row_bytes {
+            return Place::flat(rows * row_bytes);
+        }
+        let bytes = (rows - 1) * stride + row_bytes;
+        Place { axes: [(rows, stride, 1), (1, 0, 0), (1, 0, 0)], row_bytes, bytes }
     }
 
     /// `bytes` without rows or gaps.

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use nsa_corpus::Expected;
-use nsa_gpu::variant::{Program, catalogue};
-use nsa_gpu::{Compiler, Cubin, Error, Mutant, mutants, source};
+use nsa_gpu::variant::{Program, catalogue, checking_programs};
+use nsa_gpu::{Compiler, Cubin, Error, Mutant, Workspace, mutants, source};
 
 const ARCHITECTURES: [&str; 4] = ["sm_80", "sm_90a", "sm_100", "sm_120"];
 
@@ -89,10 +89,26 @@ fn every_program_compiles_for_every_architecture() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
+#[test]
+fn what_checks_the_kernels_compiles_and_every_workspace_is_set_apart() {
+    let programs = checking_programs();
+    for workspace in Workspace::ALL {
+        assert!(programs.iter().any(|program| program.apart == Some(workspace)), "{workspace:?}");
+    }
+    let Some(compiler) = compiler("compiling what checks the kernels") else { return };
+    for program in programs {
+        // `probe` asks for the cluster on newer ones alone; the rest is one text for all.
+        for arch in if program.apart.is_none() { ["sm_80", "sm_90a"].as_slice() } else { &["sm_90a"] } {
+            compiler
+                .compile(&program, arch, None)
+                .unwrap_or_else(|error| panic!("{} {arch}: {error}", program.label()));
+        }
+    }
+}
+
 /// The smallest program that `mutant` changes.
 fn program_with(mutant: &Mutant) -> Option<Program> {
-    let changed =
-        |program: &Program| source::flatten(program.kernel, None) != source::flatten(program.kernel, Some(mutant));
+    let changed = |program: &Program| source::flatten(program, None) != source::flatten(program, Some(mutant));
     let size = |program: &Program| (program.kernel.ends_with("_tensor"), program.defines.clone());
     catalogue().into_iter().filter(changed).min_by_key(size)
 }

@@ -58,7 +58,7 @@ fn corpus() -> PathBuf {
 #[test]
 fn every_subcommand_shows_an_example() {
     let names = ["run", "fuzz", "replay", "shrink", "show", "backends", "gradcheck", "golden", "oracle", "detect"];
-    for name in names.into_iter().chain(["bench", "compute", "record"]) {
+    for name in names.into_iter().chain(["bench", "compute", "record", "self-test"]) {
         let output = nsa_diff(&[name, "--help"]);
         assert_eq!(code(&output), 0, "{name}");
         let help = text(&output.stdout);

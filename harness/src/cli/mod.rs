@@ -19,6 +19,7 @@ mod record;
 mod replay;
 mod run;
 mod select;
+mod self_test;
 mod shapes;
 mod show;
 mod shrink;
@@ -112,6 +113,8 @@ enum Command {
     Bench(bench::Args),
     /// Computes entries with the CUDA kernels in this process, for compute-sanitizer
     Compute(compute::Args),
+    /// Tries on a GPU what only a GPU can show: that the checks of the CUDA kernels see what they are there to see
+    SelfTest(self_test::Args),
     /// Records what the CUDA kernels answer, to be judged again without a GPU
     Record(record::Args),
     /// Serves one GPU to the harness; not for use by hand
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Calibrate(args) => calibrate::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Compute(args) => compute::main(&args),
+        Command::SelfTest(args) => self_test::main(&args),
         Command::Record(args) => record::main(&args),
         Command::CudaWorker(args) => {
             // A terminal sends Ctrl-C to workers too: what they are at is still wanted, and the second one ends them.

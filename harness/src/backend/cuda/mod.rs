@@ -42,8 +42,8 @@ impl Cuda {
         Self::start(rung, mutant, &[], workers, time_limit)
     }
 
-    /// The same, each tensor in turn set more than 2^32 elements apart along each of its axes: every bit of the answer
-    /// must be what it is where tensors are dense. Takes tens of GiB of device memory, so one process for each GPU.
+    /// The same, each tensor in turn set more than 2^32 elements apart along each of its axes, and each part of the workspace: every
+    /// bit of the answer must be what it is where tensors are dense. Takes tens of GiB of device memory, so one process for each GPU.
     ///
     /// # Errors
     /// As [`Cuda::new`].
