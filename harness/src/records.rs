@@ -55,7 +55,7 @@ pub struct RecordedCase {
 
 /// The hash of the kernels that compute `inputs` on `rung`.
 pub fn kernels(rung: Rung, inputs: &Inputs) -> String {
-    nsa_gpu::source::hash(&Variant::uniform(rung).programs(inputs.shape(), inputs.element()), None)
+    nsa_gpu::compile::source::hash(&Variant::uniform(rung).programs(inputs.shape(), inputs.element()), None)
 }
 
 /// A record under way.

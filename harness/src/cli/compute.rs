@@ -55,7 +55,7 @@ pub(super) fn main(args: &Args) -> Result<Outcome, Refusal> {
         let layout = worker::layout(&inputs);
         let options = Options { variant: Some(variant), layout, safety, ..Options::default() };
         let start = Instant::now();
-        let outcome = match variant.supports(inputs.shape(), args.element) {
+        let outcome = match variant.supports(inputs.shape(), args.element, &device.info().arch()) {
             Err(reason) => format!("skip: {reason}"),
             Ok(()) => match nsa_gpu::run(&device, &inputs, &options) {
                 Ok(_) => format!("computed in {:.2} s", start.elapsed().as_secs_f64()),

@@ -142,7 +142,8 @@ fn apart(rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
 #[cfg(test)]
 mod tests {
     use nsa_corpus::Field;
-    use nsa_gpu::{Axis, Operand, Variant};
+    use nsa_gpu::Variant;
+    use nsa_gpu::plan::{Axis, Lists, Operand};
 
     use super::*;
 
@@ -151,7 +152,7 @@ mod tests {
         for rung in Rung::ALL {
             let inputs = entry(SMALL).case.materialize(element_of(rung)).unwrap();
             assert!(Field::ALL.into_iter().all(|field| field.asked_by(&inputs)));
-            Variant::uniform(rung).supports(inputs.shape(), inputs.element()).unwrap();
+            Variant::uniform(rung).supports(inputs.shape(), inputs.element(), "sm_90a").unwrap();
             for (operand, axis) in Operand::ALL.into_iter().flat_map(|operand| Axis::ALL.map(|axis| (operand, axis))) {
                 assert!(operand.count(axis, inputs.shape()) > 1, "{operand:?} {axis:?}");
             }
@@ -162,8 +163,8 @@ mod tests {
     fn the_full_entry_fills_every_scan_and_list() {
         for rung in Rung::ALL {
             let inputs = entry(FULL).case.materialize(element_of(rung)).unwrap();
-            Variant::uniform(rung).supports(inputs.shape(), inputs.element()).unwrap();
-            let lists = nsa_gpu::Lists::of(inputs.shape());
+            Variant::uniform(rung).supports(inputs.shape(), inputs.element(), "sm_90a").unwrap();
+            let lists = Lists::of(inputs.shape());
             assert!(inputs.shape().blocks() > lists.scanned_at_once, "{} blocks", inputs.shape().blocks());
             assert!(lists.chunks > 1 && inputs.shape().sel_heads() > 1, "{lists:?}");
             let mut visits = vec![0; inputs.shape().blocks()];

@@ -81,7 +81,7 @@ impl Cuda {
     }
 
     fn variant(&self, inputs: &Inputs) -> Variant {
-        let fastest = || Variant::choose(inputs.shape(), inputs.element());
+        let fastest = || Variant::choose(inputs.shape(), inputs.element(), &self.arch);
         self.rung.map_or_else(fastest, Variant::uniform)
     }
 }
@@ -114,7 +114,7 @@ impl Backend for Cuda {
             return Err(Unsupported("f64: the kernels take f32, f16 and bf16".to_owned()));
         }
         let variant = self.variant(inputs);
-        variant.supports(inputs.shape(), inputs.element()).map_err(|error| Unsupported(error.to_string()))
+        variant.supports(inputs.shape(), inputs.element(), &self.arch).map_err(|error| Unsupported(error.to_string()))
     }
 
     fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {

@@ -3,7 +3,8 @@
 use std::io::{BufReader, BufWriter, stdin, stdout};
 
 use nsa_corpus::{Element, GoldenCase, Inputs, Outputs, TensorFile, TensorFileBuilder};
-use nsa_gpu::{Axis, Device, Kind, Layout, Operand, Options, Rung, Variant, Workspace};
+use nsa_gpu::plan::{Axis, Operand, Workspace};
+use nsa_gpu::{Device, Kind, Layout, Options, Rung, Variant};
 use serde::{Deserialize, Serialize};
 
 use super::frame;

@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Mutant};
 use crate::driver::{Context, Function};
 use crate::error::{Error, Unavailable};
-use crate::mutant::Mutant;
-use crate::variant::Program;
+use crate::plan::Program;
 
 /// What a device is, for a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +74,7 @@ type Loaded = HashMap<(Program, Option<String>), Arc<Function>>;
 /// An open device. Kernels are compiled when first needed and kept loaded.
 #[derive(Debug)]
 pub struct Device {
-    pub(crate) context: Arc<Context>,
+    context: Arc<Context>,
     info: DeviceInfo,
     compiler: &'static Compiler,
     mutant: Option<Mutant>,
@@ -120,6 +119,10 @@ impl Device {
         &self.info
     }
 
+    pub(super) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     /// Bytes of device memory that are free now.
     ///
     /// # Errors
@@ -137,7 +140,7 @@ impl Device {
     }
 
     /// The kernel of `program`, compiled and loaded.
-    pub(crate) fn function(&self, program: &Program) -> Result<Arc<Function>, Error> {
+    pub(super) fn function(&self, program: &Program) -> Result<Arc<Function>, Error> {
         let key = (program.clone(), self.mutant.as_ref().map(|mutant| mutant.name.clone()));
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = loaded.get(&key) {

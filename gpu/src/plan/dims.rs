@@ -4,15 +4,16 @@
 
 use nsa_corpus::Shape;
 
-use crate::views::{Operand, Strides, Views};
+use super::views::{Operand, Strides, Views};
 
 macro_rules! dims {
     ($($name:ident: $kind:ty,)*) => {
         /// What a kernel knows of the problem. `window` is -1 without a sliding part.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, Default, PartialEq)]
-        pub(crate) struct Dims {
-            $(pub(crate) $name: $kind,)*
+        #[allow(missing_docs)]
+        pub struct Dims {
+            $(pub $name: $kind,)*
         }
 
         #[cfg(test)]
@@ -38,7 +39,7 @@ const CHUNK_VISITS: usize = 4096;
 /// which every token selects is spread over the device.
 const SEGMENT_ROWS: usize = 8192;
 /// Threads of `visit_scan`.
-pub(crate) const SCAN_THREADS: usize = 1024;
+pub(super) const SCAN_THREADS: usize = 1024;
 
 /// Where the inverted index and the lists of visits of a problem are cut: what has more parts than one is worth a case of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Lists {
 
 impl Dims {
     /// The sizes of `shape`, and the strides of `views`.
-    pub(crate) fn new(shape: &Shape, views: &Views, include_diagonal: bool, window: Option<usize>) -> Self {
+    pub(super) fn new(shape: &Shape, views: &Views, include_diagonal: bool, window: Option<usize>) -> Self {
         let sizes = shape.sizes();
         let (n, q_heads, kv_heads, sel_heads) = (sizes.seq_len, sizes.q_heads, sizes.kv_heads, sizes.sel_heads);
         let visits = n * sizes.num_sel;
@@ -108,7 +109,7 @@ impl Dims {
     }
 
     /// Tasks of the key-outer backward: see `kernels/tasks.cuh`.
-    pub(crate) fn tasks(&self) -> i64 {
+    pub(super) fn tasks(&self) -> i64 {
         self.batch * (self.kv_heads * self.blocks + self.sel_heads * self.segments)
     }
 }
@@ -118,11 +119,11 @@ mod tests {
     use nsa_corpus::Sizes;
 
     use super::*;
-    use crate::views::Layout;
+    use crate::plan::views::Layout;
 
     /// The names that the kernels' own `struct Dims` declares, in order.
     fn fields_of_the_kernels() -> Vec<String> {
-        let text = include_str!("../kernels/common.cuh");
+        let text = include_str!("../../kernels/common.cuh");
         let body = text.split("struct Dims {").nth(1).unwrap().split("};").next().unwrap();
         let declarations = body.lines().filter(|line| !line.trim_start().starts_with("//"));
         let joined = declarations.collect::<Vec<_>>().join(" ");
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_scan_has_as_many_threads_as_are_told() {
-        assert!(include_str!("../kernels/visit_scan.cu").contains(&format!("#define THREADS {SCAN_THREADS}\n")));
+        assert!(include_str!("../../kernels/visit_scan.cu").contains(&format!("#define THREADS {SCAN_THREADS}\n")));
     }
 
     fn shape(seq_len: usize, block_size: usize, num_sel: usize) -> Shape {

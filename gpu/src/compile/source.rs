@@ -1,44 +1,14 @@
-//! The kernels' text, embedded in the binary so that a carried executable needs no file beside it.
+//! What is compiled, and its hash.
 //!
 //! A kernel is flattened before it is compiled: every `#include "…"` is replaced by the header's text, once. The
 //! flattened text and the flags are what evidence is tied to by its hash.
 
 use sha2::{Digest, Sha256};
 
-use crate::mutant::Mutant;
-use crate::variant::Program;
-use crate::workspace::Workspace;
-
-/// Every file of `kernels/`: name and text.
-pub const FILES: &[(&str, &str)] = &[
-    ("common.cuh", include_str!("../kernels/common.cuh")),
-    ("mma.cuh", include_str!("../kernels/mma.cuh")),
-    ("rows.cuh", include_str!("../kernels/rows.cuh")),
-    ("tasks.cuh", include_str!("../kernels/tasks.cuh")),
-    ("visits.cuh", include_str!("../kernels/visits.cuh")),
-    ("delta.cu", include_str!("../kernels/delta.cu")),
-    ("dkdv_merge.cu", include_str!("../kernels/dkdv_merge.cu")),
-    ("dkdv_plain.cu", include_str!("../kernels/dkdv_plain.cu")),
-    ("dkdv_tensor.cu", include_str!("../kernels/dkdv_tensor.cu")),
-    ("dq_plain.cu", include_str!("../kernels/dq_plain.cu")),
-    ("dq_tensor.cu", include_str!("../kernels/dq_tensor.cu")),
-    ("forward_plain.cu", include_str!("../kernels/forward_plain.cu")),
-    ("forward_tensor.cu", include_str!("../kernels/forward_tensor.cu")),
-    ("visit_count.cu", include_str!("../kernels/visit_count.cu")),
-    ("visit_fill.cu", include_str!("../kernels/visit_fill.cu")),
-    ("visit_scan.cu", include_str!("../kernels/visit_scan.cu")),
-];
-
-/// The kernels that check the others; no result is theirs.
-pub const CHECKS: &[(&str, &str)] = &[
-    ("poison.cu", include_str!("../kernels/checks/poison.cu")),
-    ("probe.cu", include_str!("../kernels/checks/probe.cu")),
-];
-
-/// The text of a file of `kernels/`.
-pub fn text(file: &str) -> Option<&'static str> {
-    FILES.iter().chain(CHECKS).find(|(name, _)| *name == file).map(|(_, text)| *text)
-}
+use super::apart::edits;
+use super::files::text;
+use super::mutant::Mutant;
+use crate::plan::{Program, Workspace};
 
 /// The flattened text of `program`'s kernel, with `mutant`'s replacement made where its file takes part, then those that set a
 /// workspace apart.
@@ -66,7 +36,7 @@ fn append(
     let mut changed = mutant
         .filter(|mutant| mutant.file == file)
         .map_or_else(|| original.to_owned(), |mutant| mutant.apply(original));
-    for edit in apart.into_iter().flat_map(Workspace::edits).filter(|edit| edit.file == file) {
+    for edit in apart.into_iter().flat_map(edits).filter(|edit| edit.file == file) {
         changed = changed.replace(edit.find, &edit.replacement());
     }
     for line in changed.lines() {
@@ -103,35 +73,12 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_file_of_the_folder_is_embedded() {
-        let kernels = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-        let files = [kernels.clone(), kernels.join("checks")].into_iter().flat_map(|folder| folder.read_dir().unwrap());
-        let files = files.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-        let mut names: Vec<String> = files.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
-        let mut embedded: Vec<String> = FILES.iter().chain(CHECKS).map(|(name, _)| (*name).to_owned()).collect();
-        names.sort();
-        embedded.sort();
-        assert_eq!(names, embedded);
-    }
-
-    #[test]
-    fn each_file_holds_one_kernel_of_its_own_name_and_opens_with_its_formula() {
-        for (file, text) in FILES.iter().chain(CHECKS).filter(|(file, _)| file.ends_with(".cu")) {
-            let name = file.strip_suffix(".cu").unwrap();
-            assert_eq!(text.matches("__global__").count(), 1, "{file}");
-            assert!(text.contains(&format!("\n{name}(")), "{file}");
-            assert!(text.starts_with(&format!("// {name}: ")), "{file}");
-            for part in ["// Shapes: ", "// Launch: ", "// Accumulation: "] {
-                assert!(text.contains(part), "{file} does not say {part}");
-            }
-        }
-    }
+    use crate::compile::files::FILES;
 
     #[test]
     fn a_flattened_kernel_includes_each_header_once() {
-        let flattened = flatten(&Program::new("dkdv_plain", nsa_corpus::Element::F32, Vec::new()), None);
+        let flattened =
+            flatten(crate::plan::catalogue().iter().find(|program| program.kernel == "dkdv_plain").unwrap(), None);
         assert!(!flattened.contains("#include"));
         assert_eq!(flattened.matches("struct Dims {").count(), 1);
         assert_eq!(flattened.matches("struct Task {").count(), 1);
@@ -140,7 +87,7 @@ mod tests {
     #[test]
     fn one_changed_character_of_any_file_changes_the_hash() {
         for (file, text) in FILES {
-            let programs = crate::variant::catalogue();
+            let programs = crate::plan::catalogue();
             let changed = |replace: String| Mutant {
                 name: "changed".to_owned(),
                 genre: nsa_corpus::Genre::Index,
