@@ -13,9 +13,9 @@
 //! Where a training program already has its tensors on the device, as PyTorch's `data_ptr()` and `cuda_stream` tell:
 //! ```no_run
 //! use nsa_corpus::{Element, Shape, Sizes};
-//! use nsa_gpu::{Attend, Device, Error, Foreign, Problem, Safety, Tensor};
+//! use nsa_gpu::{Attend, Device, Foreign, Problem, Safety, Tensor};
 //!
-//! # let (stream, addresses) = (std::ptr::null_mut(), std::collections::BTreeMap::new());
+//! # let (stream, theirs) = (std::ptr::null_mut(), std::collections::BTreeMap::<Tensor, u64>::new());
 //! let sizes = Sizes {
 //!     batch: 1, q_heads: 64, kv_heads: 4, sel_heads: 4, seq_len: 8192, dim: 128, value_dim: 128, block_size: 64, num_sel: 16,
 //! };
@@ -24,7 +24,7 @@
 //! let attend = Attend::new(&device, &problem, Safety::NONE)?;
 //! // Tensors and workspaces by name; the plan tells the bytes and the alignment of each.
 //! let addresses: Vec<(Tensor, u64)> =
-//!     attend.plan().buffers().iter().map(|planned| (planned.tensor, addresses[&planned.tensor])).collect();
+//!     attend.plan().buffers().iter().map(|planned| (planned.tensor, theirs[&planned.tensor])).collect();
 //! // SAFETY: the program keeps these tensors, and orders all of its own work on them by this stream.
 //! let foreign = unsafe { Foreign::new(stream, &addresses) };
 //! let (forward, backward) = (attend.bind_forward(&foreign)?, attend.bind_backward(&foreign)?);
