@@ -21,6 +21,7 @@ pub(crate) const CASES: &[(&str, &[u8])] = files![
     "cases/field.toml",
     "cases/kernels.toml",
     "cases/boundaries.toml",
+    "cases/lists.toml",
     "cases/activations.toml",
 ];
 

@@ -4,9 +4,10 @@
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use nsa_corpus::Expected;
-use nsa_gpu::variant::{Program, catalogue};
-use nsa_gpu::{Compiler, Cubin, Error, Mutant, mutants, source};
+use nsa_corpus::{Element, Expected, Shape, Sizes};
+use nsa_gpu::compile::{Compiler, Cubin, source};
+use nsa_gpu::plan::{Launch, Plan, Program, Workspace, catalogue};
+use nsa_gpu::{Error, Mutant, Problem, Rung, Variant, mutants};
 
 const ARCHITECTURES: [&str; 4] = ["sm_80", "sm_90a", "sm_100", "sm_120"];
 
@@ -89,10 +90,56 @@ fn every_program_compiles_for_every_architecture() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
+/// Every launch of a problem on a rung, with `workspace` set apart.
+fn launches(rung: Rung, workspace: Option<Workspace>) -> Vec<Launch> {
+    let (batch, q_heads, kv_heads, seq_len, num_sel, sel_heads) = (2, 16, 2, 512, 4, 2);
+    let (dim, value_dim, block_size) = (64, 64, 32);
+    let sizes = Sizes { batch, q_heads, kv_heads, seq_len, dim, value_dim, block_size, num_sel, sel_heads };
+    let element = if rung == Rung::Plain { Element::F32 } else { Element::Bf16 };
+    let problem = Problem {
+        apart: workspace,
+        variant: Some(Variant::uniform(rung)),
+        ..Problem::new(&Shape::new(sizes).unwrap(), element)
+    };
+    let plan = Plan::new(&problem, "sm_90a").unwrap();
+    [plan.forward(), plan.backward()].concat()
+}
+
+#[test]
+fn what_checks_the_kernels_compiles_and_so_do_kernels_whose_workspaces_are_set_apart() {
+    let Some(compiler) = compiler("compiling what checks the kernels") else { return };
+    let compile = |program: &Program, arch| {
+        compiler.compile(program, arch, None).unwrap_or_else(|error| panic!("{} {arch}: {error}", program.label()))
+    };
+    for kernel in ["gate", "poison", "probe"] {
+        // `probe` asks for the cluster on newer ones alone.
+        for arch in ["sm_80", "sm_90a"] {
+            compile(&Program::check(kernel), arch);
+        }
+    }
+    for (rung, workspace) in Rung::ALL.into_iter().flat_map(|rung| Workspace::ALL.map(|workspace| (rung, workspace))) {
+        let apart = launches(rung, Some(workspace)).into_iter().filter(|launch| launch.program.apart.is_some());
+        for program in apart.map(|launch| launch.program) {
+            let dense = Program { apart: None, ..program.clone() };
+            assert_ne!(source::flatten(&program, None), source::flatten(&dense, None), "{}", program.label());
+            compile(&program, "sm_90a");
+        }
+    }
+}
+
+#[test]
+fn kernels_take_as_much_shared_memory_as_was_planned() {
+    let Some(compiler) = compiler("comparing planned shared memory") else { return };
+    for launch in Rung::ALL.into_iter().flat_map(|rung| launches(rung, None)) {
+        let resources = compiler.compile(&launch.program, "sm_90a", None).unwrap().resources();
+        let used = resources.split(", ").find_map(|part| part.split(" bytes smem").next()?.parse::<u32>().ok());
+        assert_eq!(used.unwrap_or(0), launch.extent.static_shared, "{}: {resources}", launch.program.label());
+    }
+}
+
 /// The smallest program that `mutant` changes.
 fn program_with(mutant: &Mutant) -> Option<Program> {
-    let changed =
-        |program: &Program| source::flatten(program.kernel, None) != source::flatten(program.kernel, Some(mutant));
+    let changed = |program: &Program| source::flatten(program, None) != source::flatten(program, Some(mutant));
     let size = |program: &Program| (program.kernel.ends_with("_tensor"), program.defines.clone());
     catalogue().into_iter().filter(changed).min_by_key(size)
 }

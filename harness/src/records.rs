@@ -61,7 +61,7 @@ pub struct RecordedCase {
 
 /// The hash of the kernels that compute `inputs` on `rung`.
 pub fn kernels(rung: Rung, inputs: &Inputs) -> String {
-    nsa_gpu::source::hash(&Variant::uniform(rung).programs(inputs.shape(), inputs.element()), None)
+    nsa_gpu::compile::source::hash(&Variant::uniform(rung).programs(inputs.shape(), inputs.element()), None)
 }
 
 /// A record under way.
@@ -241,7 +241,7 @@ fn check_case(record: &Record, name: &str, case: &RecordedCase, file: &TensorFil
         return Err("the entry has changed since: record again on a GPU".to_owned());
     }
     let inputs = entry.case.materialize(record.element).map_err(|error| error.to_string())?;
-    let supported = Variant::uniform(record.rung).supports(inputs.shape(), record.element);
+    let supported = Variant::uniform(record.rung).supports(inputs.shape(), record.element, arch(record)?);
     supported.map_err(|reason| format!("no kernel answers this: {reason}"))?;
     if kernels(record.rung, &inputs) != case.kernels {
         return Err("stale evidence: the kernels have changed since; run `nsa-diff record` on a GPU".to_owned());

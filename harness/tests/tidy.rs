@@ -30,7 +30,8 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() && !["target", ".git", ".cuda", ".python", ".scratch", "shared"].contains(&name.as_str()) {
+        let generated = ["target", ".git", ".cuda", ".python", ".scratch"].contains(&name.as_str());
+        if path.is_dir() && !generated && path != root().join("shared") {
             found.extend(files(&path, ending));
         } else if name.ends_with(ending) {
             found.push(path);
@@ -78,7 +79,7 @@ fn every_dependency_has_an_allowed_licence() {
 }
 
 #[test]
-fn unsafe_stands_in_one_thin_file() {
+fn unsafe_stands_in_one_thin_folder() {
     let word = ["un", "safe"].concat();
     for path in files(&root(), ".rs") {
         let text = read(&path);
@@ -88,7 +89,7 @@ fn unsafe_stands_in_one_thin_file() {
                 line.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|part| part == word)
             })
             .count();
-        let driver = path.ends_with("gpu/src/driver.rs") || path.ends_with("gpu/src/plugin.rs");
+        let driver = path.starts_with(root().join("gpu/src/driver"));
         assert!(uses == 0 || driver, "{}: {uses} uses", path.display());
     }
     for name in ["corpus", "reference", "harness"] {

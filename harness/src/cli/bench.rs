@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use nsa_corpus::{Cotangents, Element, Inputs, Limit, Outputs};
-use nsa_gpu::{Device, Layout, Options, Rung, Safety, Variant};
+use nsa_gpu::{Device, Options, Rung, Safety, Variant};
 use serde_json::{Value, json};
 
 use super::console::{Console, Json, Output};
@@ -123,7 +123,7 @@ fn gpu_times(args: &Args, inputs: &Inputs) -> Result<Times, Refusal> {
     nsa_gpu::availability().map_err(|reason| Refusal::new(reason.to_string()))?;
     let rung = args.candidate.split_once(':').map(|(_, rung)| rung.parse::<Rung>()).transpose().map_err(refused)?;
     let device = Device::open(0).map_err(refused)?;
-    let options = Options { variant: rung.map(Variant::uniform), layout: Layout::HeadMajor, safety: Safety::NONE };
+    let options = Options { variant: rung.map(Variant::uniform), safety: Safety::NONE, ..Options::default() };
     let measured = nsa_gpu::bench(&device, inputs, &options, args.repetitions as usize).map_err(refused)?;
     let pair = |timing: nsa_gpu::Timing| [f64::from(timing.median), f64::from(timing.min)];
     let both = measured.forward_and_backward.map_or([f64::NAN; 2], pair);

@@ -14,10 +14,12 @@ use crate::backend::cuda::worker;
 /// Arguments of `compute`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Nothing is judged: a kernel that faults, or that writes outside its buffers, is all that fails here.
+    after_help = "Nothing is judged: a kernel that faults, or that writes outside its buffers, is all that fails here. The entry
+lists/every_scan_full is the smallest one in which every scan goes round and every list has several parts: races between them show
+there and nowhere else.
 
 Examples, on a machine with a GPU:
-  compute-sanitizer --tool racecheck --error-exitcode 1 nsa-diff compute 'edges/*' --rung tensor --element bf16
+  compute-sanitizer --tool racecheck --error-exitcode 1 nsa-diff compute lists/every_scan_full --rung tensor --element bf16
   compute-sanitizer --tool initcheck --error-exitcode 1 nsa-diff compute 'edges/*' --bare"
 )]
 pub(super) struct Args {
@@ -36,7 +38,7 @@ pub(super) struct Args {
     /// Fault to plant in the kernels
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
-    /// No guard zones, and no NaN written into outputs first: what a kernel reads before it was written stays uninitialised
+    /// No guard zones, and no NaN written into outputs and shared memory first: what a kernel reads before it was written stays uninitialised
     #[arg(long)]
     bare: bool,
 }
@@ -51,9 +53,10 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let (mut computed, mut failed) = (false, false);
     for entry in chosen {
         let inputs = entry.case.materialize(args.element)?;
-        let options = Options { variant: Some(variant), layout: worker::layout(&inputs), safety };
+        let layout = worker::layout(&inputs);
+        let options = Options { variant: Some(variant), layout, safety, ..Options::default() };
         let start = Instant::now();
-        let outcome = match variant.supports(inputs.shape(), args.element) {
+        let outcome = match variant.supports(inputs.shape(), args.element, &device.info().arch()) {
             Err(reason) => format!("skip: {reason}"),
             Ok(()) => match nsa_gpu::run(&device, &inputs, &options) {
                 Ok(_) => {

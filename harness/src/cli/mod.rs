@@ -21,6 +21,7 @@ mod record;
 mod replay;
 mod run;
 mod select;
+mod self_test;
 mod shapes;
 mod show;
 mod shrink;
@@ -150,6 +151,8 @@ enum Command {
     Bench(bench::Args),
     /// Computes entries with the CUDA kernels in this process, for compute-sanitizer
     Compute(compute::Args),
+    /// Tries on a GPU what only a GPU can show: that the checks of the CUDA kernels see what they are there to see
+    SelfTest(self_test::Args),
     /// Records what the CUDA kernels answer, to be judged again without a GPU
     Record(record::Args),
     /// Serves one GPU to the harness; not for use by hand
@@ -196,6 +199,7 @@ fn run(command: Command, console: &Console) -> Result<Outcome, Refusal> {
         Command::Calibrate(args) => calibrate::main(&args, console),
         Command::Bench(args) => bench::main(&args, console),
         Command::Compute(args) => compute::main(&args, console),
+        Command::SelfTest(args) => self_test::main(&args, console),
         Command::Record(args) => record::main(&args, console),
         Command::CudaWorker(args) => worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new),
     }

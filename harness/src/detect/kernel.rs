@@ -14,16 +14,18 @@ use crate::backend::cuda::Cuda;
 use crate::run::run_entry;
 use crate::verdict::Verdict;
 
-/// The entry on which tensors are set apart, and races are looked for: small, with every kind of tensor, two batch entries
-/// and several heads.
+/// The entry on which tensors and workspaces are set apart: small, with every kind of tensor, two batch entries and several heads.
 const SMALL: &str = "edges/seq_ragged";
+
+/// The entry on which races are looked for: every scan goes round more than once, and every list has several parts.
+const FULL: &str = "lists/every_scan_full";
 
 /// What a sanitizer is told to end with once it found something.
 const HAZARDS: i32 = 86;
 
 /// The sanitizer's tool that shows what no case does: racecheck a race in shared memory that did not happen, memcheck what is
-/// read beside a buffer and not used.
-const TOOLS: [(Genre, &str); 2] = [(Genre::Race, "racecheck"), (Genre::Memory, "memcheck")];
+/// read beside a buffer and not used. Each with the entry that it watches.
+const TOOLS: [(Genre, &str, &str); 2] = [(Genre::Race, "racecheck", FULL), (Genre::Memory, "memcheck", SMALL)];
 
 /// Looks for faults beyond what the corpus shows.
 pub struct Means<'a> {
@@ -40,9 +42,9 @@ impl Means<'_> {
         let any = |genre| mutants.iter().any(|mutant| mutant.genre == genre);
         for rung in Rung::ALL {
             let mut found = if any(Genre::Memory) { apart(rung, None)? } else { None };
-            for (genre, tool) in TOOLS {
+            for (genre, tool, entry) in TOOLS {
                 if found.is_none() && any(genre) {
-                    found = self.sanitize(tool, rung, None)?;
+                    found = self.sanitize(tool, entry, rung, None)?;
                 }
             }
             if let Some(kill) = found {
@@ -75,9 +77,9 @@ impl Means<'_> {
         let mut row = fates(plant, jobs, &open, alarms)?;
         row.fates.extend(found.map(|kill| (Rule::Ours, Fate::Killed(kill))));
         let escaped = row.fates.get(&Rule::Ours).is_some_and(|fate| fate.kill().is_none());
-        let tool = TOOLS.into_iter().find(|(genre, _)| *genre == mutant.genre);
-        if let (true, Some((_, tool))) = (escaped, tool) {
-            let kill = self.sanitize(tool, rung_of(mutant), Some(&mutant.name))?;
+        let tool = TOOLS.into_iter().find(|(genre, ..)| *genre == mutant.genre);
+        if let (true, Some((_, tool, entry))) = (escaped, tool) {
+            let kill = self.sanitize(tool, entry, rung_of(mutant), Some(&mutant.name))?;
             row.fates.extend(kill.map(|kill| (Rule::Ours, Fate::Killed(kill))));
         }
         row.seconds = start.elapsed().as_secs_f64();
@@ -86,18 +88,18 @@ impl Means<'_> {
 
     /// What a sanitizer's tool says of a rung's kernels, if anything. Buffers lie without guard zones, which would belong to the
     /// allocation and hide what is read beside them.
-    fn sanitize(&self, tool: &str, rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
+    fn sanitize(&self, tool: &str, entry: &str, rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
         let Some(sanitizer) = self.sanitizer else { return Ok(None) };
         let failed = |message: String| Failed::Sanitizer { program: sanitizer.to_owned(), message };
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(sanitizer);
         command.args(["--tool", tool, "--error-exitcode", &HAZARDS.to_string()]).arg(program);
-        command.args(["compute", SMALL, "--bare", "--rung", rung.name(), "--element", &element_of(rung).to_string()]);
+        command.args(["compute", entry, "--bare", "--rung", rung.name(), "--element", &element_of(rung).to_string()]);
         command.args(mutant.into_iter().flat_map(|name| ["--mutant", name]));
         let output = command.output().map_err(|error| failed(error.to_string()))?;
         match output.status.code() {
             Some(0) => Ok(None),
-            Some(HAZARDS) => Ok(Some(kill(rung, format!("{tool}: an error")))),
+            Some(HAZARDS) => Ok(Some(kill(rung, entry, format!("{tool}: an error")))),
             _ => {
                 let text = [output.stdout, output.stderr].concat();
                 let text = String::from_utf8_lossy(&text).into_owned();
@@ -108,11 +110,11 @@ impl Means<'_> {
     }
 }
 
-fn small() -> &'static Entry {
-    entries().iter().find(|entry| entry.name == SMALL).expect("the corpus holds it")
+fn entry(name: &str) -> &'static Entry {
+    entries().iter().find(|entry| entry.name == name).expect("the corpus holds it")
 }
 
-/// The element in which a rung is tried on [`SMALL`].
+/// The element in which a rung is tried.
 fn element_of(rung: Rung) -> Element {
     match rung {
         Rung::Plain => Element::F32,
@@ -120,8 +122,8 @@ fn element_of(rung: Rung) -> Element {
     }
 }
 
-fn kill(rung: Rung, detail: String) -> Kill {
-    Kill { entry: SMALL.to_owned(), element: element_of(rung), field: None, detail, cases: 1 }
+fn kill(rung: Rung, entry: &str, detail: String) -> Kill {
+    Kill { entry: entry.to_owned(), element: element_of(rung), field: None, detail, cases: 1 }
 }
 
 /// What is found once each tensor in turn is set apart, if anything; nothing where the device is too small for that.
@@ -130,9 +132,9 @@ fn apart(rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
     static DEVICE: Mutex<()> = Mutex::new(());
     let _device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
     let backend = Cuda::apart(Some(rung), mutant)?;
-    let report = run_entry(small(), element_of(rung), &backend as &dyn Backend)?;
+    let report = run_entry(entry(SMALL), element_of(rung), &backend as &dyn Backend)?;
     Ok(match &report.verdict {
-        Verdict::Fail(failure) => Some(kill(rung, format!("apart: {}", failure.message))),
+        Verdict::Fail(failure) => Some(kill(rung, SMALL, format!("apart: {}", failure.message))),
         _ => None,
     })
 }
@@ -140,16 +142,17 @@ fn apart(rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
 #[cfg(test)]
 mod tests {
     use nsa_corpus::Field;
-    use nsa_gpu::{Axis, Operand, Variant};
+    use nsa_gpu::Variant;
+    use nsa_gpu::plan::{Axis, Lists, Operand};
 
     use super::*;
 
     #[test]
     fn the_small_entry_holds_every_tensor_and_every_axis() {
         for rung in Rung::ALL {
-            let inputs = small().case.materialize(element_of(rung)).unwrap();
+            let inputs = entry(SMALL).case.materialize(element_of(rung)).unwrap();
             assert!(Field::ALL.into_iter().all(|field| field.asked_by(&inputs)));
-            Variant::uniform(rung).supports(inputs.shape(), inputs.element()).unwrap();
+            Variant::uniform(rung).supports(inputs.shape(), inputs.element(), "sm_90a").unwrap();
             for (operand, axis) in Operand::ALL.into_iter().flat_map(|operand| Axis::ALL.map(|axis| (operand, axis))) {
                 assert!(operand.count(axis, inputs.shape()) > 1, "{operand:?} {axis:?}");
             }
@@ -157,8 +160,25 @@ mod tests {
     }
 
     #[test]
+    fn the_full_entry_fills_every_scan_and_list() {
+        for rung in Rung::ALL {
+            let inputs = entry(FULL).case.materialize(element_of(rung)).unwrap();
+            Variant::uniform(rung).supports(inputs.shape(), inputs.element(), "sm_90a").unwrap();
+            let lists = Lists::of(inputs.shape());
+            assert!(inputs.shape().blocks() > lists.scanned_at_once, "{} blocks", inputs.shape().blocks());
+            assert!(lists.chunks > 1 && inputs.shape().sel_heads() > 1, "{lists:?}");
+            let mut visits = vec![0; inputs.shape().blocks()];
+            let first =
+                inputs.indices().iter().zip(inputs.mask()).take(inputs.shape().seq_len() * inputs.shape().num_sel());
+            first.filter(|(_, live)| **live).for_each(|(block, _)| visits[*block as usize] += 1);
+            let most = *visits.iter().max().unwrap();
+            assert!(most > lists.segment_visits, "{most} visits, {lists:?}");
+        }
+    }
+
+    #[test]
     fn a_sanitizer_that_is_none_is_an_error_and_one_that_finds_nothing_is_not() {
-        let racecheck = |sanitizer| Means { sanitizer }.sanitize("racecheck", Rung::Plain, None);
+        let racecheck = |sanitizer| Means { sanitizer }.sanitize("racecheck", FULL, Rung::Plain, None);
         assert!(racecheck(None).unwrap().is_none());
         assert!(racecheck(Some("true")).unwrap().is_none());
         let failed = racecheck(Some("false")).unwrap_err().to_string();

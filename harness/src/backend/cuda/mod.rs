@@ -42,8 +42,8 @@ impl Cuda {
         Self::start(rung, mutant, &[], workers, time_limit)
     }
 
-    /// The same, each tensor in turn set more than 2^32 elements apart along each of its axes: every bit of the answer
-    /// must be what it is where tensors are dense. Takes tens of GiB of device memory, so one process for each GPU.
+    /// The same, each tensor in turn set more than 2^32 elements apart along each of its axes, and each part of the workspace: every
+    /// bit of the answer must be what it is where tensors are dense. Takes tens of GiB of device memory, so one process for each GPU.
     ///
     /// # Errors
     /// As [`Cuda::new`].
@@ -83,7 +83,7 @@ impl Cuda {
     }
 
     fn variant(&self, inputs: &Inputs) -> Variant {
-        let fastest = || Variant::choose(inputs.shape(), inputs.element());
+        let fastest = || Variant::choose(inputs.shape(), inputs.element(), &self.arch);
         self.rung.map_or_else(fastest, Variant::uniform)
     }
 }
@@ -119,7 +119,7 @@ impl Backend for Cuda {
             return Err(Unsupported("f64: the kernels take f32, f16 and bf16".to_owned()));
         }
         let variant = self.variant(inputs);
-        variant.supports(inputs.shape(), inputs.element()).map_err(|error| Unsupported(error.to_string()))
+        variant.supports(inputs.shape(), inputs.element(), &self.arch).map_err(|error| Unsupported(error.to_string()))
     }
 
     fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {

@@ -3,7 +3,8 @@
 use std::io::{BufReader, BufWriter, stdin, stdout};
 
 use nsa_corpus::{Element, GoldenCase, Inputs, Outputs, TensorFile, TensorFileBuilder};
-use nsa_gpu::{Axis, Device, Kind, Layout, Operand, Options, Rung, Safety, Variant};
+use nsa_gpu::plan::{Axis, Operand, Workspace};
+use nsa_gpu::{Device, Kind, Layout, Options, Rung, Variant};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::BackendError;
@@ -86,21 +87,31 @@ pub(crate) fn open(device: usize, mutant: Option<&str>) -> Result<Device, String
 
 fn compute(device: &Device, rung: Option<Rung>, apart: bool, request: Vec<u8>) -> Result<Outputs, Trouble> {
     let inputs = decode_inputs(request).map_err(|message| Trouble { class: "crash".to_owned(), message })?;
-    let run = |layout| {
-        let options = Options { variant: rung.map(Variant::uniform), layout, safety: Safety::CHECKED };
-        nsa_gpu::run(device, &inputs, &options).map_err(|error| Trouble::of(&error))
-    };
-    let outputs = run(layout(&inputs))?;
-    expect_same(&outputs, &run(layout(&inputs))?, "between two runs")?;
-    for (operand, axis) in Operand::ALL.into_iter().flat_map(|operand| Axis::ALL.map(|axis| (operand, axis))) {
-        if apart && operand.count(axis, inputs.shape()) > 1 {
-            let what = format!("once {operand:?} lies 2^32 elements apart along {axis:?}");
-            let again = run(Layout::Apart { operand, axis })
-                .map_err(|trouble| Trouble { message: format!("{what}: {}", trouble.message), ..trouble })?;
-            expect_same(&outputs, &again, &what)?;
-        }
+    let dense = Options { variant: rung.map(Variant::uniform), layout: layout(&inputs), ..Options::default() };
+    let run = |options: &Options| nsa_gpu::run(device, &inputs, options).map_err(|error| Trouble::of(&error));
+    let outputs = run(&dense)?;
+    expect_same(&outputs, &run(&dense)?, "between two runs")?;
+    for (what, options) in if apart { all_apart(&inputs, dense) } else { Vec::new() } {
+        let again =
+            run(&options).map_err(|trouble| Trouble { message: format!("{what}: {}", trouble.message), ..trouble })?;
+        expect_same(&outputs, &again, &what)?;
     }
     Ok(outputs)
+}
+
+/// Each tensor in turn set apart along each of its axes, then each part of the workspace.
+fn all_apart(inputs: &Inputs, dense: Options) -> Vec<(String, Options)> {
+    let axes = Operand::ALL.into_iter().flat_map(|operand| Axis::ALL.map(|axis| (operand, axis)));
+    let axes = axes.filter(|(operand, axis)| operand.count(*axis, inputs.shape()) > 1);
+    let operands = axes.map(|(operand, axis)| {
+        let what = format!("once {operand:?} lies 2^32 elements apart along {axis:?}");
+        (what, Options { layout: Layout::Apart { operand, axis }, ..dense })
+    });
+    let workspaces = Workspace::ALL.into_iter().filter(|_| inputs.cotangents().any()).map(|workspace| {
+        let what = format!("once the rows of {workspace:?} lie 2^32 elements apart");
+        (what, Options { apart: Some(workspace), ..dense })
+    });
+    operands.chain(workspaces).collect()
 }
 
 /// The kernels promise the same bits, whenever they run and wherever tensors lie.

@@ -3,17 +3,13 @@
 //! A guard zone holds a known pattern; whatever a kernel wrote beyond its buffer shows there. Outputs can be filled with
 //! bytes that are NaN in every element type, so that what a kernel did not write shows too.
 
-use half::{bf16, f16};
-use ndarray::{Array, Array4, ArrayD, Dimension};
-use nsa_corpus::Element;
-
-use crate::device::Device;
+use super::open::Device;
 use crate::driver::{Address, Allocation};
 use crate::error::{Error, Kind};
-use crate::views::Place;
+use crate::plan::Place;
 
 /// All bits set: NaN as f32, f16 and bf16, and an index far out of range as u32.
-const POISON: u8 = 0xff;
+pub(super) const POISON: u8 = 0xff;
 const GUARD: u8 = 0xa5;
 
 /// How buffers are allocated.
@@ -21,11 +17,16 @@ const GUARD: u8 = 0xa5;
 pub struct Safety {
     /// Bytes of guard zone on either side of each buffer, a multiple of 256 (the alignment of what lies between).
     pub guard_bytes: usize,
-    /// Fill outputs and workspaces with NaN before the launch.
+    /// Fill outputs and workspaces with NaN, and before each launch the shared memory of every SM.
     pub poison: bool,
 }
 
 impl Safety {
+    /// Bytes that a buffer for `place` takes.
+    pub(super) fn bytes(self, place: &Place) -> u64 {
+        (place.bytes() + 2 * self.guard_bytes.next_multiple_of(256)) as u64
+    }
+
     /// Guard zones and poison.
     pub const CHECKED: Safety = Safety { guard_bytes: 4096, poison: true };
     /// Neither, for timings.
@@ -47,9 +48,9 @@ pub struct Buffer {
 
 impl Buffer {
     /// Uninitialised (or poisoned) memory for what lies at `place`.
-    pub(crate) fn new(device: &Device, name: &str, place: Place, safety: Safety) -> Result<Self, Error> {
+    pub(super) fn new(device: &Device, name: &str, place: Place, safety: Safety) -> Result<Self, Error> {
         let guard_bytes = safety.guard_bytes.next_multiple_of(256);
-        let allocation = Allocation::new(&device.context, place.bytes() + 2 * guard_bytes)?;
+        let allocation = Allocation::new(device.context(), place.bytes() + 2 * guard_bytes)?;
         let runs = place.runs();
         let buffer = Buffer { name: name.to_owned(), allocation, guard_bytes, place, runs, uploaded: None };
         for zone in guard_zones(&buffer.runs, place.bytes(), guard_bytes) {
@@ -63,7 +64,7 @@ impl Buffer {
 
     /// A copy of `source`, rows in the order `b, head, token`, on the device. With guard zones, the source is kept to
     /// compare the buffer with afterwards.
-    pub(crate) fn upload(
+    pub(super) fn upload(
         device: &Device,
         name: &str,
         place: Place,
@@ -89,12 +90,12 @@ impl Buffer {
         Ok(buffer)
     }
 
-    pub(crate) fn fill(&self, value: u8) -> Result<(), Error> {
+    pub(super) fn fill(&self, value: u8) -> Result<(), Error> {
         self.runs.iter().try_for_each(|(start, end)| self.allocation.fill(self.guard_bytes + start, end - start, value))
     }
 
     /// Where the bytes lie.
-    pub(crate) fn address(&self) -> Address {
+    pub(super) fn address(&self) -> Address {
         self.allocation.address(self.guard_bytes)
     }
 
@@ -109,7 +110,7 @@ impl Buffer {
     }
 
     /// Its rows in the order `b, head, token`, once every kernel is done.
-    pub(crate) fn download(&self) -> Result<Vec<u8>, Error> {
+    pub(super) fn download(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; self.place.filled_bytes()];
         if self.place.is_in_order() {
             self.allocation.copy_out(self.guard_bytes, &mut bytes)?;
@@ -186,56 +187,9 @@ fn guard_zones(runs: &[(usize, usize)], bytes: usize, guard: usize) -> Vec<Zone>
     zones
 }
 
-/// The values of a tensor in row-major order, as bytes of `element`.
-pub(crate) fn encode<D: Dimension>(tensor: &Array<f64, D>, element: Element) -> Vec<u8> {
-    bytes(tensor, element.bytes(), |value, bytes| match element {
-        Element::F64 => bytes.extend(value.to_le_bytes()),
-        Element::F32 => bytes.extend((*value as f32).to_le_bytes()),
-        Element::F16 => bytes.extend(f16::from_f64(*value).to_le_bytes()),
-        Element::Bf16 => bytes.extend(bf16::from_f64(*value).to_le_bytes()),
-    })
-}
-
-/// Block numbers in row-major order.
-pub(crate) fn encode_indices(tensor: &Array4<u32>) -> Vec<u8> {
-    bytes(tensor, 4, |value, bytes| bytes.extend(value.to_le_bytes()))
-}
-
-/// One byte for each slot in row-major order.
-pub(crate) fn encode_mask(tensor: &Array4<bool>) -> Vec<u8> {
-    bytes(tensor, 1, |value, bytes| bytes.push(u8::from(*value)))
-}
-
-fn bytes<T, D: Dimension>(tensor: &Array<T, D>, size: usize, write: impl Fn(&T, &mut Vec<u8>)) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(tensor.len() * size);
-    tensor.iter().for_each(|value| write(value, &mut bytes));
-    bytes
-}
-
-/// The inverse of [`encode`]: a tensor of `shape`.
-pub(crate) fn decode(bytes: &[u8], element: Element, shape: &[usize]) -> ArrayD<f64> {
-    let values: Vec<f64> = match element {
-        Element::F64 => bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect(),
-        Element::F32 => bytes.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect(),
-        Element::F16 => bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f64()).collect(),
-        Element::Bf16 => bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f64()).collect(),
-    };
-    ArrayD::from_shape_vec(shape, values).expect("the buffer was allocated with the tensor's size")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tensors_come_back_in_every_element() {
-        let tensor = Array4::from_shape_fn((2, 3, 4, 5), |(b, h, i, d)| (b * 60 + h * 20 + i * 5 + d) as f64 - 50.0);
-        for element in Element::ALL {
-            let bytes = encode(&tensor, element);
-            assert_eq!(bytes.len(), tensor.len() * element.bytes());
-            assert_eq!(decode(&bytes, element, &[2, 3, 4, 5]), tensor.clone().into_dyn());
-        }
-    }
 
     #[test]
     fn guard_zones_lie_round_the_buffer_and_in_its_gaps() {
@@ -256,12 +210,5 @@ mod tests {
         (bytes[2], bytes[6]) = (0, 0);
         assert_eq!(zone(true).changed(&bytes), Some(("before", 4)));
         assert_eq!(zone(false).changed(&bytes), Some(("behind", 3)));
-    }
-
-    #[test]
-    fn poison_is_nan_in_every_element_type() {
-        for element in [Element::F32, Element::F16, Element::Bf16] {
-            assert!(decode(&[POISON; 4][..element.bytes()], element, &[1, 1, 1])[[0, 0, 0]].is_nan());
-        }
     }
 }

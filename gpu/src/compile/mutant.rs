@@ -6,14 +6,15 @@
 use nsa_corpus::{Expected, Genre};
 use serde::{Deserialize, Serialize};
 
+use super::files;
 use crate::error::{Error, Kind};
-use crate::source;
 
 const FILES: &[(&str, &str)] = &[
-    ("backward.toml", include_str!("../mutants/backward.toml")),
-    ("forward.toml", include_str!("../mutants/forward.toml")),
-    ("index.toml", include_str!("../mutants/index.toml")),
-    ("tensor.toml", include_str!("../mutants/tensor.toml")),
+    ("backward.toml", include_str!("../../mutants/backward.toml")),
+    ("forward.toml", include_str!("../../mutants/forward.toml")),
+    ("index.toml", include_str!("../../mutants/index.toml")),
+    ("tensor.toml", include_str!("../../mutants/tensor.toml")),
+    ("workspaces.toml", include_str!("../../mutants/workspaces.toml")),
 ];
 
 /// One planted fault.
@@ -55,7 +56,7 @@ impl Mutant {
         if self.argument.is_some() != (self.expect == Expected::Equivalent) {
             return Err("an `argument` belongs to what is equivalent, and to nothing else".to_owned());
         }
-        let text = source::text(&self.file).ok_or_else(|| format!("there is no kernels/{}", self.file))?;
+        let text = files::text(&self.file).ok_or_else(|| format!("there is no kernels/{}", self.file))?;
         match text.matches(&self.find).count() {
             1 if self.find != self.replace => Ok(()),
             1 => Err("`find` and `replace` are the same".to_owned()),
@@ -98,7 +99,7 @@ mod tests {
     fn every_mutant_changes_exactly_one_place() {
         let mutants = mutants().unwrap();
         assert!(mutants.len() >= 50, "{} mutants", mutants.len());
-        for (kernel, _) in source::FILES {
+        for (kernel, _) in files::FILES {
             assert!(mutants.iter().any(|mutant| mutant.file == *kernel), "{kernel} has no mutant");
         }
     }

@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Mutant};
 use crate::driver::{Context, Function};
 use crate::error::{Error, Unavailable};
-use crate::mutant::Mutant;
-use crate::variant::Program;
+use crate::plan::Program;
 
 /// What a device is, for a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +22,8 @@ pub struct DeviceInfo {
     pub capability: (u32, u32),
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
+    /// Bytes of shared memory that one CTA may have.
+    pub shared_bytes: u32,
     /// Bytes of its second-level cache.
     pub cache_bytes: u32,
     /// Version of CUDA that the driver supports, major and minor.
@@ -68,12 +69,12 @@ pub fn architectures() -> Vec<String> {
     (0..device_count()).map(|ordinal| Context::capability_of(ordinal).map_or_else(unknown, arch)).collect()
 }
 
-type Loaded = HashMap<(Program, Option<String>, usize), Arc<Function>>;
+type Loaded = HashMap<(Program, Option<String>), Arc<Function>>;
 
 /// An open device. Kernels are compiled when first needed and kept loaded.
 #[derive(Debug)]
 pub struct Device {
-    pub(crate) context: Arc<Context>,
+    context: Arc<Context>,
     info: DeviceInfo,
     compiler: &'static Compiler,
     mutant: Option<Mutant>,
@@ -94,6 +95,7 @@ impl Device {
             name: context.name()?,
             capability: Context::capability_of(ordinal)?,
             multiprocessors: context.multiprocessors()?,
+            shared_bytes: context.shared_bytes()?,
             cache_bytes: context.cache_bytes()?,
             driver: (version / 1000, version % 1000 / 10),
             compiler: compiler.version(),
@@ -117,6 +119,10 @@ impl Device {
         &self.info
     }
 
+    pub(super) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     /// Bytes of device memory that are free now.
     ///
     /// # Errors
@@ -133,15 +139,15 @@ impl Device {
         self.context.synchronize("a kernel failed")
     }
 
-    /// The kernel of `program`, which takes `buffers` addresses and then `Dims`.
-    pub(crate) fn function(&self, program: &Program, buffers: usize) -> Result<Arc<Function>, Error> {
-        let key = (program.clone(), self.mutant.as_ref().map(|mutant| mutant.name.clone()), buffers);
+    /// The kernel of `program`, compiled and loaded.
+    pub(super) fn function(&self, program: &Program) -> Result<Arc<Function>, Error> {
+        let key = (program.clone(), self.mutant.as_ref().map(|mutant| mutant.name.clone()));
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = loaded.get(&key) {
             return Ok(Arc::clone(function));
         }
         let cubin = self.compiler.compile(program, &self.info.arch(), self.mutant.as_ref())?;
-        let function = Arc::new(Function::load(&self.context, &cubin.image, program.kernel, buffers)?);
+        let function = Arc::new(Function::load(&self.context, &cubin.image, program.kernel)?);
         loaded.insert(key, Arc::clone(&function));
         Ok(function)
     }
@@ -168,7 +174,17 @@ mod tests {
     fn only_hopper_has_instructions_of_its_own() {
         let arch = |capability| {
             let (name, driver, compiler) = (String::new(), (13, 0), (13, 0));
-            DeviceInfo { ordinal: 0, name, capability, multiprocessors: 1, cache_bytes: 1, driver, compiler }.arch()
+            DeviceInfo {
+                ordinal: 0,
+                name,
+                capability,
+                multiprocessors: 1,
+                shared_bytes: 1,
+                cache_bytes: 1,
+                driver,
+                compiler,
+            }
+            .arch()
         };
         assert_eq!([(8, 0), (9, 0), (10, 0), (12, 0)].map(arch), ["sm_80", "sm_90a", "sm_100", "sm_120"]);
     }

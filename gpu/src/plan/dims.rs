@@ -4,15 +4,16 @@
 
 use nsa_corpus::Shape;
 
-use crate::views::{Operand, Strides, Views};
+use super::views::{Operand, Strides, Views};
 
 macro_rules! dims {
     ($($name:ident: $kind:ty,)*) => {
         /// What a kernel knows of the problem. `window` is -1 without a sliding part.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, Default, PartialEq)]
-        pub(crate) struct Dims {
-            $(pub(crate) $name: $kind,)*
+        #[allow(missing_docs)]
+        pub struct Dims {
+            $(pub $name: $kind,)*
         }
 
         #[cfg(test)]
@@ -37,15 +38,39 @@ const CHUNK_VISITS: usize = 4096;
 /// Query rows in one segment of a block's visits: long enough to amortise a partial sum, short enough that a block
 /// which every token selects is spread over the device.
 const SEGMENT_ROWS: usize = 8192;
+/// Threads of `visit_scan`.
+pub(super) const SCAN_THREADS: usize = 1024;
+
+/// Where the inverted index and the lists of visits of a problem are cut: what has more parts than one is worth a case of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lists {
+    /// Chunks of visits, each sorted by one warp.
+    pub chunks: usize,
+    /// Visits in one segment of a block's list.
+    pub segment_visits: usize,
+    /// Blocks, and cells of the sort's table, that the scan adds up at once.
+    pub scanned_at_once: usize,
+}
+
+impl Lists {
+    /// Of problems of `shape`.
+    pub fn of(shape: &Shape) -> Self {
+        let visits = shape.seq_len() * shape.num_sel();
+        Lists {
+            chunks: visits.div_ceil(CHUNK_VISITS).min((SORT_CELLS / shape.blocks()).max(1)).max(1),
+            segment_visits: (SEGMENT_ROWS / shape.sel_groups()).max(1),
+            scanned_at_once: SCAN_THREADS,
+        }
+    }
+}
 
 impl Dims {
     /// The sizes of `shape`, and the strides of `views`.
-    pub(crate) fn new(shape: &Shape, views: &Views, include_diagonal: bool, window: Option<usize>) -> Self {
+    pub(super) fn new(shape: &Shape, views: &Views, include_diagonal: bool, window: Option<usize>) -> Self {
         let sizes = shape.sizes();
         let (n, q_heads, kv_heads, sel_heads) = (sizes.seq_len, sizes.q_heads, sizes.kv_heads, sizes.sel_heads);
         let visits = n * sizes.num_sel;
-        let chunks = visits.div_ceil(CHUNK_VISITS).min((SORT_CELLS / shape.blocks()).max(1)).max(1);
-        let segment_visits = (SEGMENT_ROWS / shape.sel_groups()).max(1);
+        let Lists { chunks, segment_visits, .. } = Lists::of(shape);
         let scale = shape.scale();
         Dims {
             batch: sizes.batch as i64,
@@ -84,7 +109,7 @@ impl Dims {
     }
 
     /// Tasks of the key-outer backward: see `kernels/tasks.cuh`.
-    pub(crate) fn tasks(&self) -> i64 {
+    pub(super) fn tasks(&self) -> i64 {
         self.batch * (self.kv_heads * self.blocks + self.sel_heads * self.segments)
     }
 }
@@ -94,11 +119,11 @@ mod tests {
     use nsa_corpus::Sizes;
 
     use super::*;
-    use crate::views::Layout;
+    use crate::plan::views::Layout;
 
     /// The names that the kernels' own `struct Dims` declares, in order.
     fn fields_of_the_kernels() -> Vec<String> {
-        let text = include_str!("../kernels/common.cuh");
+        let text = include_str!("../../kernels/common.cuh");
         let body = text.split("struct Dims {").nth(1).unwrap().split("};").next().unwrap();
         let declarations = body.lines().filter(|line| !line.trim_start().starts_with("//"));
         let joined = declarations.collect::<Vec<_>>().join(" ");
@@ -110,6 +135,11 @@ mod tests {
     fn the_kernels_declare_the_same_fields_in_the_same_order() {
         assert_eq!(fields_of_the_kernels(), FIELDS);
         assert_eq!(size_of::<Dims>(), 16 * 8 + 13 * 24 + 2 * 4);
+    }
+
+    #[test]
+    fn the_scan_has_as_many_threads_as_are_told() {
+        assert!(include_str!("../../kernels/visit_scan.cu").contains(&format!("#define THREADS {SCAN_THREADS}\n")));
     }
 
     fn shape(seq_len: usize, block_size: usize, num_sel: usize) -> Shape {

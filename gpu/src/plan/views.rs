@@ -3,6 +3,7 @@
 
 use nsa_corpus::Shape;
 
+use super::place::{Place, far_stride};
 use crate::error::{Error, Kind};
 
 /// Strides in elements; the last axis has stride 1.
@@ -127,7 +128,6 @@ impl Strides {
 
     /// Head-major, `axis` outermost, its `count` elements more than 2^32 elements apart from first to last.
     fn apart(axis: Axis, [batch, heads, tokens]: [usize; 3], width: usize) -> Self {
-        const REACH: i64 = 1 << 32;
         let (mut extent, mut strides, mut count) = (width as i64, Strides::default(), 0);
         for (inner, size) in [(Axis::Token, tokens), (Axis::Head, heads), (Axis::Batch, batch)] {
             if inner == axis {
@@ -137,9 +137,7 @@ impl Strides {
                 extent *= size as i64;
             }
         }
-        // A multiple of 8 keeps rows aligned for every rung.
-        let stride = if count > 1 { (REACH / (count - 1) + 8).max(extent + 7) / 8 * 8 } else { extent };
-        *strides.along_mut(axis) = stride;
+        *strides.along_mut(axis) = far_stride(count as usize, extent as usize) as i64;
         strides
     }
 
@@ -196,91 +194,9 @@ impl Views {
     pub(crate) fn place(&self, operand: Operand, shape: &Shape, size: usize) -> Result<Place, Error> {
         let (heads, width) = operand.sizes(shape);
         let counts = [shape.batch(), heads, shape.seq_len()];
-        Place::new(counts, width * size, self.get(operand), size)
+        let Strides { batch, head, token } = self.get(operand);
+        Place::new(counts, width * size, [batch, head, token], size)
             .map_err(|problem| Kind::Invalid(format!("{operand:?}: {problem}")).into())
-    }
-}
-
-/// The rows of one tensor in a buffer, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// Count, stride and step in the order of rows of each axis, the largest stride first.
-    axes: [(usize, usize, usize); 3],
-    row_bytes: usize,
-    bytes: usize,
-}
-
-impl Place {
-    fn new(counts: [usize; 3], row_bytes: usize, strides: Strides, size: usize) -> Result<Self, String> {
-        let steps = [counts[1] * counts[2], counts[2], 1];
-        let mut axes = [(1, 0, 0); 3];
-        for (axis, stride) in [strides.batch, strides.head, strides.token].into_iter().enumerate() {
-            if counts[axis] == 1 || row_bytes == 0 {
-                continue;
-            }
-            let stride = usize::try_from(stride).ok().and_then(|stride| stride.checked_mul(size));
-            axes[axis] = (counts[axis], stride.ok_or_else(|| format!("{strides:?} are no strides"))?, steps[axis]);
-        }
-        axes.sort_by_key(|(_, stride, _)| std::cmp::Reverse(*stride));
-        let mut extent = row_bytes;
-        for (count, stride, _) in axes.iter().rev().filter(|(count, ..)| *count > 1) {
-            if *stride < extent {
-                return Err(format!("rows overlap: {stride} bytes from one to the next, {extent} bytes long"));
-            }
-            let all = stride.checked_mul(count - 1).and_then(|bytes| bytes.checked_add(extent));
-            extent = all.filter(|bytes| *bytes <= isize::MAX as usize).ok_or("more bytes than can be addressed")?;
-        }
-        Ok(Place { axes, row_bytes, bytes: extent })
-    }
-
-    /// `bytes` without rows or gaps.
-    pub(crate) fn flat(bytes: usize) -> Self {
-        Place { axes: [(1, 0, 0); 3], row_bytes: bytes, bytes }
-    }
-
-    /// Bytes from the first to the last.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Bytes of a row.
-    pub(crate) fn row_bytes(&self) -> usize {
-        self.row_bytes
-    }
-
-    /// Bytes of all rows, without the gaps between them.
-    pub(crate) fn filled_bytes(&self) -> usize {
-        self.axes.iter().map(|(count, ..)| count).product::<usize>() * self.row_bytes
-    }
-
-    /// Whether rows lie in their own order without gaps.
-    pub(crate) fn is_in_order(&self) -> bool {
-        self.bytes == self.filled_bytes() && self.axes.is_sorted_by(|(_, _, one), (_, _, next)| next <= one)
-    }
-
-    /// Where each row begins, and its number in the order `b, head, token`: as they lie in memory.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let [a, b, c] = self.axes;
-        let rows = if self.row_bytes == 0 { 0 } else { a.0 };
-        (0..rows).flat_map(move |i| {
-            (0..b.0)
-                .flat_map(move |j| (0..c.0).map(move |k| (i * a.1 + j * b.1 + k * c.1, i * a.2 + j * b.2 + k * c.2)))
-        })
-    }
-
-    /// The runs of bytes without gaps, first and end of each, in order.
-    pub(crate) fn runs(&self) -> Vec<(usize, usize)> {
-        if self.bytes == self.filled_bytes() {
-            return if self.bytes == 0 { Vec::new() } else { vec![(0, self.bytes)] };
-        }
-        let mut runs: Vec<(usize, usize)> = Vec::new();
-        for (start, _) in self.rows() {
-            match runs.last_mut().filter(|(_, end)| *end == start) {
-                Some((_, end)) => *end += self.row_bytes,
-                None => runs.push((start, start + self.row_bytes)),
-            }
-        }
-        runs
     }
 }
 

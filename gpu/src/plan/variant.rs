@@ -1,12 +1,14 @@
 //! The rung of each pass, and the programs that follow from it.
 
-use nsa_corpus::{Arithmetic, Dot, Element, Shape};
+use nsa_corpus::{Arithmetic, Dot, Element, Shape, Sizes};
 use serde::{Deserialize, Serialize};
 
+use super::kernels::{DELTA, DKDV_MERGE, VISIT_COUNT, VISIT_FILL, VISIT_SCAN};
+
+use super::ladder::{BY_WORDS, LADDER, Pass, Rung, Step, step};
+use super::program::{ELEMENTS, Program};
+use super::views::{Layout, Operand, Views};
 use crate::error::{Error, Kind};
-use crate::ladder::{ANY, Geometry, LADDER, Step, key_tiles, row_steps, step};
-pub use crate::ladder::{FEATURES_MAX, Pass, Rung};
-use crate::views::{Layout, Views};
 
 /// The rung that computes each pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,16 +28,17 @@ impl Variant {
         Variant { forward: rung, query_gradients: rung, key_gradients: rung }
     }
 
-    /// The fastest rung of each pass that supports the problem; [`Rung::Plain`] where none does.
-    pub fn choose(shape: &Shape, element: Element) -> Self {
-        Self::choose_for(shape, element, &Views::new(shape, Layout::HeadMajor))
+    /// The fastest rung of each pass that supports the problem on devices of `arch` ([`crate::DeviceInfo::arch`]); [`Rung::Plain`]
+    /// where none does.
+    pub fn choose(shape: &Shape, element: Element, arch: &str) -> Self {
+        Self::choose_for(shape, element, arch, &Views::new(shape, Layout::HeadMajor))
     }
 
     /// The same for tensors that lie as `views` say.
-    pub fn choose_for(shape: &Shape, element: Element, views: &Views) -> Self {
+    pub fn choose_for(shape: &Shape, element: Element, arch: &str, views: &Views) -> Self {
         let fastest = |pass| {
             let supported = |step: &&Step| {
-                step.pass == pass && step.supports(shape, element).is_ok() && step.takes(shape, views).is_ok()
+                step.pass == pass && step.supports(shape, element, arch).is_ok() && step.takes(shape, views).is_ok()
             };
             LADDER.iter().rev().find(supported).map_or(Rung::Plain, |step| step.rung)
         };
@@ -55,17 +58,17 @@ impl Variant {
         }
     }
 
-    /// Whether every pass of this variant computes problems of `shape` and `element`.
+    /// Whether every pass of this variant computes problems of `shape` and `element` on devices of `arch`.
     ///
     /// # Errors
     /// The first thing that a kernel does not support, with the size at fault.
-    pub fn supports(&self, shape: &Shape, element: Element) -> Result<(), Error> {
+    pub fn supports(&self, shape: &Shape, element: Element, arch: &str) -> Result<(), Error> {
         for pass in Pass::ALL {
             let rung = self.rung(pass);
             let Some(step) = step(pass, rung) else {
                 return Err(Kind::Unsupported(format!("there is no {rung} kernel for {pass:?}")).into());
             };
-            step.supports(shape, element).map_err(Kind::Unsupported)?;
+            step.supports(shape, element, arch).map_err(Kind::Unsupported)?;
         }
         if (shape.seq_len() as u64).checked_mul(shape.num_sel() as u64).is_none_or(|v| v >= u64::from(u32::MAX)) {
             let (n, sel) = (shape.seq_len(), shape.num_sel());
@@ -81,103 +84,62 @@ impl Variant {
     /// # Errors
     /// The first operand whose rows are not aligned as a kernel needs.
     pub fn takes(&self, shape: &Shape, views: &Views) -> Result<(), Error> {
-        let mut steps = Pass::ALL.into_iter().filter_map(|pass| step(pass, self.rung(pass)));
-        Ok(steps.try_for_each(|step| step.takes(shape, views)).map_err(Kind::Unsupported)?)
+        Ok(self.steps().into_iter().try_for_each(|step| step.takes(shape, views)).map_err(Kind::Unsupported)?)
     }
 
-    /// The arithmetic of this variant's results on problems of `shape` on devices of `arch` ([`crate::DeviceInfo::arch`]): the
-    /// least exact of its passes'.
+    /// The arithmetic of this variant's results on problems of `shape` on devices of `arch`: in each part that of the pass which
+    /// is least exact there.
     pub fn arithmetic(&self, shape: &Shape, element: Element, arch: &str) -> Arithmetic {
-        if Pass::ALL.into_iter().any(|pass| self.rung(pass) == Rung::Tensor) {
-            // The plain forward rescales once for a whole block, the tensor one for as many keys as it scores at once.
-            let rescale_every = (self.forward == Rung::Tensor).then(|| 8 * key_tiles(shape, 8));
-            // Where a pass adds them one by one, nothing kept beyond 24 bits is what covers that too.
-            let extra_bits = if *self == Self::uniform(Rung::Tensor) { extra_bits(arch) } else { 0 };
-            let scores = tensor_scores(shape, extra_bits);
-            return Arithmetic { rescale_every, scores, ..Arithmetic::tensor_core(element) };
+        let declared = self.steps().map(|step| (step.arithmetic)(shape, element, arch));
+        declared.into_iter().reduce(least_exact).expect("there are passes")
+    }
+
+    /// The rows of the ladder that compute the passes.
+    pub(super) fn steps(&self) -> [&'static Step; 3] {
+        Pass::ALL.map(|pass| step(pass, self.rung(pass)).expect("`supports` found the kernel"))
+    }
+
+    /// How many numbers of a row of `operand` a kernel loads or stores at once.
+    pub(super) fn words(&self, operand: Operand) -> usize {
+        if !BY_WORDS.contains(&operand) {
+            return 1;
         }
-        Arithmetic { output: element, gradient: element, ..Arithmetic::f32() }
+        self.steps().map(|step| step.multiple).into_iter().max().unwrap_or(1)
     }
 
-    /// The program that computes `pass`.
-    pub(crate) fn program(&self, pass: Pass, shape: &Shape, element: Element) -> Program {
-        let step = step(pass, self.rung(pass)).expect("`supports` found the kernel");
-        Program::new(step.kernel, element, (step.defines)(shape))
-    }
-
-    /// How the kernel of `pass` is launched.
-    pub(crate) fn geometry(&self, pass: Pass, shape: &Shape) -> Geometry {
-        (step(pass, self.rung(pass)).expect("`supports` found the kernel").geometry)(shape)
-    }
-
-    /// Every program that a forward and backward of such a problem launches.
+    /// Every program that a forward and backward of such a problem launches, in the order that seals of evidence are made of.
     pub fn programs(&self, shape: &Shape, element: Element) -> Vec<Program> {
-        let mut programs: Vec<Program> = Pass::ALL.map(|pass| self.program(pass, shape, element)).into();
-        programs.extend(shared_programs(shape, element));
-        programs
+        let passes = self.steps().map(|step| step.kernel());
+        let shared = [&DELTA, &VISIT_COUNT, &VISIT_SCAN, &VISIT_FILL, &DKDV_MERGE];
+        passes.into_iter().chain(shared).map(|kernel| kernel.program(shape, element)).collect()
     }
 }
 
-/// Bits that the tensor cores of `arch` keep beyond 24: measured by planted sums (`nsa-diff calibrate`, docs/numerics.md), and none
-/// where nothing was measured.
-fn extra_bits(arch: &str) -> i32 {
-    if arch == "sm_90a" { 2 } else { 0 }
-}
-
-/// How the tensor rung adds `<q, k>` and `<d_out, v>`: each 32 features, or what is left of them, in two halves (mma.cuh).
-fn tensor_scores(shape: &Shape, extra_bits: i32) -> Dot {
-    let block = |width: usize| width.div_ceil(2 * width.div_ceil(32));
-    Dot::Blocks { block: block(shape.dim()).min(block(shape.value_dim())), extra_bits }
-}
-
-/// The programs that every variant uses: delta, the inverted index, and the merge.
-fn shared_programs(shape: &Shape, element: Element) -> [Program; 5] {
-    [
-        delta_program(shape, element),
-        Program::new("visit_count", Element::F32, Vec::new()),
-        Program::new("visit_scan", Element::F32, Vec::new()),
-        Program::new("visit_fill", Element::F32, Vec::new()),
-        Program::new("dkdv_merge", element, Vec::new()),
-    ]
-}
-
-/// `delta` for such a problem.
-pub(crate) fn delta_program(shape: &Shape, element: Element) -> Program {
-    let steps = row_steps(shape).into_iter().filter(|(name, _)| *name == "VALUE_STEPS").collect();
-    Program::new("delta", element, steps)
-}
-
-/// A kernel and the macros that it is specialised by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Program {
-    /// The kernel's name, and its file's without the ending.
-    pub kernel: &'static str,
-    /// Macro and value, in order.
-    pub defines: Vec<(&'static str, usize)>,
-}
-
-impl Program {
-    pub(crate) fn new(kernel: &'static str, element: Element, mut defines: Vec<(&'static str, usize)>) -> Self {
-        let number = ANY.iter().position(|known| *known == element).expect("`supports` refuses other elements");
-        defines.insert(0, ("ELEMENT", number));
-        Program { kernel, defines }
+/// In each part the less exact of the two.
+fn least_exact(a: Arithmetic, b: Arithmetic) -> Arithmetic {
+    let coarser = |a: Element, b: Element| if a.unit_roundoff() >= b.unit_roundoff() { a } else { b };
+    Arithmetic {
+        unit: a.unit.max(b.unit),
+        exponential: a.exponential.max(b.exponential),
+        scores: least_exact_dot(a.scores, b.scores),
+        products: least_exact_dot(a.products, b.products),
+        probability: coarser(a.probability, b.probability),
+        rescale_every: a.rescale_every.into_iter().chain(b.rescale_every).min(),
+        ..a
     }
+}
 
-    /// The compiler's flags, whatever the architecture. No fast-math: division, denormals and exponentials are exact
-    /// to the declared arithmetic.
-    pub fn flags(&self) -> Vec<String> {
-        let mut flags: Vec<String> =
-            ["--std=c++17", "--fmad=true", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--ptxas-options=-v"]
-                .map(str::to_owned)
-                .into();
-        flags.extend(self.defines.iter().map(|(name, value)| format!("-D{name}={value}")));
-        flags
-    }
-
-    /// Kernel and macros in one word: `forward_plain ELEMENT=1 DIM_STEPS=2 VALUE_STEPS=2`.
-    pub fn label(&self) -> String {
-        let defines = self.defines.iter().map(|(name, value)| format!(" {name}={value}"));
-        std::iter::once(self.kernel.to_owned()).chain(defines).collect()
+fn least_exact_dot(a: Dot, b: Dot) -> Dot {
+    match (a, b) {
+        (Dot::Blocks { block, extra_bits }, Dot::Blocks { block: other, extra_bits: bits }) => {
+            Dot::Blocks { block: block.min(other), extra_bits: extra_bits.min(bits) }
+        }
+        // One product after another: nothing kept beyond 24 bits is what covers that too.
+        (Dot::Blocks { block, .. }, Dot::Fma { .. }) | (Dot::Fma { .. }, Dot::Blocks { block, .. }) => {
+            Dot::Blocks { block, extra_bits: 0 }
+        }
+        (Dot::Fma { unit }, Dot::Fma { unit: other }) => Dot::Fma { unit: unit.max(other) },
+        (Dot::Tf32 { .. }, _) | (_, Dot::Tf32 { .. }) => unreachable!("no row of the ladder declares tf32"),
     }
 }
 
@@ -186,22 +148,13 @@ impl Program {
 pub fn catalogue() -> Vec<Program> {
     let mut programs = Vec::new();
     for (dim, value_dim, block_size) in [(64, 64, 32), (128, 128, 64), (192, 128, 64), (256, 256, 256), (40, 8, 16)] {
-        let sizes = nsa_corpus::Sizes {
-            batch: 1,
-            q_heads: 16,
-            kv_heads: 1,
-            seq_len: 512,
-            dim,
-            value_dim,
-            block_size,
-            num_sel: 4,
-            sel_heads: 1,
-        };
+        let (batch, q_heads, kv_heads, seq_len, num_sel, sel_heads) = (1, 16, 1, 512, 4, 1);
+        let sizes = Sizes { batch, q_heads, kv_heads, seq_len, dim, value_dim, block_size, num_sel, sel_heads };
         let shape = Shape::new(sizes).expect("the sizes divide");
-        for element in ANY.iter().copied() {
-            programs.extend(shared_programs(&shape, element));
-            let steps = LADDER.iter().filter(|step| step.supports(&shape, element).is_ok());
-            programs.extend(steps.map(|step| Program::new(step.kernel, element, (step.defines)(&shape))));
+        for element in ELEMENTS.iter().copied() {
+            programs.extend(Variant::uniform(Rung::Plain).programs(&shape, element));
+            let steps = LADDER.iter().filter(|step| step.supports(&shape, element, "sm_80").is_ok());
+            programs.extend(steps.map(|step| step.kernel().program(&shape, element)));
         }
     }
     programs.sort();
@@ -211,10 +164,9 @@ pub fn catalogue() -> Vec<Program> {
 
 #[cfg(test)]
 mod tests {
-    use nsa_corpus::Sizes;
-
     use super::*;
-    use crate::views::{Operand, Strides};
+    use crate::plan::ladder::FEATURES_MAX;
+    use crate::plan::views::Strides;
 
     const SIZES: Sizes = Sizes {
         batch: 1,
@@ -230,12 +182,12 @@ mod tests {
 
     #[test]
     fn the_plain_rung_leaves_no_hole_up_to_256() {
-        for element in ANY.iter().copied() {
+        for element in ELEMENTS.iter().copied() {
             for size in 1..=FEATURES_MAX {
                 let sizes = Sizes { dim: size, value_dim: FEATURES_MAX + 1 - size, block_size: size, ..SIZES };
                 let shape = Shape::new(sizes).unwrap();
-                Variant::uniform(Rung::Plain).supports(&shape, element).unwrap();
-                Variant::choose(&shape, element).supports(&shape, element).unwrap();
+                Variant::uniform(Rung::Plain).supports(&shape, element, "sm_80").unwrap();
+                Variant::choose(&shape, element, "sm_80").supports(&shape, element, "sm_80").unwrap();
             }
         }
     }
@@ -243,7 +195,7 @@ mod tests {
     #[test]
     fn the_tensor_rung_says_what_it_leaves_to_the_plain_one() {
         let shape = |dim, value_dim| Shape::new(Sizes { dim, value_dim, ..SIZES }).unwrap();
-        let chosen = |dim, value_dim, element| Variant::choose(&shape(dim, value_dim), element);
+        let chosen = |dim, value_dim, element| Variant::choose(&shape(dim, value_dim), element, "sm_80");
         assert_eq!(chosen(64, 64, Element::Bf16), Variant::uniform(Rung::Tensor));
         assert_eq!(chosen(64, 64, Element::F32), Variant::uniform(Rung::Plain));
         assert_eq!(chosen(7, 64, Element::F16), Variant::uniform(Rung::Plain));
@@ -251,14 +203,17 @@ mod tests {
         assert_eq!((mixed.forward, mixed.key_gradients), (Rung::Tensor, Rung::Plain));
         let declared = mixed.arithmetic(&shape(256, 256), Element::F16, "sm_90a");
         assert_eq!(Arithmetic { rescale_every: None, ..declared }, Arithmetic::tensor_core(Element::F16));
-        let refused = Variant::uniform(Rung::Tensor).supports(&shape(7, 64), Element::F16).unwrap_err();
+        let refused = Variant::uniform(Rung::Tensor).supports(&shape(7, 64), Element::F16, "sm_80").unwrap_err();
         assert_eq!(refused.to_string(), "forward_tensor takes multiples of 8 features, not 7");
     }
 
     #[test]
     fn what_no_rung_computes_is_refused_by_name() {
         let refused = |sizes, element| {
-            Variant::uniform(Rung::Plain).supports(&Shape::new(sizes).unwrap(), element).unwrap_err().to_string()
+            Variant::uniform(Rung::Plain)
+                .supports(&Shape::new(sizes).unwrap(), element, "sm_80")
+                .unwrap_err()
+                .to_string()
         };
         assert!(refused(SIZES, Element::F64).contains("does not take f64"));
         assert!(refused(Sizes { dim: 257, ..SIZES }, Element::F32).contains("dim up to 256, not 257"));
@@ -267,12 +222,12 @@ mod tests {
 
     #[test]
     fn the_tensor_rung_declares_how_often_it_rescales() {
-        let text = crate::source::text("forward_tensor.cu").unwrap();
+        let text = include_str!("../../kernels/forward_tensor.cu");
         assert!(text.contains("start < count; start += 8 * KEY_TILES)"), "what the declaration is read off");
         for (block_size, keys) in [(1, 16), (16, 16), (40, 48), (64, 64), (65, 64), (256, 64)] {
             let shape = Shape::new(Sizes { dim: 64, value_dim: 64, block_size, ..SIZES }).unwrap();
             let tensor = Variant::uniform(Rung::Tensor);
-            let program = tensor.program(Pass::Forward, &shape, Element::Bf16);
+            let program = tensor.programs(&shape, Element::Bf16).remove(0);
             assert!(program.defines.contains(&("KEY_TILES", keys / 8)), "{block_size}: {program:?}");
             let rescale_every = |variant: Variant| variant.arithmetic(&shape, Element::Bf16, "sm_80").rescale_every;
             assert_eq!(rescale_every(tensor), Some(keys));
@@ -282,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_is_declared_of_scores_covers_every_width() {
-        let text = crate::source::text("mma.cuh").unwrap();
+        let text = include_str!("../../kernels/mma.cuh");
         assert!(text.contains("features 32 c + 8 (l % 4) .. + 8 of its row"), "what the steps below are read off");
         let tensor = Variant::uniform(Rung::Tensor);
         for (arch, extra_bits) in [("sm_90a", 2), ("sm_80", 0), ("sm_100", 0)] {
@@ -305,6 +260,26 @@ mod tests {
     }
 
     #[test]
+    fn a_mixed_variant_declares_no_more_than_any_of_its_passes() {
+        let shape = Shape::new(Sizes { dim: 64, value_dim: 64, ..SIZES }).unwrap();
+        for number in 0..8 {
+            let rung = |bit: usize| Rung::ALL[number >> bit & 1];
+            let variant = Variant { forward: rung(0), query_gradients: rung(1), key_gradients: rung(2) };
+            let declared = variant.arithmetic(&shape, Element::Bf16, "sm_90a");
+            for step in variant.steps() {
+                let own = (step.arithmetic)(&shape, Element::Bf16, "sm_90a");
+                for terms in [1, 16, 64, 4096] {
+                    assert!(declared.scores.constant(terms) >= own.scores.constant(terms), "{variant:?}");
+                    assert!(declared.products.constant(terms) >= own.products.constant(terms), "{variant:?}");
+                }
+                assert!(declared.probability.unit_roundoff() >= own.probability.unit_roundoff(), "{variant:?}");
+                assert_eq!((declared.output, declared.gradient), (own.output, own.gradient), "{variant:?}");
+            }
+            assert_eq!(declared.rescale_every.is_some(), variant.forward == Rung::Tensor, "{variant:?}");
+        }
+    }
+
+    #[test]
     fn views_that_are_not_aligned_fall_to_the_plain_rung() {
         let shape = Shape::new(Sizes { dim: 64, value_dim: 64, ..SIZES }).unwrap();
         let mut views = Views::new(&shape, Layout::TokenMajor);
@@ -316,7 +291,7 @@ mod tests {
             refused.starts_with("forward_tensor takes rows that begin at multiples of 8 elements, not K by"),
             "{refused}"
         );
-        assert_eq!(Variant::choose_for(&shape, Element::F16, &views), Variant::uniform(Rung::Plain));
+        assert_eq!(Variant::choose_for(&shape, Element::F16, "sm_80", &views), Variant::uniform(Rung::Plain));
         Variant::uniform(Rung::Plain).takes(&shape, &views).unwrap();
     }
 

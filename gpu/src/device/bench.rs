@@ -3,13 +3,12 @@
 use nsa_corpus::{Inputs, Outputs};
 use serde::{Deserialize, Serialize};
 
-use crate::attend::Attend;
-use crate::device::Device;
-use crate::driver::Event;
+use super::memory::{Buffer, Safety};
+use super::open::Device;
+use super::run::Options;
+use crate::driver::{Event, Stream};
 use crate::error::Error;
-use crate::memory::{Buffer, Safety};
-use crate::run::{Options, Resident};
-use crate::views::Place;
+use crate::plan::Place;
 
 /// How long one pass took, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,7 +42,7 @@ pub struct Measured {
     pub outputs: Outputs,
 }
 
-/// Times problems like `inputs`. Buffers are allocated once and reused; guard zones and poison are off.
+/// Times problems like `inputs`. Buffers are allocated and kernels compiled once; guard zones and poison are off.
 ///
 /// # Errors
 /// As [`crate::run()`].
@@ -52,16 +51,17 @@ pub struct Measured {
 /// With `repetitions` 0.
 pub fn bench(device: &Device, inputs: &Inputs, options: &Options, repetitions: usize) -> Result<Measured, Error> {
     assert!(repetitions > 0, "no repetition, no median");
-    let settings = Options { safety: Safety::NONE, ..*options }.settings(inputs);
-    let attend = Attend::new(device, inputs.shape(), inputs.element(), settings)?;
-    let resident = Resident::new(&attend, inputs)?;
+    let (attend, buffers) = Options { safety: Safety::NONE, ..*options }.prepare(device, inputs)?;
     let flush = Buffer::new(device, "flush", Place::flat(2 * device.info().cache_bytes as usize), Safety::NONE)?;
-    let forward = || attend.launch_forward(&resident.tensors, &resident.forward);
-    let both = || forward().and_then(|()| resident.launch_backward(&attend));
-    let measured_forward = time(device, &flush, repetitions, forward)?;
-    let forward_and_backward =
-        if inputs.cotangents().any() { Some(time(device, &flush, repetitions, both)?) } else { None };
-    let outputs = resident.download(inputs)?;
+    let forward = attend.bind_forward(&buffers)?;
+    let measured_forward = time(device, &flush, repetitions, || forward.launch())?;
+    let mut forward_and_backward = None;
+    if inputs.cotangents().any() {
+        let backward = attend.bind_backward(&buffers)?;
+        let both = || forward.launch().and_then(|()| backward.launch());
+        forward_and_backward = Some(time(device, &flush, repetitions, both)?);
+    }
+    let outputs = attend.download_all(&buffers)?;
     Ok(Measured { forward: measured_forward, forward_and_backward, outputs })
 }
 
@@ -75,10 +75,10 @@ fn time(
     let mut times = Vec::with_capacity(repetitions);
     for repetition in 0..WARM_UP + repetitions {
         flush.fill(repetition as u8)?;
-        let (start, end) = (Event::new(&device.context)?, Event::new(&device.context)?);
-        start.record()?;
+        let (start, end) = (Event::new(device.context())?, Event::new(device.context())?);
+        start.record(Stream::DEFAULT)?;
         call()?;
-        end.record()?;
+        end.record(Stream::DEFAULT)?;
         let milliseconds = end.milliseconds_since(&start)?;
         if repetition >= WARM_UP {
             times.push(milliseconds);

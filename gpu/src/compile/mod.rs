@@ -2,39 +2,29 @@
 //!
 //! CUBIN rather than PTX: PTX would not have checked inline assembly, and the driver would compile it again.
 
+mod apart;
+mod cache;
+mod files;
+mod find;
+mod mutant;
+pub mod source;
+
 use std::ffi::CString;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
 use sha2::{Digest, Sha256};
 
 use crate::driver::CompilerLibrary;
 use crate::error::{Error, Kind, Unavailable};
-use crate::mutant::Mutant;
-use crate::source;
-use crate::variant::Program;
+use crate::plan::Program;
+use cache::{default_cache, read_entry, write_entry};
+use find::{folders, libraries};
 
-/// A compiled kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cubin {
-    /// The image that the driver loads.
-    pub image: Vec<u8>,
-    /// What the compiler said: registers, spills, shared memory, warnings.
-    pub log: String,
-}
-
-impl Cubin {
-    /// The line of the log that tells registers, spills and shared memory, without the names around it.
-    pub fn resources(&self) -> String {
-        let line = |part| self.log.lines().find(|line| line.contains(part)).unwrap_or_default();
-        let used = line("Used ").split(" : ").last().unwrap_or_default();
-        let spills = line("spill stores").split("frame, ").last().unwrap_or_default();
-        format!("{}; {}", used.trim(), spills.trim())
-    }
-}
+pub use cache::Cubin;
+pub use files::{CHECKS, FILES, text};
+pub use mutant::{Mutant, mutants};
 
 /// NVRTC, found and opened.
 #[derive(Debug)]
@@ -101,7 +91,7 @@ impl Compiler {
     /// # Errors
     /// [`Kind::Compile`] with the flags and the compiler's log.
     pub fn compile(&self, program: &Program, arch: &str, mutant: Option<&Mutant>) -> Result<Cubin, Error> {
-        let text = source::flatten(program.kernel, mutant);
+        let text = source::flatten(program, mutant);
         let mut flags = program.flags();
         flags.push(format!("--gpu-architecture={arch}"));
         let entry = self.cache.as_ref().map(|folder| folder.join(self.key(&text, &flags)));
@@ -147,120 +137,9 @@ fn identity((major, minor): (u32, u32), path: &Path) -> String {
     format!("nvrtc {major}.{minor} {name} {bytes}")
 }
 
-/// Kept between runs, in the user's cache folder.
-fn default_cache() -> Option<PathBuf> {
-    let folder = std::env::home_dir()?.join(".cache/nsa-gpu");
-    fs::create_dir_all(&folder).ok()?;
-    Some(folder)
-}
-
-/// An entry: the digest of the rest, the log's length, the log, the image. Whatever does not fit its digest is absent.
-fn read_entry(path: &Path) -> Option<Cubin> {
-    let bytes = fs::read(path).ok()?;
-    let (digest, payload) = bytes.split_at_checked(32)?;
-    if Sha256::digest(payload).as_slice() != digest {
-        return None;
-    }
-    let (length, rest) = payload.split_at_checked(8)?;
-    let length = usize::try_from(u64::from_le_bytes(length.try_into().ok()?)).ok()?;
-    let (log, image) = rest.split_at_checked(length)?;
-    Some(Cubin { image: image.to_vec(), log: String::from_utf8(log.to_vec()).ok()? })
-}
-
-/// Written beside its place and renamed, so that no reader sees half of it.
-fn write_entry(path: &Path, cubin: &Cubin) -> std::io::Result<()> {
-    let mut payload = (cubin.log.len() as u64).to_le_bytes().to_vec();
-    payload.extend_from_slice(cubin.log.as_bytes());
-    payload.extend_from_slice(&cubin.image);
-    let folder = path.parent().ok_or(std::io::ErrorKind::InvalidInput)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(&Sha256::digest(&payload))?;
-    file.write_all(&payload)?;
-    file.persist(path).map(|_| ()).map_err(|error| error.error)
-}
-
-/// Where NVRTC may lie: a folder `.cuda` of the project (`pip install --target .cuda nvidia-cuda-nvrtc`), toolkits in
-/// their usual places, and Python's packages.
-fn folders() -> Vec<PathBuf> {
-    let mut roots: Vec<PathBuf> = Vec::new();
-    let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
-    for start in starts.iter().flatten() {
-        roots.extend(start.ancestors().map(|folder| folder.join(".cuda")).filter(|folder| folder.is_dir()));
-    }
-    let mut found: Vec<PathBuf> = roots.iter().flat_map(|root| wheel_folders(root)).collect();
-    found.extend(toolkit_folders());
-    found.extend(python_paths().iter().flat_map(|root| wheel_folders(root)));
-    found
-}
-
-/// The folders in which NVIDIA's wheels put their libraries, below a folder of Python packages.
-fn wheel_folders(packages: &Path) -> Vec<PathBuf> {
-    ["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"]
-        .map(|folder| packages.join(folder))
-        .into_iter()
-        .filter(|folder| folder.is_dir())
-        .collect()
-}
-
-fn toolkit_folders() -> Vec<PathBuf> {
-    let mut toolkits = vec![PathBuf::from("/usr/local/cuda"), PathBuf::from("/opt/cuda")];
-    if let Ok(entries) = fs::read_dir("/usr/local") {
-        let mut versions: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        versions.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cuda-")));
-        versions.sort();
-        toolkits.extend(versions.into_iter().rev());
-    }
-    let below = |toolkit: &PathBuf| ["lib64", "targets/x86_64-linux/lib", "lib"].map(|folder| toolkit.join(folder));
-    let mut folders: Vec<PathBuf> = toolkits.iter().flat_map(below).collect();
-    folders.push(PathBuf::from("/usr/lib/x86_64-linux-gnu"));
-    folders.retain(|folder| folder.is_dir());
-    folders
-}
-
-/// The folders that Python imports from, where there is a Python: asked last, because it takes a process.
-fn python_paths() -> Vec<PathBuf> {
-    let script = "import sys; print('\\n'.join(sys.path))";
-    let Ok(output) = Command::new("python3").args(["-c", script]).output() else {
-        return Vec::new();
-    };
-    String::from_utf8_lossy(&output.stdout).lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect()
-}
-
-/// NVRTC libraries in `folder`, newest first, each with its builtins.
-fn libraries(folder: &Path) -> Vec<(PathBuf, Option<PathBuf>)> {
-    let names = |prefix: &str| {
-        let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-        let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        found.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
-        found.sort();
-        found.reverse();
-        found
-    };
-    let builtins = names("libnvrtc-builtins.so").into_iter().next();
-    names("libnvrtc.so").into_iter().map(|path| (path, builtins.clone())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_damaged_cache_entry_is_absent() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("entry");
-        let cubin = Cubin { image: vec![1, 2, 3], log: "Used 8 registers".to_owned() };
-        write_entry(&path, &cubin).unwrap();
-        assert_eq!(read_entry(&path), Some(cubin));
-        let bytes = fs::read(&path).unwrap();
-        for place in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[place] ^= 1;
-            fs::write(&path, &damaged).unwrap();
-            assert_eq!(read_entry(&path), None, "byte {place}");
-        }
-        fs::write(&path, &bytes[..20]).unwrap();
-        assert_eq!(read_entry(&path), None);
-    }
 
     #[test]
     fn what_is_no_nvrtc_is_passed_over() {
@@ -286,7 +165,7 @@ mod tests {
             return;
         };
         let flags = |arch: &str| vec!["-DELEMENT=1".to_owned(), format!("--gpu-architecture={arch}")];
-        let text = source::flatten("delta", None);
+        let text = source::flatten(&crate::plan::catalogue()[0], None);
         let key = compiler.key(&text, &flags("sm_90a"));
         assert_eq!(compiler.key(&text, &flags("sm_90a")), key);
         assert_ne!(compiler.key(&text, &flags("sm_80")), key);
