@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nsa_corpus::{Case, Element, Inputs, Shape, entries};
 use nsa_gpu::Variant;
-use nsa_gpu::variant::Rung;
+use nsa_gpu::Rung;
 use nsa_harness::large;
 use serde::Deserialize;
 
@@ -224,7 +224,7 @@ impl Boundary {
             return Some("a cotangent is missing, so that a backward does less than it could".to_owned());
         }
         let taken = |rung| {
-            let supports = |element| Variant::uniform(rung).supports(&case.shape().unwrap(), element).is_ok();
+            let supports = |element| Variant::uniform(rung).supports(&case.shape().unwrap(), element, "sm_90a").is_ok();
             elements.iter().any(|element| supports(*element))
         };
         let wanted = !(above && self.refused);
