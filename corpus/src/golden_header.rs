@@ -145,8 +145,10 @@ impl Options {
     }
 }
 
+type Size = fn(&Sizes) -> usize;
+
 /// The sizes that follow from the tensors.
-const SIZES: [(&str, fn(&Sizes) -> usize); 8] = [
+const SIZES: [(&str, Size); 8] = [
     ("batch", |sizes| sizes.batch),
     ("q_heads", |sizes| sizes.q_heads),
     ("kv_heads", |sizes| sizes.kv_heads),

@@ -3,7 +3,8 @@
 
 use crate::{Error, Sizes};
 
-/// What one problem may take at most, counted by [`numbers`].
+/// What one problem may take at most, in numbers of 64 bits: its tensors, those of its answer, the padded keys, and what the oracle
+/// needs beside them (`docs/corpus-format.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limit(u64);
 

@@ -1,5 +1,7 @@
 //! Which blocks the slots select, and which slots are live.
 
+use std::collections::BTreeMap;
+
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
@@ -172,14 +174,12 @@ impl Selection {
 /// `count` distinct blocks of `0..limit` in random order, `None` once they run out (Fisher and Yates, with only the
 /// displaced places stored).
 fn distinct(stream: Stream, limit: usize, count: usize) -> Vec<Option<usize>> {
-    let mut displaced: Vec<(usize, usize)> = Vec::new();
-    let at = |displaced: &[(usize, usize)], place: usize| {
-        displaced.iter().rev().find(|(from, _)| *from == place).map_or(place, |(_, to)| *to)
-    };
+    let mut displaced: BTreeMap<usize, usize> = BTreeMap::new();
     let mut draw = |s: usize| {
+        let at = |displaced: &BTreeMap<usize, usize>, place: usize| displaced.get(&place).copied().unwrap_or(place);
         let place = s + stream.below(s, 0, limit - s);
         let chosen = at(&displaced, place);
-        displaced.push((place, at(&displaced, s)));
+        displaced.insert(place, at(&displaced, s));
         chosen
     };
     (0..count).map(|s| (s < limit).then(|| draw(s))).collect()
