@@ -24,7 +24,7 @@ impl Address {
 
     /// Whether it is a multiple of `bytes`.
     pub(crate) fn is_aligned(self, bytes: usize) -> bool {
-        self.0 % bytes as u64 == 0
+        self.0.is_multiple_of(bytes as u64)
     }
 }
 
