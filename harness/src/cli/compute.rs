@@ -14,9 +14,9 @@ use crate::backend::cuda::worker;
 /// Arguments of `compute`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Nothing is judged: a kernel that faults, or that writes outside its buffers, is all that fails here. The entry
-lists/every_scan_full is the smallest one in which every scan goes round and every list has several parts: races between them show
-there and nowhere else.
+    after_help = "Nothing is judged: a kernel that faults, or that writes outside its buffers, is all that fails here.
+lists/every_scan_full is the smallest entry in which every scan goes round more than once and every
+list has several parts: what one part must wait for in another is there and nowhere else.
 
 Examples, on a machine with a GPU:
   compute-sanitizer --tool racecheck --error-exitcode 1 nsa-diff compute lists/every_scan_full --rung tensor --element bf16
