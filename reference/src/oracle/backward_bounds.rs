@@ -123,7 +123,7 @@ impl Worker {
             self.terms.push(Term {
                 weight: exp(score - row.lse),
                 difference: row.probability_gradients[t] - row.delta,
-                relative: score_errors.map(|error| libm::expm1(error + rounding)),
+                relative: score_errors.map(|error| Model::relative(score - row.lse, error + rounding)),
                 gradient_errors: [0.0; TIERS],
             });
         }

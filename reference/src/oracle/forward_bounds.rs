@@ -71,12 +71,13 @@ impl Worker {
             let score = row.x[t] * row.factors[t] * model.scale;
             let score_errors = model.score_errors(row.x[t], magnitude.row(g)[t], square.row(g)[t], row.factors[t]);
             let rounding = 3.0 * model.u * (row.center - score + score.abs() + row.center.abs()) + constant;
+            let relative = |error: f64| Model::relative(score - row.center, error + rounding);
             for tier in 0..TIERS {
-                errors[tier][t] = row.weights[t] * libm::expm1(score_errors[tier] + rounding);
+                errors[tier][t] = row.weights[t] * relative(score_errors[tier]);
             }
             if model.order_only {
                 // A score does not depend on the order of its row's terms, so its error is the same in every run.
-                errors[LIKELY][t] = (row.weights[t] + errors[RIGOROUS][t]) * libm::expm1(rounding);
+                errors[LIKELY][t] = (row.weights[t] + errors[RIGOROUS][t]) * relative(0.0);
             }
         }
         sums.total = std::array::from_fn(|tier| sum(&errors[tier]));

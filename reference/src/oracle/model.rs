@@ -11,6 +11,9 @@ pub(super) const LIKELY: usize = 1;
 /// Standard deviations that the likely tier allows a sum of independent roundings (Hoeffding's inequality).
 const DEVIATIONS: f64 = 6.0;
 
+/// `exp` of anything below is 0, in f64 too.
+const LEAST_EXPONENT: f64 = -746.0;
+
 /// Holds the likely tier to the rigorous one: over a few terms, six standard deviations are more than the worst case.
 pub(super) fn cap(likely: &mut [f64], rigorous: &[f64]) {
     likely.iter_mut().zip(rigorous).for_each(|(likely, rigorous)| *likely = likely.min(*rigorous));
@@ -95,6 +98,13 @@ impl Model {
     pub(super) fn score_errors(&self, x: f64, magnitude: f64, square: f64, factor: f64) -> [f64; TIERS] {
         let dots = self.dot_errors(x, magnitude, square);
         dots.map(|dot| self.scale * factor.abs() * (dot + 4.0 * self.u * x.abs()) + self.flush)
+    }
+
+    /// `expm1(error)`: what a weight `exp(exponent)` errs by, relatively, where its exponent errs by `error`. A weight that stays 0
+    /// whatever the error does not err; its score may be so large that an infinite factor would meet that 0.
+    #[inline(always)]
+    pub(super) fn relative(exponent: f64, error: f64) -> f64 {
+        if exponent + error < LEAST_EXPONENT { 0.0 } else { libm::expm1(error) }
     }
 
     /// Constant of a sum of `terms` products with P or dS, in any order and in any tiles.

@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 use nsa_corpus::{Delta, Field, Outputs};
 
-use super::{Budgets, Live, Tier, accumulation, format, gamma};
+use super::{Budgets, Live, Tier, accumulation, format, gamma, relative};
 use crate::common::naive::Row;
 
 /// A gradient with the sums that its budgets follow from.
@@ -167,7 +167,7 @@ impl Budgets<'_> {
         let eps = |live: &Live| {
             let s = self.score(live);
             let rounding = 4.0 * self.u * ((s - saved.lse).abs() + s.abs() + saved.lse.abs());
-            (self.score_error(live, likely) + rounding + self.arithmetic.exponential).exp_m1()
+            relative(s - saved.lse, self.score_error(live, likely) + rounding + self.arithmetic.exponential)
         };
         saved.terms.iter().map(eps).collect()
     }

@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 use nsa_corpus::{Field, Outputs, RunningSum};
 
-use super::{Budgets, Live, Tier, gamma};
+use super::{Budgets, Live, Tier, gamma, relative};
 use crate::common::naive::Row;
 
 /// What all features of a row share.
@@ -60,13 +60,14 @@ impl Budgets<'_> {
         let m = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let l = sum(scores.iter().map(|s| (s - m).exp()));
         let rounding = |s: &f64| 3.0 * u * (m - s + s.abs() + m.abs()) + (n_b + 1.0) * arithmetic.exponential;
-        let eps = |(live, s): (&Live, &f64)| (self.score_error(live, self.likely()) + rounding(s)).exp_m1();
+        let relative = |s: &f64, error: f64| relative(s - m, error + rounding(s));
+        let eps = |(live, s): (&Live, &f64)| relative(s, self.score_error(live, self.likely()));
         RowSums {
             m,
             ln_l: l.ln(),
             w: scores.iter().map(|s| (s - m).exp() / l).collect(),
             eps: terms.iter().zip(&scores).map(eps).collect(),
-            order: scores.iter().map(|s| rounding(s).exp_m1()).collect(),
+            order: scores.iter().map(|s| relative(s, 0.0)).collect(),
             n_b,
         }
     }

@@ -25,6 +25,11 @@ fn gamma(count: usize, u: f64) -> f64 {
     if sum < 1.0 { sum / (1.0 - sum) } else { f64::INFINITY }
 }
 
+/// `eps_t` of `exp(exponent)`, whose exponent errs by `error`.
+fn relative(exponent: f64, error: f64) -> f64 {
+    if exponent + error < -746.0 { 0.0 } else { error.exp_m1() }
+}
+
 /// `c_K`.
 fn accumulation(dot: Dot, count: usize) -> f64 {
     let truncated = |block: usize, extra_bits: i32| {
