@@ -1,6 +1,6 @@
 //! Defects planted round any backend: its inputs are changed on the way in, or its answer on the way out.
 
-use ndarray::{Array4, ArrayD, Axis, Dimension};
+use ndarray::{Array4, ArrayD, Axis, Dimension, Slice};
 use nsa_corpus::{Element, Error, Field, InputParts, Inputs, Outputs};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,8 @@ pub enum Misread {
     Zeros,
     /// The last feature is never read.
     LastFeatureMissing,
+    /// Features from this one on are never read.
+    FeaturesMissingFrom(usize),
     /// Subnormal numbers of the format are read as zero.
     Flushed,
 }
@@ -85,6 +87,10 @@ impl Misread {
             Misread::LastFeatureMissing => {
                 let last = tensor.dim().3 - 1;
                 tensor.index_axis_mut(Axis(3), last).fill(0.0);
+            }
+            Misread::FeaturesMissingFrom(first) => {
+                let first = first.min(tensor.dim().3);
+                tensor.slice_axis_mut(Axis(3), Slice::from(first..)).fill(0.0);
             }
             Misread::Flushed => tensor.mapv_inplace(|v| if v.abs() < element.min_positive() { 0.0 } else { v }),
         }

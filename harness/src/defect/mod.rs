@@ -23,6 +23,7 @@ const FILES: &[(&str, &str)] = &[
     ("numbers.toml", include_str!("../../defects/numbers.toml")),
     ("gradients.toml", include_str!("../../defects/gradients.toml")),
     ("memory.toml", include_str!("../../defects/memory.toml")),
+    ("boundaries.toml", include_str!("../../defects/boundaries.toml")),
 ];
 
 /// How a defect is planted.
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(names.len(), defects().len());
         assert!(names.len() >= 80, "{} defects", names.len());
         let genres: BTreeSet<Genre> = defects().iter().map(|defect| defect.genre).collect();
-        assert_eq!(genres.len(), 15);
+        assert_eq!(genres.len(), 16);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(super) struct Sums<R> {
     dsel_scale: Vec<R>,
     /// Which row wrote each key's gradients last.
     writer: Vec<usize>,
+    /// For each slot, live slots before it that select the same block ([`Gradient::SegmentsMissing`] alone asks).
+    visits_before: Vec<usize>,
 }
 
 impl<R> Sums<R> {
@@ -115,6 +117,7 @@ fn pass<R: Real>(machine: &Machine<'_, R>, part: &Part<'_, R>) -> Sums<R> {
         dv: zeros(keys * shape.value_dim()),
         dsel_scale: zeros(slots),
         writer: vec![usize::MAX; keys],
+        visits_before: visits_before(machine),
     };
     let lister = machine.lister(Pass::Backward);
     let mut terms = Vec::new();
@@ -251,6 +254,9 @@ fn add_to_keys<R: Real>(machine: &Machine<'_, R>, data: &RowData<'_, R>, term: &
     if change == Some(Gradient::DkFirstHeadOnly) && group_of(machine, data.row) > 0 {
         return;
     }
+    if unsorted(machine, data.row, term, sums) {
+        return;
+    }
     let mut query = data.key_query;
     if change == Some(Gradient::DkTransposed) && term.part == PartIs::Diagonal {
         query = machine.query(Row { i: term.token, ..data.row });
@@ -279,7 +285,9 @@ fn add_to_values<R: Real>(
     if change == Some(Gradient::DvFirstHeadOnly) && group_of(machine, data.row) > 0 {
         return;
     }
-    if change == Some(Gradient::DvLostUpdates) && lost(machine, data.row, term) {
+    if change == Some(Gradient::DvLostUpdates) && lost(machine, data.row, term)
+        || unsorted(machine, data.row, term, sums)
+    {
         return;
     }
     let amount = match change {
@@ -319,6 +327,38 @@ fn lost<R: Real>(machine: &Machine<'_, R>, row: Row, term: &Term) -> bool {
         inputs.mask()[at] && inputs.indices()[at] as usize == block
     };
     term.slot.is_some() && row.i > 0 && (0..shape.num_sel()).any(selects)
+}
+
+/// For each slot of each row, the live slots of earlier rows and slots of its selection that select the same block.
+fn visits_before<R: Real>(machine: &Machine<'_, R>) -> Vec<usize> {
+    if machine.gradient() != Some(Gradient::SegmentsMissing) {
+        return Vec::new();
+    }
+    let shape = &machine.shape;
+    let slots = machine.inputs.indices().indexed_iter().zip(machine.inputs.mask());
+    let mut visits = vec![0usize; shape.batch() * shape.sel_heads() * shape.blocks()];
+    slots
+        .map(|(((b, head, ..), block), live)| {
+            let count = &mut visits[(b * shape.sel_heads() + head) * shape.blocks() + *block as usize];
+            *count += usize::from(*live);
+            *count - usize::from(*live)
+        })
+        .collect()
+}
+
+/// Whether a term belongs to what a counting sort of visits, or what walks its lists, leaves out.
+fn unsorted<R: Real>(machine: &Machine<'_, R>, row: Row, term: &Term, sums: &Sums<R>) -> bool {
+    let (Some(slot), shape) = (term.slot, &machine.shape) else { return false };
+    let (head, group) = (row.q_head / shape.sel_groups(), row.q_head % shape.sel_groups());
+    let visit = row.i * shape.num_sel() + slot;
+    match machine.gradient() {
+        Some(Gradient::SegmentsMissing) => {
+            let list = (row.b * shape.sel_heads() + head) * shape.seq_len() * shape.num_sel();
+            sums.visits_before[list + visit] * shape.sel_groups() + group >= 8192
+        }
+        Some(Gradient::LaterChunksMissing) => head > 0 && visit >= 4096,
+        _ => false,
+    }
 }
 
 fn add_to_slot<R: Real>(

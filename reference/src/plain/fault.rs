@@ -113,6 +113,12 @@ pub enum KeyIs {
     BeyondWindow,
     /// At position 32 or later within its block.
     From32,
+    /// At position 64 or later within its block.
+    From64,
+    /// At position 256 or later within its block.
+    From256,
+    /// 256 tokens or more before the query's.
+    Far256,
 }
 
 /// Which block a term's key is in.
@@ -131,6 +137,8 @@ pub enum BlockIs {
     Partial,
     /// One that an earlier live slot of the row selects too.
     Repeated,
+    /// Number 1024 or later.
+    From1024,
 }
 
 /// Which slot.
@@ -147,6 +155,10 @@ pub enum SlotIs {
     Odd,
     /// Number 4 or later.
     From4,
+    /// Number 16 or later.
+    From16,
+    /// Number 256 or later.
+    From256,
     /// Of negative sel_scale.
     NegativeFactor,
     /// Of sel_scale 0.
@@ -187,6 +199,10 @@ pub enum HeadIs {
     NotFirstKvHead,
     /// Of a batch entry other than the first.
     NotFirstBatch,
+    /// Number 8 or later of its group.
+    From8OfGroup,
+    /// Number 16 or later of its group.
+    From16OfGroup,
 }
 
 /// What happens to a term.
@@ -281,6 +297,8 @@ pub enum ReadFrom {
     FirstSlot,
     /// One more than is there, within range (an index only).
     PlusOne,
+    /// Its lower eight bits (an index only).
+    LowByte,
 }
 
 /// How numbers are computed and stored.
@@ -343,6 +361,8 @@ pub enum Numbers {
     StoredThrough(Element),
     /// Outputs and gradients are rounded toward zero.
     Truncated,
+    /// A running maximum of -inf is subtracted from scores of -inf.
+    MinusInfinityUnguarded,
 }
 
 /// The formulas of the backward.
@@ -409,6 +429,10 @@ pub enum Gradient {
     DvOverwritten,
     /// Rows that attend to a key through a slot count once for each group of 16 tokens: lost updates.
     DvLostUpdates,
+    /// Of the query rows that select a block, those beyond the first 8192 send nothing to its keys.
+    SegmentsMissing,
+    /// Of each selection head but the first, visits (a token's slot each) beyond the first 4096 send nothing to keys.
+    LaterChunksMissing,
     /// dk of the diagonal with dS transposed.
     DkTransposed,
     /// dv of the diagonal with P transposed.

@@ -104,7 +104,7 @@ pub(super) fn product<R: Real>(machine: &Machine<'_, R>, row: Row, term: &Term) 
 
 fn add_tile<R: Real>(machine: &Machine<'_, R>, running: &mut Running<R>, tile: &[Term], scores: &[R], larger: R) {
     let change = machine.numbers();
-    let shift = finite(larger);
+    let shift = if change == Some(Numbers::MinusInfinityUnguarded) { larger } else { finite(larger) };
     let rescale = (running.max - shift).exp();
     running.max = larger;
     if change != Some(Numbers::SumNotRescaled) {

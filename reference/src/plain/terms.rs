@@ -114,10 +114,14 @@ impl Lister<'_> {
         for number in 0..shape.num_sel() {
             let at = |part| self.read_at(part, row, number);
             let mut block = self.inputs.indices()[at(SelectionPart::Index)] as usize;
-            if let Some(Fault::Selection { of: SelectionPart::Index, from: ReadFrom::PlusOne, pass }) = self.fault
+            if let Some(Fault::Selection { of: SelectionPart::Index, from, pass }) = self.fault
                 && self.in_pass(*pass)
             {
-                block = (block + 1).min(shape.blocks() - 1);
+                block = match from {
+                    ReadFrom::PlusOne => (block + 1).min(shape.blocks() - 1),
+                    ReadFrom::LowByte => block & 0xff,
+                    _ => block,
+                };
             }
             let live = self.inputs.mask()[at(SelectionPart::Mask)];
             let factor = self.inputs.sel_scale().map_or(1.0, |scales| scales[at(SelectionPart::SelScale)]);
@@ -144,7 +148,7 @@ impl Lister<'_> {
             ReadFrom::BlockStart => [row.b, head, row.i / shape.block_size() * shape.block_size(), s],
             ReadFrom::NextSlot => [row.b, head, row.i, (s + 1) % shape.num_sel()],
             ReadFrom::FirstSlot => [row.b, head, row.i, 0],
-            ReadFrom::PlusOne => right,
+            ReadFrom::PlusOne | ReadFrom::LowByte => right,
         }
     }
 
@@ -252,6 +256,9 @@ impl Lister<'_> {
             KeyIs::WindowEdge => i.checked_sub(token) == Some(window),
             KeyIs::BeyondWindow => i.checked_sub(token) == Some(window + 1),
             KeyIs::From32 => token % block_size >= 32,
+            KeyIs::From64 => token % block_size >= 64,
+            KeyIs::From256 => token % block_size >= 256,
+            KeyIs::Far256 => token + 256 <= i,
         }
     }
 
@@ -266,6 +273,7 @@ impl Lister<'_> {
             BlockIs::Last => here == last,
             BlockIs::Partial => here == last && !shape.seq_len().is_multiple_of(shape.block_size()),
             BlockIs::Repeated => candidate.slot.is_some_and(|slot| slot.repeated),
+            BlockIs::From1024 => here >= 1024,
         }
     }
 
@@ -276,6 +284,8 @@ impl Lister<'_> {
             SlotIs::Masked => !given.live,
             SlotIs::Odd => given.number % 2 == 1,
             SlotIs::From4 => given.number >= 4,
+            SlotIs::From16 => given.number >= 16,
+            SlotIs::From256 => given.number >= 256,
             SlotIs::NegativeFactor => given.factor < 0.0,
             SlotIs::ZeroFactor => given.factor == 0.0,
         }
@@ -303,6 +313,8 @@ impl Lister<'_> {
             HeadIs::LastOfGroup => groups > 1 && row.q_head % groups == groups - 1,
             HeadIs::NotFirstKvHead => row.q_head / groups > 0,
             HeadIs::NotFirstBatch => row.b > 0,
+            HeadIs::From8OfGroup => row.q_head % groups >= 8,
+            HeadIs::From16OfGroup => row.q_head % groups >= 16,
         }
     }
 }
