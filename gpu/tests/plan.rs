@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use nsa_corpus::{Element, Shape, Sizes};
-use nsa_gpu::compile::{FILES, text};
+use nsa_gpu::compile::{FILES, file};
 use nsa_gpu::plan::{Access, Launch, Plan, Value};
 use nsa_gpu::{Problem, Rung, Variant};
 
@@ -29,7 +29,7 @@ fn launches() -> Vec<Launch> {
 }
 
 fn kernel_text(launch: &Launch) -> &'static str {
-    text(&format!("{}.cu", launch.program.kernel)).unwrap()
+    file(&format!("{}.cu", launch.program.kernel)).unwrap().text
 }
 
 /// The parameters that a kernel's text declares: name, and whether it is written through.
@@ -75,6 +75,6 @@ fn every_kernel_is_launched_with_as_many_threads_as_it_is_compiled_for() {
 #[test]
 fn every_kernel_of_the_folder_is_on_some_plan() {
     let planned: BTreeSet<String> = launches().iter().map(|launch| format!("{}.cu", launch.program.kernel)).collect();
-    let files = FILES.iter().map(|(file, _)| (*file).to_owned()).filter(|file| file.ends_with(".cu"));
+    let files = FILES.iter().map(|file| file.name.to_owned()).filter(|file| file.ends_with(".cu"));
     assert_eq!(planned, files.collect());
 }

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use nsa_corpus::{Case, Element, Inputs, Shape, entries};
-use nsa_gpu::Variant;
-use nsa_gpu::Rung;
+use nsa_gpu::{Rung, Variant};
 use nsa_harness::large;
 use serde::Deserialize;
 

@@ -74,12 +74,12 @@ pub(crate) fn edits(workspace: Workspace) -> &'static [Edit] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::files::text;
+    use crate::compile::files::file;
 
     #[test]
     fn every_edit_changes_its_file() {
         for edit in Workspace::ALL.into_iter().flat_map(edits) {
-            assert!(text(edit.file).unwrap().contains(edit.find), "{}: {}", edit.file, edit.find);
+            assert!(file(edit.file).unwrap().text.contains(edit.find), "{}: {}", edit.file, edit.find);
             assert!(edit.replacement().contains(ROW_STRIDE), "{}: {}", edit.file, edit.find);
         }
     }

@@ -23,7 +23,7 @@ use cache::{default_cache, read_entry, write_entry};
 use find::{folders, libraries};
 
 pub use cache::Cubin;
-pub use files::{CHECKS, FILES, text};
+pub use files::{CHECKS, FILES, File, file};
 pub use mutant::{Mutant, mutants};
 
 /// NVRTC, found and opened.

@@ -6,7 +6,7 @@
 use sha2::{Digest, Sha256};
 
 use super::apart::edits;
-use super::files::text;
+use super::files;
 use super::mutant::Mutant;
 use crate::plan::{Program, Workspace};
 
@@ -32,7 +32,7 @@ fn append(
         return;
     }
     included.push(file.to_owned());
-    let original = text(file).unwrap_or_else(|| panic!("kernels/{file} is not embedded"));
+    let original = files::file(file).unwrap_or_else(|| panic!("{file} is not embedded")).text;
     let mut changed = mutant
         .filter(|mutant| mutant.file == file)
         .map_or_else(|| original.to_owned(), |mutant| mutant.apply(original));
@@ -73,7 +73,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::files::FILES;
+    use crate::compile::files::{FILES, File};
 
     #[test]
     fn a_flattened_kernel_includes_each_header_once() {
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn one_changed_character_of_any_file_changes_the_hash() {
-        for (file, text) in FILES {
+        for File { name: file, text, .. } in FILES {
             let programs = crate::plan::catalogue();
             let changed = |replace: String| Mutant {
                 name: "changed".to_owned(),

@@ -1,6 +1,6 @@
 //! The sizes and strides that every kernel is launched with.
 //!
-//! The same fields in the same order as `struct Dims` in `kernels/common.cuh`; a test compares the two texts.
+//! The same fields in the same order as `struct Dims` in `kernels/shared/common.cuh`; a test compares the two texts.
 
 use nsa_corpus::Shape;
 
@@ -108,7 +108,7 @@ impl Dims {
         }
     }
 
-    /// Tasks of the key-outer backward: see `kernels/tasks.cuh`.
+    /// Tasks of the key-outer backward: see `kernels/shared/tasks.cuh`.
     pub(super) fn tasks(&self) -> i64 {
         self.batch * (self.kv_heads * self.blocks + self.sel_heads * self.segments)
     }
@@ -123,7 +123,7 @@ mod tests {
 
     /// The names that the kernels' own `struct Dims` declares, in order.
     fn fields_of_the_kernels() -> Vec<String> {
-        let text = include_str!("../../kernels/common.cuh");
+        let text = include_str!("../../kernels/shared/common.cuh");
         let body = text.split("struct Dims {").nth(1).unwrap().split("};").next().unwrap();
         let declarations = body.lines().filter(|line| !line.trim_start().starts_with("//"));
         let joined = declarations.collect::<Vec<_>>().join(" ");
@@ -139,7 +139,10 @@ mod tests {
 
     #[test]
     fn the_scan_has_as_many_threads_as_are_told() {
-        assert!(include_str!("../../kernels/visit_scan.cu").contains(&format!("#define THREADS {SCAN_THREADS}\n")));
+        assert!(
+            include_str!("../../kernels/inversion/visit_scan.cu")
+                .contains(&format!("#define THREADS {SCAN_THREADS}\n"))
+        );
     }
 
     fn shape(seq_len: usize, block_size: usize, num_sel: usize) -> Shape {

@@ -117,8 +117,12 @@ pub(super) const FORWARD_TENSOR: Kernel = Kernel {
     parameters: FORWARD,
     of_element: true,
     defines: |shape| {
-        let chunks = [("DIM_CHUNKS", dim_chunks(shape)), ("VALUE_GROUPS", shape.value_dim().div_ceil(64))];
-        [chunks.as_slice(), &[("KEY_TILES", key_tiles(shape, 8)), ("WARPS", 4)]].concat()
+        vec![
+            ("DIM_CHUNKS", dim_chunks(shape)),
+            ("VALUE_GROUPS", shape.value_dim().div_ceil(64)),
+            ("KEY_TILES", key_tiles(shape, 8)),
+            ("WARPS", 4),
+        ]
     },
     cut: |shape, _| {
         let tiles = shape.sel_groups().div_ceil(16) as u64;

@@ -16,7 +16,7 @@ mod workspace;
 use nsa_corpus::Arithmetic;
 
 use crate::error::{Error, Kind};
-use kernels::{Kernel, PRODUCERS};
+use kernels::{Cut, Kernel, PRODUCERS};
 use tensor::Form;
 
 pub use dims::{Dims, Lists};
@@ -172,18 +172,22 @@ fn launch(problem: &Problem, dims: &Dims, kernel: &Kernel) -> Result<Launch, Err
         Argument { name: parameter.name, value }
     });
     let dims_argument = Argument { name: "dims", value: Value::Dims(Box::new(*dims)) };
-    let cut = (kernel.cut)(&problem.shape, dims);
+    let extent = extent(kernel.name, (kernel.cut)(&problem.shape, dims))?;
+    Ok(Launch { program, extent, arguments: arguments.chain([dims_argument]).collect(), after: Vec::new() })
+}
+
+/// What `cut` makes of a launch, where a device takes that many CTAs.
+fn extent(kernel: &str, cut: Cut) -> Result<Extent, Error> {
     let (Ok(x), Ok(y)) = (i32::try_from(cut.ctas[0]), u16::try_from(cut.ctas[1])) else {
-        return Err(Kind::Unsupported(format!("{} needs a grid of {:?} CTAs", kernel.name, cut.ctas)).into());
+        return Err(Kind::Unsupported(format!("{kernel} needs a grid of {:?} CTAs", cut.ctas)).into());
     };
-    let extent = Extent {
+    Ok(Extent {
         grid: [x as u32, u32::from(y), 1],
         threads: 32 * cut.warps,
         cluster: 1,
         static_shared: cut.static_shared,
         dynamic_shared: 0,
-    };
-    Ok(Launch { program, extent, arguments: arguments.chain([dims_argument]).collect(), after: Vec::new() })
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use nsa_corpus::{Element, Shape, Sizes};
 
-use super::*;
+use super::kernels::Cut;
+use super::{
+    Axis, Launch, Layout, Operand, Plan, Problem, Role, Rung, Tensor, Value, Variant, Views, Workspace, extent,
+};
 
 /// A problem with every tensor there is.
 fn full(element: Element, rung: Rung) -> Problem {
@@ -125,11 +128,12 @@ fn addresses_are_aligned_to_what_a_rung_loads_at_once() {
 
 #[test]
 fn a_launch_that_is_too_large_is_refused_by_its_kernel() {
-    let mut sizes = full(Element::F32, Rung::Plain).shape.sizes();
-    (sizes.batch, sizes.kv_heads, sizes.q_heads, sizes.sel_heads) = (1 << 20, 1 << 12, 1 << 12, 1 << 12);
-    let problem = Problem::new(&Shape::new(sizes).unwrap(), Element::F32);
-    let error = Plan::new(&problem, "sm_80").unwrap_err().to_string();
-    assert!(error.starts_with("forward_plain needs a grid of [10737418240, 1] CTAs"), "{error}");
+    let cut = |x, y| extent("some_kernel", Cut { ctas: [x, y], warps: 4, static_shared: 8 });
+    let most = cut((1 << 31) - 1, (1 << 16) - 1).unwrap();
+    assert_eq!((most.grid, most.threads, most.static_shared), ([(1 << 31) - 1, (1 << 16) - 1, 1], 128, 8));
+    let error = cut(1 << 31, 1).unwrap_err().to_string();
+    assert_eq!(error, "some_kernel needs a grid of [2147483648, 1] CTAs");
+    assert!(cut(1, 1 << 16).is_err());
 }
 
 #[test]

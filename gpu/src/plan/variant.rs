@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_tensor_rung_declares_how_often_it_rescales() {
-        let text = include_str!("../../kernels/forward_tensor.cu");
+        let text = include_str!("../../kernels/tensor/forward_tensor.cu");
         assert!(text.contains("start < count; start += 8 * KEY_TILES)"), "what the declaration is read off");
         for (block_size, keys) in [(1, 16), (16, 16), (40, 48), (64, 64), (65, 64), (256, 64)] {
             let shape = Shape::new(Sizes { dim: 64, value_dim: 64, block_size, ..SIZES }).unwrap();
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_is_declared_of_scores_covers_every_width() {
-        let text = include_str!("../../kernels/mma.cuh");
+        let text = include_str!("../../kernels/tensor/mma.cuh");
         assert!(text.contains("features 32 c + 8 (l % 4) .. + 8 of its row"), "what the steps below are read off");
         let tensor = Variant::uniform(Rung::Tensor);
         for (arch, extra_bits) in [("sm_90a", 2), ("sm_80", 0), ("sm_100", 0)] {

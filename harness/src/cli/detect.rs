@@ -29,7 +29,7 @@ const MOCK_INPUTS: &str = "seed/mock_inputs";
     after_help = "Plants known mistakes one by one and runs the corpus, cheapest cases first, until a case shows each. Without any mistake
 the candidate must pass first. What is planted depends on the candidate:
   plain          every mistake of harness/defects: in the plain implementation, or round it
-  cuda           the faults of gpu/mutants, in the CUDA kernels; those of addresses with tensors set 2^32 elements apart
+  cuda           the faults of gpu/kernels, in the CUDA kernels; those of addresses with tensors set 2^32 elements apart
                  too; what no case shows, under compute-sanitizer's racecheck and memcheck, where it is named
   any other      the mistakes that change what a backend is given or answers
 

@@ -3,7 +3,7 @@
 //! `harness/defects/*.toml` is the catalogue, strictly parsed and embedded: each defect says what it stands for, where the
 //! mistake was seen, what should become of it, and how it is planted: in the plain CPU implementation
 //! ([`nsa_reference::plain`]), or round any backend, by changing what goes in or comes out ([`decorate`]). Faults of the
-//! CUDA kernels are kept with them (`gpu/mutants`) in the same words.
+//! CUDA kernels are kept with them (`gpu/kernels/*/mutants.toml`) in the same words.
 
 pub mod decorate;
 mod planted;

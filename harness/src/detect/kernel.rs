@@ -8,7 +8,7 @@ use std::time::Instant;
 use nsa_corpus::{Element, Entry, Genre, entries};
 use nsa_gpu::{Mutant, Rung};
 
-use super::{Failed, Fate, Job, Kill, Plant, Rejections, Row, Rule, fates, rung_of};
+use super::{Failed, Fate, Job, Kill, Plant, Rejections, Row, Rule, fates};
 use crate::backend::Backend;
 use crate::backend::cuda::Cuda;
 use crate::run::run_entry;
@@ -72,14 +72,14 @@ impl Means<'_> {
         let ours = rules.contains(&Rule::Ours);
         // First, because the whole corpus would be run before the next: it compiles each kernel at every size.
         let found =
-            if ours && mutant.genre == Genre::Memory { apart(rung_of(mutant), Some(&mutant.name))? } else { None };
+            if ours && mutant.genre == Genre::Memory { apart(mutant.rung(), Some(&mutant.name))? } else { None };
         let open: Vec<Rule> = rules.iter().copied().filter(|rule| found.is_none() || *rule != Rule::Ours).collect();
         let mut row = fates(plant, jobs, &open, alarms)?;
         row.fates.extend(found.map(|kill| (Rule::Ours, Fate::Killed(kill))));
         let escaped = row.fates.get(&Rule::Ours).is_some_and(|fate| fate.kill().is_none());
         let tool = TOOLS.into_iter().find(|(genre, ..)| *genre == mutant.genre);
         if let (true, Some((_, tool, entry))) = (escaped, tool) {
-            let kill = self.sanitize(tool, entry, rung_of(mutant), Some(&mutant.name))?;
+            let kill = self.sanitize(tool, entry, mutant.rung(), Some(&mutant.name))?;
             row.fates.extend(kill.map(|kill| (Rule::Ours, Fate::Killed(kill))));
         }
         row.seconds = start.elapsed().as_secs_f64();

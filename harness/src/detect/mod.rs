@@ -66,7 +66,7 @@ impl Plant<'_> {
     fn backend(&self) -> Result<Box<dyn Backend + '_>, Unavailable> {
         match self {
             Plant::Defect(defect, inner) => Ok(planted(defect, *inner)),
-            Plant::Kernel(mutant) => Ok(Box::new(Cuda::new(Some(rung_of(mutant)), Some(&mutant.name), 1)?)),
+            Plant::Kernel(mutant) => Ok(Box::new(Cuda::new(Some(mutant.rung()), Some(&mutant.name), 1)?)),
         }
     }
 
@@ -115,12 +115,6 @@ impl Plant<'_> {
 /// The word that a unit variant is written as.
 pub(crate) fn word(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-/// The rung on which a mutant's file is compiled.
-fn rung_of(mutant: &Mutant) -> Rung {
-    let tensor = mutant.file.contains("tensor") || mutant.file.contains("mma");
-    if tensor { Rung::Tensor } else { Rung::Plain }
 }
 
 /// What became of a planted mistake under one rule.
