@@ -3,10 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 use nsa_corpus::{Delta, Field, Outputs};
 
-<<<<<<< HEAD
 use super::near::{Moved, Off};
-=======
->>>>>>> kernels
 use super::{Budgets, Live, Tier, accumulation, format, gamma, relative};
 use crate::common::naive::Row;
 
@@ -187,13 +184,8 @@ impl Budgets<'_> {
         let off = saved.off[usize::from(!likely)].lse;
         let eps = |live: &Live| {
             let s = self.score(live);
-<<<<<<< HEAD
             let rounding = 4.0 * self.u * ((s - saved.lse).abs() + s.abs() + saved.lse.abs() + 2.0 * off);
             relative(s - saved.lse, self.score_error(live, likely) + rounding + self.arithmetic.exponential + off)
-=======
-            let rounding = 4.0 * self.u * ((s - saved.lse).abs() + s.abs() + saved.lse.abs());
-            relative(s - saved.lse, self.score_error(live, likely) + rounding + self.arithmetic.exponential)
->>>>>>> kernels
         };
         saved.terms.iter().map(eps).collect()
     }
