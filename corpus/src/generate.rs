@@ -151,8 +151,8 @@ fn stretch(g: &mut Gen, sizes: &mut Sizes, axis: Axis) {
         }
         Axis::Slots => sizes.num_sel = one_of(g, &[8, 15, 16, 17, 32, 33, 64, 65, 256, 257]),
         Axis::BlockSize => {
-            sizes.block_size = one_of(g, &[96, 127, 128, 129, 160, 192, 255, 256, 257, 320]);
-            sizes.seq_len = seq_len(g, sizes.block_size);
+            sizes.block_size = one_of(g, &[127, 128, 129, 160, 192, 255, 256, 257, 257, 320]);
+            sizes.seq_len = sizes.block_size + ragged_end(g, sizes.block_size);
         }
     }
     let groups = if axis == Axis::Groups { one_of(g, &[8, 9, 15, 16, 17, 24, 32, 33, 64]) } else { groups };
@@ -170,7 +170,7 @@ fn cost(sizes: &Sizes) -> usize {
 /// get there, and a sequence of large blocks not before its other sizes.
 fn afford(g: &mut Gen, sizes: &mut Sizes, stretched: Option<Axis>) {
     // Few large things cost more than many small ones of as many multiply-adds.
-    let limit = if stretched.is_some() { 10_000 } else { 20_000 } * g.size().max(1);
+    let limit = if stretched.is_some() { 6_000 } else { 20_000 } * g.size().max(1);
     let mut tries = 0;
     while cost(sizes) > limit {
         tries += 1;
