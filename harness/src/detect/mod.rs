@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use nsa_corpus::{Element, Entry, Error, Field, entries};
-use nsa_gpu::{Mutant, Rung};
+use nsa_gpu::Mutant;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::cuda::Cuda;

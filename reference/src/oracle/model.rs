@@ -14,9 +14,6 @@ pub(super) const DEVIATIONS: f64 = 6.0;
 /// `exp` of anything below is 0, in f64 too.
 const LEAST_EXPONENT: f64 = -746.0;
 
-/// `exp` of anything below is 0, in f64 too.
-const LEAST_EXPONENT: f64 = -746.0;
-
 /// Holds the likely tier to the rigorous one: over a few terms, six standard deviations are more than the worst case.
 pub(super) fn cap(likely: &mut [f64], rigorous: &[f64]) {
     likely.iter_mut().zip(rigorous).for_each(|(likely, rigorous)| *likely = likely.min(*rigorous));
