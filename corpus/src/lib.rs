@@ -27,6 +27,7 @@ pub mod golden;
 mod inputs;
 mod mistake;
 mod outputs;
+mod plausible;
 mod rng;
 mod selection;
 mod shape;
