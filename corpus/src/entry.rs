@@ -25,8 +25,9 @@ pub enum Expect {
     /// Every element within its budget.
     #[default]
     Pass,
-    /// The contract has a strict reading that a reasonable implementation may not follow (NaN through `0 * NaN` in a block
-    /// that no live slot attends to, say): a difference is reported, and is no failure.
+    /// The contract has a strict reading that a reasonable implementation may not follow: NaN through `0 * NaN` in a key that a row
+    /// touches and does not attend to. Its verdict is then inconclusive. The judge decides that element by element from the inputs
+    /// (docs/semantics.md, "What a tile touches"); this only says that the case has such elements.
     Acceptable,
 }
 

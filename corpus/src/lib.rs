@@ -49,6 +49,7 @@ mod inputs;
 mod limits;
 mod mistake;
 mod outputs;
+mod plausible;
 mod rng;
 mod selection;
 mod shape;

@@ -71,7 +71,7 @@ pub fn rerun(
 pub fn run_entry(entry: &Entry, element: Element, backend: &dyn Backend) -> Result<Report, Error> {
     let mut report = run_case(&entry.case, element, backend)?;
     report.name.clone_from(&entry.name);
-    if let (Verdict::Pass | Verdict::Suspect(_), Some(outputs)) = (&report.verdict, &report.outputs) {
+    if let (None, Some(outputs)) = (report.verdict.failure(), &report.outputs) {
         let inputs = entry.case.materialize(element)?;
         let failure = probe::inexact(entry, &inputs, &backend.declaration(&inputs).arithmetic, outputs);
         report.verdict = failure.map_or(report.verdict, Verdict::Fail);

@@ -39,6 +39,8 @@ pub struct Failure {
 pub enum NotJudged {
     /// The candidate does not compute it.
     NotComputed,
+    /// It has no elements, as `dsel_scale` without slots.
+    Empty,
     /// The declared arithmetic promises nothing of any element.
     Unbounded,
     /// Most elements would have passed as 0 and with the other sign.
@@ -49,6 +51,7 @@ impl fmt::Display for NotJudged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             NotJudged::NotComputed => "the candidate does not compute it",
+            NotJudged::Empty => "it has no elements",
             NotJudged::Unbounded => "the declared arithmetic promises nothing of it",
             NotJudged::AboveSignal => "its budgets are above its values: 0 and the other sign would pass",
         })

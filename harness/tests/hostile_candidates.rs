@@ -202,6 +202,18 @@ fn a_right_answer_under_a_declaration_that_promises_nothing_is_inconclusive_by_n
 }
 
 #[test]
+fn what_an_entry_says_is_exact_is_held_to_that_under_any_declaration() {
+    let mut held = 0;
+    for entry in entries().iter().filter(|entry| !entry.exact.is_empty()) {
+        let answer: Answer = |inputs| filled(inputs, 0.75);
+        let report = run_entry(entry, Element::F32, &Hostile { declared: half, answer }).unwrap();
+        assert!(report.verdict.failure().is_some(), "{}: {}", entry.name, report.verdict);
+        held += 1;
+    }
+    assert!(held >= 4, "{held}");
+}
+
+#[test]
 fn nan_is_wrong_where_nothing_is_promised_unless_something_may_overflow() {
     let entry = entries().iter().find(|entry| entry.name == "seed/small").unwrap();
     let nan = Hostile { declared: half, answer: |inputs| filled(inputs, f64::NAN) };

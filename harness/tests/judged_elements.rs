@@ -101,7 +101,9 @@ fn a_field_that_could_not_have_failed_says_nothing() {
     // Zeros that have to be zeros can fail, and so can what has to be infinite.
     assert_eq!(why(&[[0.0, 0.0, 0.0, 0.0]; 3]), None);
     assert_eq!(why(&[[-INF, -INF, 0.0, 0.0], [NAN, NAN, 0.0, 0.0]]), None);
-    assert_eq!(why(&[[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], loose]), Some(NotJudged::AboveSignal));
+    // Beside numbers that are not seen, zeros do not make up for them.
+    assert_eq!(why(&[[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.1, 0.1], loose]), Some(NotJudged::AboveSignal));
+    assert_eq!(why(&[]), Some(NotJudged::Empty));
     assert_eq!(why(&[[1.0, NAN, 2.0, 2.0]]), None, "what failed is judged");
     let says = |fields: &[Comparison]| verdict(fields);
     let Verdict::Inconclusive(message) = says(&[lse(&[unbounded]), lse(&[loose])]) else { panic!("it passed") };

@@ -177,7 +177,10 @@ impl Comparison {
         if self.failure.is_some() {
             return None;
         }
-        if self.elements > 0 && self.unbounded == self.elements {
+        if self.elements == 0 {
+            return Some(NotJudged::Empty);
+        }
+        if self.unbounded == self.elements {
             return Some(NotJudged::Unbounded);
         }
         self.sensitivity.mostly_blind().then_some(NotJudged::AboveSignal)

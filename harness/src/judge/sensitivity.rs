@@ -87,7 +87,8 @@ pub struct Sensitivity {
     /// The injected faults that would have passed, each with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vacuous: BTreeMap<Injected, Reason>,
-    /// Elements that have a sign, are not finite, or of which nothing is promised; a 0 with a budget is none of these.
+    /// Elements that have a sign, are not finite, or of which nothing is promised; a 0 with a budget, or that has to be exactly 0,
+    /// is none of these.
     #[serde(default)]
     pub weighed: usize,
     /// Of these, the ones that would pass as 0 and with the other sign.

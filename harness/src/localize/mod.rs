@@ -135,7 +135,10 @@ impl Localization {
     /// A short word that stays the same while a case shrinks, to tell failures of one field apart: the likeliest mistake, where
     /// one stands out.
     pub fn slug(&self) -> Option<&str> {
-        self.likely.first().filter(|likely| likely.explained >= 0.9).map(|likely| likely.defect.as_str())
+        self.likely
+            .first()
+            .filter(|likely| likely.explained >= 0.9 && likely.equals == 0)
+            .map(|likely| likely.defect.as_str())
     }
 
     /// In words, a line each.
@@ -276,7 +279,7 @@ mod tests {
         assert_eq!(lines, [alone, "looks like: another (explains 50 % of what is wrong)"]);
         let lines = Likely::lines(&[likely("a_mistake", 0.5, 3), likely("another", 0.5, 3), likely("third", 0.5, 3)]);
         assert_eq!(lines, ["several mistakes explain 50 % of it equally: a mistake, another, third and 1 more"]);
-        let tied = zero_scores(2f64.ln());
+        let tied = zero_scores(f64::NEG_INFINITY);
         assert!(tied.likely[0].equals > 0, "{tied:?}");
         assert!(tied.lines().iter().any(|line| line.starts_with("several mistakes")), "{tied:?}");
     }
