@@ -80,12 +80,16 @@ pub struct Minimized {
     pub unfinished: bool,
 }
 
+/// The stage of [`Case::shrinks_of`] that leaves out options.
+const OPTIONS: usize = 1;
+
 /// Shrinks `case`, which failed with `report` on `backend`: takes any simpler case that fails with the same signature, until
 /// none does or the effort is spent. A simpler case that passes, or fails in another way, is left alone, so that shrinking
 /// does not slip from one bug to another.
 ///
 /// One kind of simplification is carried through before the next is tried, and after each success it goes on from where it
-/// stood: what failed to simplify a moment ago is tried again once, in a last round that changes nothing.
+/// stood: what failed to simplify a moment ago is tried again once, in a last round that changes nothing. Only where options were
+/// left out are smaller sizes tried again at once: a random mask may have held them, and single elements, once changed, would.
 pub fn minimize(case: &Case, report: Report, element: Element, backend: &dyn Backend, effort: Effort) -> Minimized {
     minimize_to(case, report, element, backend, effort, &|_, _| true)
 }
@@ -103,12 +107,14 @@ pub fn minimize_to(
     let Some(signature) = best.report.verdict.failure().map(Signature::of) else { return best };
     let mut search = Search { best, signature, element, backend, effort, wanted, start: Instant::now() };
     loop {
-        let mut simpler = false;
-        for stage in 0..Case::SHRINK_STAGES {
-            let mut from = 0;
+        let (mut simpler, mut stage) = (false, 0);
+        while stage < Case::SHRINK_STAGES {
+            let (mut from, mut some) = (0, false);
             while let Some(at) = search.simplify(stage, from) {
-                (from, simpler) = (at, true);
+                (from, some) = (at, true);
             }
+            simpler |= some;
+            stage = if some && stage == OPTIONS { 0 } else { stage + 1 };
         }
         if !simpler || search.best.unfinished {
             return search.best;
