@@ -204,9 +204,9 @@ fn judge(field: Field, expected: f64, found: f64, [budget, likely]: [f64; 2], st
         return Judged::Unbounded;
     }
     if !found.is_finite() {
-        let overflow = found.is_infinite()
-            && found.signum() == expected.signum()
-            && expected.abs() + budget >= stored.max() * (1.0 + 0.5 * stored.unit_roundoff());
+        // What is within the budget on the side of the infinity; where the budget is larger than the value, either side.
+        let reach = expected * found.signum() + budget;
+        let overflow = found.is_infinite() && reach >= stored.max() * (1.0 + 0.5 * stored.unit_roundoff());
         return if overflow { Judged::Fine } else { Judged::NonFinite };
     }
     let error = (found - expected).abs();
