@@ -173,9 +173,16 @@ fn an_overflow_is_right_where_the_budget_reaches_the_number_that_rounds_to_it() 
     };
     assert_eq!(class(65_519.0, INF, 1.0), None);
     assert_eq!(class(-65_519.0, -INF, 1.0), None);
-    for (expected, found, budget) in
-        [(65_519.0, INF, 0.9), (65_510.0, INF, 0.1), (65_519.0, NAN, 10.0), (65_519.0, -INF, 10.0)]
-    {
+    // A budget beyond the format on the other side of 0 allows that side's infinity as well.
+    assert_eq!(class(0.0, -INF, 70_000.0), None);
+    assert_eq!(class(-4_000.0, INF, 70_000.0), None);
+    for (expected, found, budget) in [
+        (65_519.0, INF, 0.9),
+        (65_510.0, INF, 0.1),
+        (65_519.0, NAN, 10.0),
+        (65_519.0, -INF, 10.0),
+        (-5_000.0, INF, 70_000.0),
+    ] {
         assert_eq!(class(expected, found, budget), Some(Class::NonFinite), "{expected} {found} {budget}");
     }
 }

@@ -326,14 +326,14 @@ fn the_budgets_of_two_equal_terms_are_these_numbers_where_it_is_not_known_what_w
 }
 
 /// 64 features of `out` and two tokens in one block; nothing rounds but `out`, which is stored in bf16. `q = (1, 0)`, and `k = (0, 1)`
-/// and `(0, -1)`: all scores are 0.
-fn only_out_rounds(value: impl Fn(usize) -> f64) -> (Inputs, Bounds) {
+/// and `(0, -1)`: all scores are 0. `v` is `value(d)` for token 0 and `later` times that for token 1.
+fn only_out_rounds(value: impl Fn(usize) -> f64, later: f64) -> (Inputs, Bounds) {
     let parts = two_terms(Element::F64).into_parts();
     let rows = |row: [f64; 2], other: [f64; 2]| Array4::from_shape_vec((1, 1, 2, 2), [row, other].concat()).unwrap();
     let inputs = Inputs::new(InputParts {
         q: rows([1.0, 0.0], [1.0, 0.0]),
         k: rows([0.0, 1.0], [0.0, -1.0]),
-        v: Array4::from_shape_fn((1, 1, 2, 64), |(.., d)| value(d)),
+        v: Array4::from_shape_fn((1, 1, 2, 64), |(_, _, token, d)| value(d) * if token == 0 { 1.0 } else { later }),
         cotangents: Cotangents { d_out: Some(Array4::ones((1, 1, 2, 64))), ..Cotangents::default() },
         ..parts
     })
@@ -349,28 +349,32 @@ fn only_out_rounds(value: impl Fn(usize) -> f64) -> (Inputs, Bounds) {
 #[test]
 fn stored_features_that_do_not_conspire_move_a_gradient_by_these_numbers() {
     let value = |d: usize| 1.0 + d as f64 / 64.0;
-    let (inputs, near) = only_out_rounds(value);
+    let (inputs, near) = only_out_rounds(value, 1.5);
     let scale = inputs.shape().scale();
     let assert_is = |tier: &Outputs, field, at: [usize; 2], expected: f64| {
         let found = tier.get(field).unwrap()[[0, 0, at[0], at[1]].as_slice()];
         assert!((found - expected).abs() <= 1e-4 * expected + 1e-13, "{field} {at:?}: {found:e}, by hand {expected:e}");
     };
     let u_o = 2f64.powi(-8);
-    // Of every row: Delta = u_o sum |out|, r = u_o (1 + u_o) (sum out^2)^(1/2), for `out` is u_o |out| off when it is rounded.
+    // Of token 0: Delta = u_o sum |out|, r = u_o (1 + u_o) (sum out^2)^(1/2), for `out` is u_o |out| off when it is rounded.
     let worst = u_o * (0..64).map(value).sum::<f64>();
     let root = u_o * (1.0 + u_o) * (0..64).map(|d| value(d).powi(2)).sum::<f64>().sqrt();
-    // Token 0 has key 0 alone; token 1 has both, with weights of 1/2, and what it adds to dq cancels.
+    // Token 0 has key 0 alone; token 1 has both, with weights of 1/2 and 5/4 of the output, and what it adds to dq cancels.
     assert_is(&near.rigorous, Field::Dq, [0, 1], scale * worst);
     assert_is(&near.likely, Field::Dq, [0, 1], scale * 6.0 * root);
-    assert_is(&near.rigorous, Field::Dq, [1, 1], scale * worst);
+    assert_is(&near.rigorous, Field::Dq, [1, 1], scale * 1.25 * worst);
     assert_is(&near.likely, Field::Dq, [1, 1], 0.0);
     // Key 0 takes 1 of token 0 and 1/2 of token 1, which round apart.
-    assert_is(&near.rigorous, Field::Dk, [0, 0], scale * 1.5 * worst);
-    assert_is(&near.likely, Field::Dk, [0, 0], scale * 6.0 * root * 1.25f64.sqrt());
-    assert_is(&near.likely, Field::Dk, [1, 0], scale * 3.0 * root);
+    assert_is(&near.rigorous, Field::Dk, [0, 0], scale * 1.625 * worst);
+    assert_is(&near.likely, Field::Dk, [0, 0], scale * 6.0 * root * (1.0 + 0.625f64.powi(2)).sqrt());
+    assert_is(&near.likely, Field::Dk, [1, 0], scale * 6.0 * root * 0.625);
 
-    // Features of one value round alike: then the likely is the worst, but for dk, whose rows may still differ.
-    let (_, near) = only_out_rounds(|_| 1.5);
+    // Both tokens have the same output: they round alike.
+    let (_, near) = only_out_rounds(value, 1.0);
+    assert_is(&near.likely, Field::Dk, [0, 0], scale * 6.0 * root * 2.5f64.sqrt());
+
+    // Features of one value round alike: then the likely is the worst.
+    let (_, near) = only_out_rounds(|_| 1.5, 1.0);
     assert_is(&near.rigorous, Field::Dq, [0, 1], scale * u_o * 96.0);
     assert_is(&near.likely, Field::Dq, [0, 1], scale * u_o * 96.0);
 }

@@ -153,8 +153,9 @@ impl Held {
 
     /// Whether `found` is the infinity that the right value, with an error that it may have, rounds to.
     fn overflows(&self, found: f64) -> bool {
-        let reaches = self.expected.abs() + self.rigorous >= self.largest();
-        found.is_infinite() && found.signum() == self.expected.signum() && !self.unpromised() && reaches
+        // What is within the budget on the side of the infinity; where the budget is larger than the value, either side.
+        let reaches = self.expected * found.signum() + self.rigorous >= self.largest();
+        found.is_infinite() && !self.unpromised() && reaches
     }
 
     /// The least number that the stored format rounds to infinity.

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::backward_rows::{RowTask, Rows, TokenRows};
 use super::columns::{self, Columns};
+use super::delta_bounds::alike;
 use super::model::{Model, TIERS};
 use super::packed::{Head, padded_keys};
 use super::spans::Part;
@@ -44,9 +45,9 @@ pub(super) struct Off<'a> {
 }
 
 impl<'a> Off<'a> {
-    /// The row number `at`, `width` features wide.
-    pub(super) fn row(&self, at: usize, width: usize) -> OffRow<'a> {
-        OffRow { out: self.out.map(|out| &out[at * width..][..width]), lse: self.lse.map(|lse| lse[at]) }
+    /// The row number `at`, `width` features wide, one of so many that are alike.
+    pub(super) fn row(&self, at: usize, width: usize, alike: f64) -> OffRow<'a> {
+        OffRow { out: self.out.map(|out| &out[at * width..][..width]), lse: self.lse.map(|lse| lse[at]), alike }
     }
 }
 
@@ -55,6 +56,8 @@ impl<'a> Off<'a> {
 pub(super) struct OffRow<'a> {
     pub(super) out: [&'a [f64]; TIERS],
     pub(super) lse: [f64; TIERS],
+    /// How many rows are alike ([`alike`]).
+    pub(super) alike: f64,
 }
 
 impl Saved<'_> {
@@ -135,7 +138,8 @@ impl RegionTask<'_> {
         let chunk = (CHUNK_NUMBERS / numbers).clamp(4, 512).min(shape.seq_len());
         let (b, h) = (self.region / shape.kv_heads(), self.region % shape.kv_heads());
         let RegionTask { inputs, head, model, .. } = *self;
-        let task = RowTask { inputs, head, saved, model, counts, panels: None, b, h };
+        let alike = alike(inputs, saved, self.region);
+        let task = RowTask { inputs, head, saved, model, counts, alike: &alike, panels: None, b, h };
         let arch = Arch::new();
         let mut tokens: Vec<TokenRows> = (0..chunk).map(|_| TokenRows::default()).collect();
         for first in (0..shape.seq_len()).step_by(chunk) {

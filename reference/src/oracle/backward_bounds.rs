@@ -129,7 +129,7 @@ impl Worker {
         self.keys(row, head, token);
         self.slots(model, row, g, head, token);
         if shift.random > 0.0 || shift.random.is_nan() {
-            self.shifted(model, row, shift.random, head, token);
+            self.shifted(model, row, &shift, head, token);
         }
     }
 
@@ -265,11 +265,13 @@ impl Worker {
         }
     }
 
-    /// Adds the squares of what a delta that is off by `random` changes: all of the row's terms at once. What it changes of a
-    /// sum over them is that sum of `scale c P`, signs and all.
+    /// Adds the squares of what the random part of `shift` changes: all of the row's terms at once. What it changes of a sum over
+    /// them is that sum of `scale c P`, signs and all. What `m` rows that are alike add to one element is at most the root of `m`
+    /// times their sum of squares.
     #[inline(always)]
-    fn shifted(&mut self, model: &Model, row: &BoundRow<'_>, random: f64, head: usize, token: &mut TokenRows) {
-        let (dim, random) = (row.shape.dim(), random * model.scale);
+    fn shifted(&mut self, model: &Model, row: &BoundRow<'_>, shift: &Shift, head: usize, token: &mut TokenRows) {
+        let (dim, random) = (row.shape.dim(), shift.random * model.scale);
+        let together = random * shift.alike.sqrt();
         let Worker { terms, key_weights, key_coefficients, row: sums, .. } = self;
         let weights = &mut key_coefficients[0];
         let products = terms.iter().zip(row.factors).map(|(term, factor)| term.weight * factor);
@@ -283,7 +285,7 @@ impl Worker {
                 let of_slot = first..first + span.len;
                 let sum: f64 = of_slot.map(|t| terms[t].weight * row.x[t]).sum();
                 token.dsel_scale[ARRAYS - 1][head / row.shape.sel_groups() * row.shape.num_sel() + slot] +=
-                    (random * sum).powi(2);
+                    (together * sum).powi(2);
             }
             first += span.len;
         }
@@ -292,7 +294,7 @@ impl Worker {
         add_by_key(row.spans, weights, key_weights);
         let squares = token.score_gradients[ARRAYS - 1].row_mut(head);
         for ((square, weight), of_key) in squares.iter_mut().zip(&*weights).zip(&*key_weights) {
-            *square += (random * weight.abs()) * (random * of_key);
+            *square += (together * weight.abs()) * (together * of_key);
         }
     }
 

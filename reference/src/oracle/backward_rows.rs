@@ -49,6 +49,8 @@ pub(super) struct RowTask<'a> {
     pub(super) saved: &'a Saved<'a>,
     pub(super) model: Option<&'a Model>,
     pub(super) counts: &'a Counts,
+    /// How many of the rows are alike, where what was saved is not known; `[groups, n]`.
+    pub(super) alike: &'a [f64],
     /// Only terms of these panels of keys are wanted: of spans that touch none of them, nothing is computed. What sums over all of a
     /// row's terms (`dq`, `dsel_scale`) is then incomplete.
     pub(super) panels: Option<&'a BTreeSet<usize>>,
@@ -177,7 +179,11 @@ impl RowTask<'_> {
             lse: self.saved.center[at] + self.saved.offset[at],
             delta,
             // A part that the loss does not contain is multiplied by zeros, whatever was saved of it.
-            off: self.saved.off.filter(|_| !self.saved.absent()).map(|off| off.row(at, shape.value_dim())),
+            off: self
+                .saved
+                .off
+                .filter(|_| !self.saved.absent())
+                .map(|off| off.row(at, shape.value_dim(), self.alike[head * shape.seq_len() + i])),
             key_counts: &self.counts.keys,
             row_terms: self.counts.rows[head * shape.seq_len() + i],
             shape,

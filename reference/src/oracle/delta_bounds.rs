@@ -6,9 +6,11 @@
 //! is the forward's own formula for that feature, and the roundings of the stored features, which have nothing to do with
 //! each other.
 
-use nsa_corpus::Delta;
+use std::collections::HashMap;
 
-use super::backward::OffRow;
+use nsa_corpus::{Delta, Inputs};
+
+use super::backward::{OffRow, Saved};
 use super::backward_bounds::{BoundRow, Term};
 use super::model::{DEVIATIONS, LIKELY, Model, RIGOROUS, TIERS};
 use super::rows::Terms;
@@ -20,8 +22,28 @@ pub(super) struct Shift {
     pub(super) linear: [f64; TIERS],
     /// The other part: none in the rigorous tier.
     pub(super) apart: [f64; TIERS],
-    /// The root of the other part's sum of squares: that part is [`DEVIATIONS`] times this, and independent of other rows'.
+    /// The root of the other part's sum of squares: that part is [`DEVIATIONS`] times this, and independent of what rows have that
+    /// are not alike.
     pub(super) random: f64,
+    /// How many rows are alike.
+    pub(super) alike: f64,
+}
+
+/// For each row of a (batch, kv head), `[groups, n]`, how many of them have the same `out` in f32, itself included: the same keys
+/// with the same weights, as query heads have whose queries are equal. They round alike. Empty where what was saved is known.
+pub(super) fn alike(inputs: &Inputs, saved: &Saved<'_>, region: usize) -> Vec<f64> {
+    if saved.off.is_none() {
+        return Vec::new();
+    }
+    let shape = inputs.shape();
+    let rows = shape.groups() * shape.seq_len();
+    let out = &saved.out[region * rows * shape.value_dim()..][..rows * shape.value_dim()];
+    // Adding 0 makes both zeros one.
+    let bits = |row: &[f64]| row.iter().map(|out| (*out as f32 + 0.0).to_bits()).collect::<Vec<u32>>();
+    let keys: Vec<Vec<u32>> = out.chunks_exact(shape.value_dim()).map(bits).collect();
+    let mut counts: HashMap<&[u32], f64> = HashMap::new();
+    keys.iter().for_each(|key| *counts.entry(key).or_default() += 1.0);
+    keys.iter().map(|key| counts[key.as_slice()]).collect()
 }
 
 /// What one thread computes in: `|out|`, `d_out` with the sign of `out`, and how far storing may take the feature.
@@ -62,7 +84,7 @@ impl Scratch {
         // Over a few features, six deviations are more than the worst case.
         let linear = linear.min(rigorous);
         let apart = (DEVIATIONS * random).min(rigorous - linear);
-        Shift { linear: [rigorous, linear], apart: [0.0, apart], random }
+        Shift { linear: [rigorous, linear], apart: [0.0, apart], random, alike: off.alike }
     }
 
     /// The root of the sum of squares of what storing `out` changes `<out, d_out>` by. Features of one magnitude round alike, so

@@ -185,7 +185,7 @@ impl Backward<'_> {
     fn pass(&self, saved: &Saved<'_>, at: &[usize], panels: Option<&BTreeSet<usize>>, tokens: &mut [TokenRows]) {
         let Backward { inputs, model, head, counts, .. } = *self;
         let [b, h] = self.region.at;
-        let task = RowTask { inputs, head, saved, model: Some(model), counts, panels, b, h };
+        let task = RowTask { inputs, head, saved, model: Some(model), counts, alike: &[], panels, b, h };
         let arch = Arch::new();
         tokens.par_iter_mut().zip(at).for_each_init(backward_rows::Rows::default, |rows, (token, i)| {
             arch.dispatch(|| task.token(rows, *i, token));

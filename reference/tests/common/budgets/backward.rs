@@ -43,6 +43,8 @@ pub(super) struct SavedRow<'a> {
     d_lse: f64,
     /// Whether the loss contains this part.
     present: bool,
+    /// `m`.
+    alike: f64,
 }
 
 /// What the backward makes of one term.
@@ -68,7 +70,9 @@ impl Budgets<'_> {
         for sliding in self.parts() {
             for row in self.rows() {
                 let terms = self.terms(&row, sliding);
-                self.add_row(&self.saved_row(saved, off, &row, &terms, sliding), &counts, &mut sums);
+                let mut saved_row = self.saved_row(saved, off, &row, &terms, sliding);
+                saved_row.alike = self.alike(saved, &row, sliding);
+                self.add_row(&saved_row, &counts, &mut sums);
             }
         }
         let mut answer = [Outputs::new(), Outputs::new()];
@@ -150,6 +154,7 @@ impl Budgets<'_> {
             d_out: d_out.as_ref().map(|d_out| width.map(|d| d_out[[at[0], at[1], at[2], d]]).collect()),
             d_lse: d_lse.map_or(0.0, |d_lse| d_lse[at]),
             present: d_out.is_some() || d_lse.is_some(),
+            alike: 1.0,
         }
     }
 
@@ -235,7 +240,9 @@ impl Budgets<'_> {
     /// The squares of what moves all of a row's terms at once, by `r`.
     fn add_moved(&self, saved: &SavedRow<'_>, gradients: &[Gradient], r: f64, sums: &mut [Sums; 4]) {
         for (tensor, at, sum) in self.moves(saved, gradients) {
-            sums[tensor].add(at, [0.0, 0.0, (r * sum).powi(2)]);
+            // dq has one row; what rows that are alike add to one key or slot goes the same way.
+            let alike = if tensor == 0 { 1.0 } else { saved.alike };
+            sums[tensor].add(at, [0.0, 0.0, alike * (r * sum).powi(2)]);
         }
     }
 

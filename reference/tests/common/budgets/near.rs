@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
-use nsa_corpus::{Delta, RunningSum};
+use nsa_corpus::{Delta, Field, Outputs, RunningSum};
 
 use super::backward::{Gradient, SavedRow};
 use super::{Budgets, format, gamma};
+use crate::common::naive::Row;
 
 /// How far what was saved of a row may be off in one tier.
 pub(super) struct Off {
@@ -100,6 +101,19 @@ impl Budgets<'_> {
             *rounding = rounding.max(stored);
         }
         alike.values().map(|[factor, rounding]| (factor * rounding).powi(2)).sum::<f64>().sqrt()
+    }
+
+    /// `m`: rows of the row's kv head with the same `out` in f32.
+    pub(super) fn alike(&self, saved: &Outputs, row: &Row, sliding: bool) -> f64 {
+        let out = saved.get(if sliding { Field::SlidingOut } else { Field::Out }).unwrap();
+        let width = self.inputs.shape().value_dim();
+        let of = |other: &Row| -> Vec<u32> {
+            let at = |d| out[[other.batch, other.head, other.token, d].as_slice()] as f32;
+            (0..width).map(|d| if at(d) == 0.0 { 0 } else { at(d).to_bits() }).collect()
+        };
+        let mut rows = self.rows();
+        rows.retain(|other| other.batch == row.batch && other.kv_head == row.kv_head && of(other) == of(row));
+        rows.len() as f64
     }
 
     /// What `<out, d_out>` is multiplied by in each element that the row reaches: the number of the tensor (`dq`, `dk`, `dv`,
