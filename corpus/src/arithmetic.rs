@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Element, Field};
+use crate::{Dtype, Field};
 
 /// How an implementation accumulates a dot product.
 ///
@@ -75,7 +75,7 @@ pub fn gamma(count: f64, unit: f64) -> f64 {
     if product < 1.0 { product / (1.0 - product) } else { f64::INFINITY }
 }
 
-/// The arithmetic that a backend declares for one element type.
+/// The arithmetic that a candidate declares for one element type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arithmetic {
@@ -88,7 +88,7 @@ pub struct Arithmetic {
     /// The products with P and dS: `P v`, `dS k`, and within one tile `dS^T q`, `P^T d_out`.
     pub products: Dot,
     /// The format that P and dS are cast to before those products; the format of `unit` means no cast.
-    pub probability: Element,
+    pub probability: Dtype,
     /// Keys between two rescalings of the running sum at least; `None`: a whole block.
     pub rescale_every: Option<usize>,
     /// How the sum of the weights is kept meanwhile.
@@ -99,63 +99,56 @@ pub struct Arithmetic {
     /// The format in which `dv` multiplies P by `d_out` and adds the query heads of a group, before sums in `unit` take over;
     /// `None`: as the other products.
     #[serde(default)]
-    pub value_gradient_products: Option<Element>,
+    pub value_gradient_products: Option<Dtype>,
     /// The format that `out` and `sliding_out` are stored in.
-    pub output: Element,
+    pub output: Dtype,
     /// The format that `lse` and `sliding_lse` are stored in.
-    pub lse: Element,
+    pub lse: Dtype,
     /// The format that `dq`, `dk` and `dv` are stored in.
-    pub gradient: Element,
+    pub gradient: Dtype,
     /// The format that `dsel_scale` is stored in.
-    pub sel_scale_gradient: Element,
+    pub sel_scale_gradient: Dtype,
 }
 
 impl Arithmetic {
     /// Everything in f64, as the oracle computes.
     pub fn f64() -> Self {
-        Self::plain(Element::F64, 2f64.powi(-51))
+        Self::plain(Dtype::F64, 2f64.powi(-51))
     }
 
     /// Everything in f32 with f32 multiply-adds: no tensor core, no cast.
     pub fn f32() -> Self {
-        Self::plain(Element::F32, 2f64.powi(-22))
+        Self::plain(Dtype::F32, 2f64.powi(-22))
     }
 
-    fn plain(element: Element, exponential: f64) -> Self {
-        let unit = element.unit_roundoff();
+    fn plain(dtype: Dtype, exponential: f64) -> Self {
+        let unit = dtype.unit_roundoff();
         Arithmetic {
             unit,
             exponential,
             scores: Dot::Fma { unit },
             products: Dot::Fma { unit },
-            probability: element,
+            probability: dtype,
             rescale_every: None,
             running_sum: RunningSum::Plain,
             delta: Delta::Output,
             value_gradient_products: None,
-            output: element,
-            lse: element,
-            gradient: element,
-            sel_scale_gradient: element,
+            output: dtype,
+            lse: dtype,
+            gradient: dtype,
+            sel_scale_gradient: dtype,
         }
     }
 
     /// 16-bit tensor cores with f32 accumulation: P and dS are cast to `element` (f16 or bf16), outputs and gradients
     /// are stored in it, `lse` and `dsel_scale` in f32.
-    pub fn tensor_core(element: Element) -> Self {
+    pub fn tensor_core(dtype: Dtype) -> Self {
         let dot = Dot::Blocks { block: 16, extra_bits: 0 };
-        Arithmetic {
-            scores: dot,
-            products: dot,
-            probability: element,
-            output: element,
-            gradient: element,
-            ..Self::f32()
-        }
+        Arithmetic { scores: dot, products: dot, probability: dtype, output: dtype, gradient: dtype, ..Self::f32() }
     }
 
     /// The format that `field` is stored in.
-    pub fn stored(&self, field: Field) -> Element {
+    pub fn stored(&self, field: Field) -> Dtype {
         match field {
             Field::Out | Field::SlidingOut => self.output,
             Field::Lse | Field::SlidingLse => self.lse,
@@ -211,17 +204,17 @@ mod tests {
         let (double, single) = (Arithmetic::f64(), Arithmetic::f32());
         assert_eq!([double.unit, double.exponential], [2f64.powi(-53), 2f64.powi(-51)]);
         assert_eq!([single.unit, single.exponential], [2f64.powi(-24), 2f64.powi(-22)]);
-        for (plain, element) in [(double, Element::F64), (single, Element::F32)] {
+        for (plain, dtype) in [(double, Dtype::F64), (single, Dtype::F32)] {
             let fma = Dot::Fma { unit: plain.unit };
-            assert_eq!((plain.scores, plain.products, plain.probability), (fma, fma, element));
-            assert!(Field::ALL.into_iter().all(|field| plain.stored(field) == element));
+            assert_eq!((plain.scores, plain.products, plain.probability), (fma, fma, dtype));
+            assert!(Field::ALL.into_iter().all(|field| plain.stored(field) == dtype));
         }
-        let core = Arithmetic::tensor_core(Element::F16);
+        let core = Arithmetic::tensor_core(Dtype::F16);
         let dot = Dot::Blocks { block: 16, extra_bits: 0 };
-        assert_eq!((core.scores, core.products, core.probability), (dot, dot, Element::F16));
+        assert_eq!((core.scores, core.products, core.probability), (dot, dot, Dtype::F16));
         assert_eq!([core.unit, core.exponential], [2f64.powi(-24), 2f64.powi(-22)]);
         let narrow = |field| !matches!(field, Field::Lse | Field::SlidingLse | Field::DselScale);
-        let stored = |field| if narrow(field) { Element::F16 } else { Element::F32 };
+        let stored = |field| if narrow(field) { Dtype::F16 } else { Dtype::F32 };
         assert!(Field::ALL.into_iter().all(|field| core.stored(field) == stored(field)));
     }
 
@@ -229,6 +222,6 @@ mod tests {
     fn only_a_narrower_format_counts_as_a_cast() {
         assert_eq!(Arithmetic::f32().probability_roundoff(), 0.0);
         assert_eq!(Arithmetic::f64().probability_roundoff(), 0.0);
-        assert_eq!(Arithmetic::tensor_core(Element::Bf16).probability_roundoff(), 2f64.powi(-8));
+        assert_eq!(Arithmetic::tensor_core(Dtype::Bf16).probability_roundoff(), 2f64.powi(-8));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::{
-    Case, Element, Entry, Error, Field, Inputs, Outputs, Tensor, TensorFile, TensorFileBuilder, entry, foreign, golden,
+    Case, Dtype, Entry, Error, Field, Inputs, Outputs, Tensor, TensorFile, TensorFileBuilder, entry, foreign, golden,
 };
 
 /// The prefix of the candidate's tensors.
@@ -25,7 +25,7 @@ pub struct Bundle {
     /// The entry. Once stored and read, its case holds the tensors themselves.
     pub entry: Entry,
     /// The format that the failure was seen in.
-    pub element: Element,
+    pub dtype: Dtype,
     /// The problem, rounded to `element`.
     pub inputs: Inputs,
     /// What the candidate answered.
@@ -41,13 +41,13 @@ impl Bundle {
     ///
     /// # Errors
     /// The case cannot be materialised; the name is not made of words, so that it could not be read again.
-    pub fn new(mut entry: Entry, element: Element, outputs: Option<Outputs>) -> Result<Self, Error> {
+    pub fn new(mut entry: Entry, dtype: Dtype, outputs: Option<Outputs>) -> Result<Self, Error> {
         entry::check_name(&entry.name)?;
-        let inputs = entry.case.materialize(element)?;
+        let inputs = entry.case.materialize(dtype)?;
         entry.case = Case::from_inputs(&inputs);
-        entry.elements = vec![element];
+        entry.dtypes = vec![dtype];
         let intervals = [Outputs::new(), Outputs::new()];
-        Ok(Bundle { entry, element, inputs, outputs, intervals, notes: BTreeMap::new() })
+        Ok(Bundle { entry, dtype, inputs, outputs, intervals, notes: BTreeMap::new() })
     }
 
     /// Reads a file that [`Bundle::write`] wrote.
@@ -75,8 +75,8 @@ impl Bundle {
             file.metadata(key)
                 .ok_or_else(|| Error::invalid(format!("the header's metadata has no `{key}`: no stored failure")))
         };
-        let element: Element = needed("element")?.parse()?;
-        check_names(file, element)?;
+        let dtype: Dtype = needed("element")?.parse()?;
+        check_names(file, dtype)?;
         let entries = entry::parse(needed("entry")?, None, Some(file))
             .map_err(|error| Error::invalid(format!("metadata `entry`: {error}")))?;
         let [mut entry] = <[Entry; 1]>::try_from(entries).map_err(|entries| {
@@ -86,21 +86,21 @@ impl Bundle {
             let name = tensor.name();
             return Err(Error::invalid(format!("metadata `entry`: {name} is not one of the file's own tensors")));
         }
-        let inputs = entry.case.materialize(element)?;
+        let inputs = entry.case.materialize(dtype)?;
         entry.case = Case::from_inputs(&inputs);
         let outputs = fields(file, CANDIDATE)?;
         let outputs = (outputs != Outputs::new()).then_some(outputs);
         let intervals = [fields(file, ENDS[0])?, fields(file, ENDS[1])?];
         let note = |(key, value): (&str, &str)| Some((key.strip_prefix(NOTE)?.to_owned(), value.to_owned()));
         let notes = file.metadata_all().filter_map(note).collect();
-        Ok(Bundle { entry, element, inputs, outputs, intervals, notes })
+        Ok(Bundle { entry, dtype, inputs, outputs, intervals, notes })
     }
 
     /// The file's bytes; the same bundle gives the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut file = TensorFileBuilder::new();
         let entry = Entry { case: Case::from_inputs(&self.inputs), ..self.entry.clone() };
-        file.metadata("entry", entry.to_toml()).metadata("element", self.element.name());
+        file.metadata("entry", entry.to_toml()).metadata("element", self.dtype.name());
         for (key, value) in &self.notes {
             file.metadata(&format!("{NOTE}{key}"), value);
         }
@@ -108,7 +108,7 @@ impl Bundle {
         let ends = ENDS.into_iter().zip(&self.intervals);
         for (prefix, outputs) in self.outputs.iter().map(|outputs| (CANDIDATE, outputs)).chain(ends) {
             for (field, tensor) in outputs.iter() {
-                file.float(&format!("{prefix}{field}"), Element::F64, tensor);
+                file.float(&format!("{prefix}{field}"), Dtype::F64, tensor);
             }
         }
         file.to_bytes()
@@ -124,7 +124,7 @@ impl Bundle {
 }
 
 /// Refuses what nobody would read, and inputs in another format than the one that they are said to be in.
-fn check_names(file: &TensorFile, element: Element) -> Result<(), Error> {
+fn check_names(file: &TensorFile, dtype: Dtype) -> Result<(), Error> {
     let known = |key: &str| key == "entry" || key == "element" || key.starts_with(NOTE);
     if let Some((key, _)) = file.metadata_all().find(|(key, _)| !known(key)) {
         return Err(Error::invalid(format!("metadata {} is unknown in a stored failure", foreign::quoted(key))));
@@ -133,8 +133,8 @@ fn check_names(file: &TensorFile, element: Element) -> Result<(), Error> {
     let inputs = Tensor::ALL.map(|tensor| tensor.name().to_owned());
     file.only_tensors(&answers.into_iter().flatten().chain(inputs).collect::<BTreeSet<_>>())?;
     for tensor in Tensor::ALL.into_iter().map(Tensor::name).filter(|name| file.has(name)) {
-        if let Some(found) = file.element(tensor)?.filter(|found| *found != element) {
-            return Err(Error::invalid(format!("tensor `{tensor}` is {found}, metadata `element` is {element}")));
+        if let Some(found) = file.dtype(tensor)?.filter(|found| *found != dtype) {
+            return Err(Error::invalid(format!("tensor `{tensor}` is {found}, metadata `element` is {dtype}")));
         }
     }
     Ok(())

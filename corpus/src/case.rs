@@ -4,7 +4,7 @@
 use ndarray::{Array, Array4, ArrayD, Dimension, IxDyn};
 
 use crate::{
-    Cotangents, Element, Error, Given, InputParts, Inputs, Limit, Mask, Override, Selection, Shape, Sizes, Tensor,
+    Cotangents, Dtype, Error, Given, InputParts, Inputs, Limit, Mask, Override, Selection, Shape, Sizes, Tensor,
     Values, selection,
 };
 
@@ -39,7 +39,7 @@ pub struct Case {
     pub d_lse: Option<Values>,
     /// Cotangent of `sliding_out`; only beside a sliding window.
     pub d_sliding: Option<Values>,
-    /// Elements replaced after everything is drawn, in order.
+    /// Dtypes replaced after everything is drawn, in order.
     pub overrides: Vec<Override>,
 }
 
@@ -131,21 +131,21 @@ impl Case {
     ///
     /// # Examples
     /// ```
-    /// use nsa_corpus::{Case, Element, Sizes};
+    /// use nsa_corpus::{Case, Dtype, Sizes};
     /// let sizes = Sizes { q_heads: 2, seq_len: 9, dim: 4, block_size: 4, ..Sizes::default() };
-    /// let inputs = Case::ordinary(sizes, 1).materialize(Element::F32).unwrap();
+    /// let inputs = Case::ordinary(sizes, 1).materialize(Dtype::F32).unwrap();
     /// assert_eq!(inputs.q().dim(), (1, 2, 9, 4));
     /// assert!(!inputs.mask()[[0, 0, 0, 0]]); // token 0 has no past block to select
     /// ```
-    pub fn materialize(&self, element: Element) -> Result<Inputs, Error> {
-        self.materialize_up_to(element, Limit::FILE)
+    pub fn materialize(&self, dtype: Dtype) -> Result<Inputs, Error> {
+        self.materialize_up_to(dtype, Limit::FILE)
     }
 
     /// As [`Case::materialize`], with another limit: for cases that come from no file.
     ///
     /// # Errors
     /// As [`Case::materialize`].
-    pub fn materialize_up_to(&self, element: Element, limit: Limit) -> Result<Inputs, Error> {
+    pub fn materialize_up_to(&self, dtype: Dtype, limit: Limit) -> Result<Inputs, Error> {
         let shape = self.check_up_to(limit)?;
         // A given tensor may be larger than the case, and is read whole.
         let given = self.given().try_fold(0, |sum: u128, given| Ok(sum + given.count()?))?;
@@ -161,7 +161,7 @@ impl Case {
             block_size: shape.block_size(),
             include_block_causal: self.include_block_causal,
             sliding_window: self.sliding_window,
-            element,
+            dtype,
             q: self.fill(Tensor::Q, &shape)?.expect(present),
             k: self.fill(Tensor::K, &shape)?.expect(present),
             v: self.fill(Tensor::V, &shape)?.expect(present),
@@ -172,7 +172,7 @@ impl Case {
         })
     }
 
-    /// The indices and the mask alone: enough to say what a selection covers. `shape` is this case's own.
+    /// The indices and the mask alone: enough to say what a selection features. `shape` is this case's own.
     pub(crate) fn slots(&self, shape: &Shape) -> Result<(Array4<i64>, Array4<bool>), Error> {
         let tags = [Tensor::Indices.tag(), Tensor::Mask.tag()];
         let (mut indices, mut mask) = selection::draw(&self.selection, &self.mask, shape, self.seed, tags)?;

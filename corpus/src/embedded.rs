@@ -6,7 +6,7 @@ macro_rules! files {
 
 /// Files of entries, by path below the corpus.
 pub(crate) const CASES: &[(&str, &[u8])] = files![
-    "cases/seed.toml",
+    "cases/upstream.toml",
     "cases/edges.toml",
     "cases/gqa.toml",
     "cases/selection.toml",

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::case_file::line;
-use crate::{Case, Element, Error, ErrorKind, Field, TensorFile, embedded, foreign, read_text};
+use crate::{Case, Dtype, Error, ErrorKind, Field, TensorFile, embedded, foreign, read_text};
 
 /// The longest text of entries that is read.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
@@ -27,7 +27,7 @@ pub enum Expect {
     Pass,
     /// The contract has a strict reading that a reasonable implementation may not follow: NaN through `0 * NaN` in a key that a row
     /// touches and does not attend to. Its verdict is then inconclusive. The judge decides that element by element from the inputs
-    /// (docs/semantics.md, "What a tile touches"); this only says that the case has such elements.
+    /// (docs/semantics.md, "What a tile touches"); this only says that the case has such dtypes.
     Acceptable,
 }
 
@@ -58,7 +58,7 @@ pub struct Entry {
     /// Labels.
     pub flags: Vec<Flag>,
     /// The formats it is run in.
-    pub elements: Vec<Element>,
+    pub dtypes: Vec<Dtype>,
     /// What a correct implementation does with it.
     pub expect: Expect,
     /// Outputs that any correct implementation gives without error: the tolerance is zero.
@@ -69,7 +69,7 @@ pub struct Entry {
 
 impl Entry {
     /// The formats of an entry that names none.
-    pub const ELEMENTS: [Element; 3] = [Element::F32, Element::F16, Element::Bf16];
+    pub const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
 
     /// An entry without flags, run in every format, expected to pass.
     pub fn new(name: &str, why: &str, case: Case) -> Self {
@@ -78,7 +78,7 @@ impl Entry {
             why: why.to_owned(),
             source: None,
             flags: Vec::new(),
-            elements: Self::ELEMENTS.to_vec(),
+            dtypes: Self::DTYPES.to_vec(),
             expect: Expect::Pass,
             exact: Vec::new(),
             case,
@@ -112,7 +112,7 @@ pub fn to_toml(entries: &[Entry]) -> String {
         line(&mut text, "why", Some(&entry.why));
         line(&mut text, "source", entry.source.as_ref());
         line(&mut text, "flags", (!flags.is_empty()).then_some(&flags));
-        line(&mut text, "elements", Some(&entry.elements));
+        line(&mut text, "dtypes", Some(&entry.dtypes));
         line(&mut text, "expect", (entry.expect != Expect::Pass).then_some(&entry.expect));
         line(&mut text, "exact", (!entry.exact.is_empty()).then_some(&entry.exact));
         text += "\n[entry.case]\n";
@@ -215,8 +215,8 @@ fn check(
 ) -> Result<Entry, Error> {
     let name = entry.name.into_inner();
     check_name(&name)?;
-    if entry.why.trim().is_empty() || entry.elements.is_empty() {
-        return Err(malformed("why and elements must not be empty"));
+    if entry.why.trim().is_empty() || entry.dtypes.is_empty() {
+        return Err(malformed("why and dtypes must not be empty"));
     }
     let explained = |name: String| match notes.get(&name).filter(|_| is_word(&name)) {
         Some(note) => Ok(Flag { note: note.clone(), name }),
@@ -231,7 +231,7 @@ fn check(
         why: entry.why,
         source: entry.source,
         flags,
-        elements: entry.elements,
+        dtypes: entry.dtypes,
         expect: entry.expect,
         exact: entry.exact,
         case,
@@ -300,8 +300,8 @@ struct EntryIn {
     source: Option<String>,
     #[serde(default)]
     flags: Vec<String>,
-    #[serde(default = "all_elements")]
-    elements: Vec<Element>,
+    #[serde(default = "all_dtypes")]
+    dtypes: Vec<Dtype>,
     #[serde(default)]
     expect: Expect,
     #[serde(default)]
@@ -309,6 +309,6 @@ struct EntryIn {
     case: Case,
 }
 
-fn all_elements() -> Vec<Element> {
-    Entry::ELEMENTS.to_vec()
+fn all_dtypes() -> Vec<Dtype> {
+    Entry::DTYPES.to_vec()
 }

@@ -291,7 +291,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{Element, Shape};
+    use crate::{Dtype, Shape};
 
     fn generated(count: u64, size: usize) -> Vec<Case> {
         (0..count).map(|seed| Case::arbitrary(&mut Gen::from_size_and_seed(size, seed))).collect()
@@ -300,8 +300,8 @@ mod tests {
     #[test]
     fn every_generated_case_is_valid_in_every_format() {
         for case in generated(400, 10) {
-            for element in Element::ALL {
-                case.materialize(element).unwrap_or_else(|error| panic!("{error}: {}", case.to_toml()));
+            for dtype in Dtype::ALL {
+                case.materialize(dtype).unwrap_or_else(|error| panic!("{error}: {}", case.to_toml()));
             }
         }
     }
@@ -316,7 +316,7 @@ mod tests {
     fn every_option_and_every_kind_of_value_is_drawn() {
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         let cases = generated(2000, 100);
-        cases.iter().flat_map(Case::covers).for_each(|tag| *seen.entry(tag).or_default() += 1);
+        cases.iter().flat_map(Case::features).for_each(|tag| *seen.entry(tag).or_default() += 1);
         let never: Vec<_> = TAGS.iter().filter(|tag| seen.get(*tag).is_none_or(|&count| count < 8)).collect();
         assert!(never.is_empty(), "{never:?} are hardly ever drawn: {seen:?}");
         let text: String = cases.iter().map(Case::to_toml).collect();

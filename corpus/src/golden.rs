@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::files::write_atomically;
 use crate::selection::settle_masked;
 use crate::{
-    Cotangents, Element, Error, Field, InputParts, Inputs, Limit, Outputs, Shape, Sizes, Tensor, TensorFile,
+    Cotangents, Dtype, Error, Field, InputParts, Inputs, Limit, Outputs, Shape, Sizes, Tensor, TensorFile,
     TensorFileBuilder, embedded, foreign,
 };
 
@@ -57,7 +57,7 @@ impl GoldenCase {
             "batch": shape.batch(),
             "block_size": shape.block_size(),
             "dim": shape.dim(),
-            "dtype": inputs.element().name(),
+            "dtype": inputs.dtype().name(),
             "include_block_causal": inputs.include_block_causal(),
             "kv_heads": shape.kv_heads(),
             "name": name,
@@ -124,7 +124,7 @@ impl GoldenCase {
             block_size,
             include_block_causal: options.include_block_causal,
             sliding_window: options.sliding_window,
-            element: widest(file, format)?,
+            dtype: widest(file, format)?,
             q: four(file, "q")?,
             k: four(file, "k")?,
             v: four(file, "v")?,
@@ -148,7 +148,7 @@ impl GoldenCase {
         file.metadata("config", self.config.to_string());
         store_inputs(&mut file, &self.inputs);
         for (field, tensor) in self.outputs.iter() {
-            file.float(field.name(), Element::F64, tensor);
+            file.float(field.name(), Dtype::F64, tensor);
         }
         file.to_bytes()
     }
@@ -164,8 +164,8 @@ impl GoldenCase {
 
 /// The tensors of `inputs`, by their usual names, in their own element.
 pub(crate) fn store_inputs(file: &mut TensorFileBuilder, inputs: &Inputs) {
-    let (element, cotangents) = (inputs.element(), inputs.cotangents());
-    file.float("q", element, inputs.q()).float("k", element, inputs.k()).float("v", element, inputs.v());
+    let (dtype, cotangents) = (inputs.dtype(), inputs.cotangents());
+    file.float("q", dtype, inputs.q()).float("k", dtype, inputs.k()).float("v", dtype, inputs.v());
     file.whole("indices", &inputs.indices().mapv(i64::from)).truth("mask", inputs.mask());
     for (name, tensor) in [
         ("sel_scale", inputs.sel_scale()),
@@ -173,11 +173,11 @@ pub(crate) fn store_inputs(file: &mut TensorFileBuilder, inputs: &Inputs) {
         ("d_sliding", cotangents.d_sliding.as_ref()),
     ] {
         tensor.into_iter().for_each(|tensor| {
-            file.float(name, element, tensor);
+            file.float(name, dtype, tensor);
         });
     }
     cotangents.d_lse.iter().for_each(|tensor| {
-        file.float("d_lse", element, tensor);
+        file.float("d_lse", dtype, tensor);
     });
 }
 
@@ -188,10 +188,10 @@ fn names() -> BTreeSet<String> {
 }
 
 /// The format of q, k and v: a kernel has one.
-fn one_format(file: &TensorFile) -> Result<Element, Error> {
+fn one_format(file: &TensorFile) -> Result<Dtype, Error> {
     let format = |name: &str| {
         let none = || Error::invalid(format!("tensor `{name}` holds no floating-point numbers"));
-        file.element(name)?.ok_or_else(none)
+        file.dtype(name)?.ok_or_else(none)
     };
     let [q, k, v] = [format("q")?, format("k")?, format("v")?];
     match [("k", k), ("v", v)].into_iter().find(|(_, found)| *found != q) {
@@ -214,13 +214,13 @@ fn sizes(file: &TensorFile, block_size: usize) -> Result<Sizes, Error> {
 }
 
 /// The format that holds every floating-point input exactly; `format` is that of q, k and v.
-fn widest(file: &TensorFile, format: Element) -> Result<Element, Error> {
+fn widest(file: &TensorFile, format: Dtype) -> Result<Dtype, Error> {
     let mut widest = format;
     for name in ["sel_scale", "d_out", "d_lse", "d_sliding"].into_iter().filter(|name| file.has(name)) {
-        widest = match (widest, file.element(name)?) {
+        widest = match (widest, file.dtype(name)?) {
             // Neither 16-bit format holds the other; f32 holds both.
-            (Element::F16, Some(Element::Bf16)) | (Element::Bf16, Some(Element::F16)) => Element::F32,
-            (found, next) => Element::min(found, next.unwrap_or(found)),
+            (Dtype::F16, Some(Dtype::Bf16)) | (Dtype::Bf16, Some(Dtype::F16)) => Dtype::F32,
+            (found, next) => Dtype::min(found, next.unwrap_or(found)),
         };
     }
     Ok(widest)

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::foreign;
 use crate::unique::Unique;
-use crate::{Element, Error, Sizes, TensorFile};
+use crate::{Dtype, Error, Sizes, TensorFile};
 
 /// Metadata that describe a file of either form and are not read.
 const DESCRIPTIONS: [&str; 3] = ["format", "note", "source"];
@@ -49,7 +49,7 @@ pub struct Options {
 #[derive(Clone, Debug, Default)]
 struct Claims {
     sizes: Vec<(String, usize)>,
-    dtype: Option<Element>,
+    dtype: Option<Dtype>,
     has_d_lse: Option<bool>,
 }
 
@@ -123,7 +123,7 @@ impl Options {
     }
 
     /// Refuses what the header says of the tensors and is not so. `format` is that of q, k and v.
-    pub(crate) fn check(&self, sizes: &Sizes, format: Element, has_d_lse: bool) -> Result<(), Error> {
+    pub(crate) fn check(&self, sizes: &Sizes, format: Dtype, has_d_lse: bool) -> Result<(), Error> {
         let contradicts = |key: &str, said: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
             Error::invalid(format!("config `{key}` is {said}, the tensors have {found}"))
         };

@@ -2,7 +2,7 @@
 
 use ndarray::{Array, Array4};
 
-use crate::{Cotangents, Element, InputParts};
+use crate::{Cotangents, Dtype, InputParts};
 
 impl InputParts {
     /// The plainest problem of these tensors: the diagonal attended to, every slot live, no factors, no sliding output, no
@@ -15,12 +15,12 @@ impl InputParts {
     /// # Examples
     /// ```
     /// use nsa_corpus::ndarray::{Array4, array};
-    /// use nsa_corpus::{Cotangents, Element, InputParts, Inputs};
+    /// use nsa_corpus::{Cotangents, Dtype, InputParts, Inputs};
     /// // One head, 6 tokens in blocks of 2; every token selects block 0.
     /// let tensor = |phase: f64| Array4::from_shape_fn((1, 1, 6, 3), |(_, _, i, d)| (phase + (3 * i + d) as f64).sin());
     /// let mut parts = InputParts::new(2, tensor(0.0), tensor(1.0), tensor(2.0), Array4::zeros((1, 1, 6, 1)));
     /// parts.mask[[0, 0, 1, 0]] = false; // but for token 1
-    /// parts.element = Element::Bf16;
+    /// parts.element = Dtype::Bf16;
     /// parts.cotangents = Cotangents { d_out: Some(tensor(3.0)), ..Cotangents::default() };
     /// let inputs = Inputs::new(parts).unwrap();
     /// assert_eq!(inputs.shape().blocks(), 3);
@@ -31,7 +31,7 @@ impl InputParts {
             block_size,
             include_block_causal: true,
             sliding_window: None,
-            element: Element::F64,
+            dtype: Dtype::F64,
             q,
             k,
             v,

@@ -2,7 +2,7 @@
 
 use ndarray::{Array, Array3, Array4, Dimension};
 
-use crate::{Element, Error, Shape, Sizes};
+use crate::{Dtype, Error, Shape, Sizes};
 
 /// The gradient of the loss with respect to each output, `L = <out, d_out> + <lse, d_lse> + <sliding_out, d_sliding>`.
 /// An absent one counts as zero; with all three absent no gradients are asked for.
@@ -34,7 +34,7 @@ pub struct InputParts {
     /// The sliding output's window: query `i` sees keys `j` with `0 <= i - j <= window`. `None`: no sliding output.
     pub sliding_window: Option<usize>,
     /// The format that every floating-point value here is exact in.
-    pub element: Element,
+    pub dtype: Dtype,
     /// `[b, q_heads, n, dim]`.
     pub q: Array4<f64>,
     /// `[b, kv_heads, n, dim]`.
@@ -56,7 +56,7 @@ pub struct InputParts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inputs {
     shape: Shape,
-    element: Element,
+    dtype: Dtype,
     include_block_causal: bool,
     sliding_window: Option<usize>,
     q: Array4<f64>,
@@ -91,10 +91,10 @@ impl Inputs {
             return Err(Error::invalid("d_sliding is given, but there is no sliding window"));
         }
         let indices = check_indices(&parts.indices, shape.blocks())?;
-        let element = parts.element;
+        let dtype = parts.dtype;
         let mut inputs = Inputs {
             shape,
-            element,
+            dtype,
             include_block_causal: parts.include_block_causal,
             sliding_window: parts.sliding_window,
             q: standard(parts.q),
@@ -114,11 +114,11 @@ impl Inputs {
     }
 
     fn round(&mut self) {
-        let element = self.element;
-        if element == Element::F64 {
+        let dtype = self.dtype;
+        if dtype == Dtype::F64 {
             return;
         }
-        let round = |value: &mut f64| *value = element.round(*value);
+        let round = |value: &mut f64| *value = dtype.round(*value);
         for tensor in [Some(&mut self.q), Some(&mut self.k), Some(&mut self.v), self.sel_scale.as_mut()] {
             tensor.into_iter().for_each(|tensor| tensor.par_map_inplace(round));
         }
@@ -134,7 +134,7 @@ impl Inputs {
             block_size: self.shape.block_size(),
             include_block_causal: self.include_block_causal,
             sliding_window: self.sliding_window,
-            element: self.element,
+            dtype: self.dtype,
             q: self.q,
             k: self.k,
             v: self.v,
@@ -151,8 +151,8 @@ impl Inputs {
     }
 
     /// The format that every floating-point value is exact in.
-    pub fn element(&self) -> Element {
-        self.element
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
     /// Whether a query attends to its own block up to itself.

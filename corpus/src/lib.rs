@@ -12,15 +12,15 @@
 //! # Examples
 //! Tensors at hand become a checked problem by [`InputParts::new`] and [`Inputs::new`]. The corpus, one named case:
 //! ```
-//! use nsa_corpus::{Case, Element, Selection, Sizes, entries};
+//! use nsa_corpus::{Case, Dtype, Selection, Sizes, entries};
 //! let entry = entries().iter().find(|entry| entry.name == "edges/seq_1").unwrap();
-//! let inputs = entry.case.materialize(Element::F16).unwrap();
+//! let inputs = entry.case.materialize(Dtype::F16).unwrap();
 //! assert_eq!((entry.name.as_str(), inputs.q().dim().2), ("edges/seq_1", 1));
 //!
 //! // A case of one's own, in the corpus's words; the same bits on every machine.
 //! let sizes = Sizes { seq_len: 40, block_size: 8, ..Sizes::default() };
 //! let case = Case { selection: Selection::Any {}, sliding_window: Some(4), ..Case::ordinary(sizes, 7) };
-//! assert_eq!(case.materialize(Element::F32).unwrap().shape().blocks(), 5);
+//! assert_eq!(case.materialize(Dtype::F32).unwrap().shape().blocks(), 5);
 //! println!("{}", case.to_toml()); // goes below `[entry.case]` of a file that `read_entries` reads
 //! ```
 
@@ -31,12 +31,12 @@ mod bundle;
 mod case;
 mod case_file;
 mod case_text;
-mod covers;
 pub mod digest;
-mod element;
+mod dtype;
 mod embedded;
 mod entry;
 mod error;
+mod features;
 mod files;
 pub mod foreign;
 #[cfg(feature = "quickcheck")]
@@ -47,7 +47,7 @@ mod golden_header;
 mod input_parts;
 mod inputs;
 mod limits;
-mod mistake;
+mod mutant;
 mod outputs;
 mod plausible;
 mod rng;
@@ -65,7 +65,7 @@ mod whole_file;
 pub use arithmetic::{Arithmetic, Delta, Dot, RunningSum, gamma};
 pub use bundle::Bundle;
 pub use case::Case;
-pub use element::Element;
+pub use dtype::Dtype;
 pub use entry::{Entry, Expect, Flag, entries, parse_entries, read_entries, to_toml};
 pub use error::{Error, ErrorKind};
 pub use files::{check_file, check_folder, write_atomically};
@@ -73,7 +73,7 @@ pub use given::Given;
 pub use golden::GoldenCase;
 pub use inputs::{Cotangents, InputParts, Inputs};
 pub use limits::Limit;
-pub use mistake::{Expected, Genre};
+pub use mutant::{Category, Expected};
 pub use outputs::{Field, Outputs};
 pub use rng::Random;
 pub use selection::{Mask, Selection};

@@ -121,7 +121,7 @@ mod tests {
     use quickcheck::{Arbitrary, Gen};
 
     use crate::shrink_values::{complexity, rank, selection_rank};
-    use crate::{Case, Element, Mask, Tensor};
+    use crate::{Case, Dtype, Mask, Tensor};
 
     fn generated(count: u64, size: usize) -> impl Iterator<Item = Case> {
         (0..count).map(move |seed| Case::arbitrary(&mut Gen::from_size_and_seed(size, seed)))
@@ -164,7 +164,7 @@ mod tests {
             let before = measure(&case);
             for simpler in case.shrinks().step_by(7) {
                 assert!(measure(&simpler) < before, "{}\nto\n{}", case.to_toml(), simpler.to_toml());
-                simpler.materialize(Element::F32).unwrap_or_else(|error| panic!("{error}: {}", simpler.to_toml()));
+                simpler.materialize(Dtype::F32).unwrap_or_else(|error| panic!("{error}: {}", simpler.to_toml()));
             }
         }
     }
@@ -179,7 +179,7 @@ mod tests {
                 assert!(steps < 10_000, "{}", case.to_toml());
             }
             assert_eq!((case.sizes.seq_len, case.sizes.q_heads, case.sizes.dim, case.sizes.block_size), (1, 1, 1, 1));
-            let inputs = case.materialize(Element::F64).unwrap();
+            let inputs = case.materialize(Dtype::F64).unwrap();
             assert!(inputs.q().iter().chain(inputs.k()).chain(inputs.v()).all(|&value| value == 0.0));
         }
     }
@@ -206,9 +206,9 @@ mod tests {
     #[test]
     fn a_case_of_given_tensors_shrinks_by_their_leading_part() {
         for case in generated(40, 2) {
-            let given = Case::from_inputs(&case.materialize(Element::F32).unwrap());
+            let given = Case::from_inputs(&case.materialize(Dtype::F32).unwrap());
             for smaller in given.shrinks().filter(|simpler| simpler.sizes != given.sizes).take(20) {
-                let inputs = smaller.materialize(Element::F32).unwrap();
+                let inputs = smaller.materialize(Dtype::F32).unwrap();
                 assert_eq!(inputs.shape().sizes(), smaller.sizes);
             }
         }
@@ -229,7 +229,7 @@ mod tests {
         };
         let mut case = Case::ordinary(sizes, 3);
         case.overrides.push(crate::Override::new(Tensor::K, &[1, 1, 39, 15], f64::NAN));
-        let fails = |case: &Case| case.materialize(Element::F64).unwrap().k().iter().any(|value| value.is_nan());
+        let fails = |case: &Case| case.materialize(Dtype::F64).unwrap().k().iter().any(|value| value.is_nan());
         let mut runs = 0;
         while let Some(simpler) = case.shrinks().inspect(|_| runs += 1).find(fails) {
             case = simpler;
@@ -254,7 +254,7 @@ mod tests {
         let mut case = Case::ordinary(sizes, 3);
         // The product of one early and one late element: sizes and distributions alone cannot reach it.
         let fails = |case: &Case| {
-            let inputs = case.materialize(Element::F64).unwrap();
+            let inputs = case.materialize(Dtype::F64).unwrap();
             let at = |index| inputs.k().get(index).copied().unwrap_or(0.0);
             at([0, 0, 1, 2]) * at([0, 0, 10, 6]) < -0.01
         };
@@ -265,7 +265,7 @@ mod tests {
         while let Some(simpler) = case.shrinks().inspect(|_| runs += 1).find(fails) {
             case = simpler;
         }
-        let inputs = case.materialize(Element::F64).unwrap();
+        let inputs = case.materialize(Dtype::F64).unwrap();
         assert_eq!(inputs.k().iter().filter(|value| **value != 0.0).count(), 2, "{}", case.to_toml());
         assert!(runs < 2000, "{runs}");
     }
@@ -274,7 +274,7 @@ mod tests {
     fn elements_go_to_zero_one_and_powers_of_two() {
         let mut case = generated(1, 1).next().unwrap();
         let keeps = |case: &Case| {
-            let inputs = case.materialize(Element::F64).unwrap();
+            let inputs = case.materialize(Dtype::F64).unwrap();
             inputs.q().iter().any(|&value| value.abs() >= 1.0)
         };
         case.q = crate::Values::normal();
@@ -285,7 +285,7 @@ mod tests {
         while let Some(simpler) = case.shrinks().find(keeps) {
             case = simpler;
         }
-        let inputs = case.materialize(Element::F64).unwrap();
+        let inputs = case.materialize(Dtype::F64).unwrap();
         assert!(inputs.q().iter().all(|value| [0.0, 1.0].contains(value)), "{}", case.to_toml());
     }
 }

@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
-use safetensors::Dtype;
+use safetensors::Dtype as StoredType;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::IgnoredAny;
 
 use crate::foreign;
 use crate::unique::Unique;
-use crate::{Element, Error, Limit};
+use crate::{Dtype, Error, Limit};
 
 /// The longest header that is read. A file of a case has a few dozen tensors.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
@@ -153,8 +153,8 @@ impl TensorFile {
     ///
     /// # Errors
     /// There is no such tensor.
-    pub fn element(&self, name: &str) -> Result<Option<Element>, Error> {
-        self.info(name).map(|info| element(info.dtype))
+    pub fn dtype(&self, name: &str) -> Result<Option<Dtype>, Error> {
+        self.info(name).map(|info| dtype(info.dtype))
     }
 
     /// A floating-point tensor (F64, F32, F16 or BF16), widened.
@@ -164,10 +164,10 @@ impl TensorFile {
     pub fn get_f64(&self, name: &str) -> Result<ArrayD<f64>, Error> {
         let info = self.info(name)?;
         let values = match info.dtype {
-            Dtype::F64 => self.numbers(info, f64::from_le_bytes),
-            Dtype::F32 => self.numbers(info, |bytes| f64::from(f32::from_le_bytes(bytes))),
-            Dtype::F16 => self.numbers(info, |bytes| f16::from_le_bytes(bytes).to_f64()),
-            Dtype::BF16 => self.numbers(info, |bytes| bf16::from_le_bytes(bytes).to_f64()),
+            StoredType::F64 => self.numbers(info, f64::from_le_bytes),
+            StoredType::F32 => self.numbers(info, |bytes| f64::from(f32::from_le_bytes(bytes))),
+            StoredType::F16 => self.numbers(info, |bytes| f16::from_le_bytes(bytes).to_f64()),
+            StoredType::BF16 => self.numbers(info, |bytes| bf16::from_le_bytes(bytes).to_f64()),
             other => return Err(wrong_type(name, other, "F64, F32, F16 or BF16")),
         };
         shaped(name, info, values?)
@@ -180,8 +180,8 @@ impl TensorFile {
     pub fn get_i64(&self, name: &str) -> Result<ArrayD<i64>, Error> {
         let info = self.info(name)?;
         let values = match info.dtype {
-            Dtype::I64 => self.numbers(info, i64::from_le_bytes),
-            Dtype::I32 => self.numbers(info, |bytes| i64::from(i32::from_le_bytes(bytes))),
+            StoredType::I64 => self.numbers(info, i64::from_le_bytes),
+            StoredType::I32 => self.numbers(info, |bytes| i64::from(i32::from_le_bytes(bytes))),
             other => return Err(wrong_type(name, other, "I64 or I32")),
         };
         shaped(name, info, values?)
@@ -193,7 +193,7 @@ impl TensorFile {
     /// As [`TensorFile::get_f64`]; a value is neither 0 nor 1.
     pub fn get_bool(&self, name: &str) -> Result<ArrayD<bool>, Error> {
         let info = self.info(name)?;
-        if !matches!(info.dtype, Dtype::BOOL | Dtype::U8) {
+        if !matches!(info.dtype, StoredType::BOOL | StoredType::U8) {
             return Err(wrong_type(name, info.dtype, "BOOL or U8"));
         }
         let values = self.numbers(info, |[byte]: [u8; 1]| byte)?;
@@ -210,8 +210,8 @@ impl TensorFile {
     /// As theirs; a whole number beyond 2^53, which would not survive.
     pub(crate) fn get_number(&self, name: &str) -> Result<ArrayD<f64>, Error> {
         match self.info(name)?.dtype {
-            Dtype::BOOL | Dtype::U8 => Ok(self.get_bool(name)?.mapv(|value| f64::from(u8::from(value)))),
-            Dtype::I64 | Dtype::I32 => {
+            StoredType::BOOL | StoredType::U8 => Ok(self.get_bool(name)?.mapv(|value| f64::from(u8::from(value)))),
+            StoredType::I64 | StoredType::I32 => {
                 let numbers = self.get_i64(name)?;
                 match numbers.iter().find(|number| number.unsigned_abs() > 1 << 53) {
                     Some(number) => {
@@ -281,16 +281,16 @@ fn unreadable(why: impl Display) -> Error {
     Error::invalid(format!("no readable tensor file: {}", foreign::short(&why.to_string(), 200)))
 }
 
-fn wrong_type(name: &str, found: Dtype, expected: &str) -> Error {
+fn wrong_type(name: &str, found: StoredType, expected: &str) -> Error {
     Error::invalid(format!("tensor {} is {found:?}, expected {expected}", foreign::quoted(name)))
 }
 
-fn element(dtype: Dtype) -> Option<Element> {
+fn dtype(dtype: StoredType) -> Option<Dtype> {
     match dtype {
-        Dtype::F64 => Some(Element::F64),
-        Dtype::F32 => Some(Element::F32),
-        Dtype::F16 => Some(Element::F16),
-        Dtype::BF16 => Some(Element::Bf16),
+        StoredType::F64 => Some(Dtype::F64),
+        StoredType::F32 => Some(Dtype::F32),
+        StoredType::F16 => Some(Dtype::F16),
+        StoredType::BF16 => Some(Dtype::Bf16),
         _ => None,
     }
 }

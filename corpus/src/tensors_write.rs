@@ -8,7 +8,7 @@ use ndarray::{Array, Dimension};
 use serde_json::json;
 
 use crate::files::write_atomically;
-use crate::{Element, Error};
+use crate::{Dtype, Error};
 
 struct Stored {
     dtype: &'static str,
@@ -37,18 +37,18 @@ impl TensorFileBuilder {
     }
 
     /// Adds a floating-point tensor, stored in `element`: exact if its values are exact in that format.
-    pub fn float<D: Dimension>(&mut self, name: &str, element: Element, tensor: &Array<f64, D>) -> &mut Self {
-        let (dtype, encode): (_, fn(f64, &mut Vec<u8>)) = match element {
-            Element::F64 => ("F64", |value, bytes| bytes.extend(value.to_le_bytes())),
-            Element::F32 => ("F32", |value, bytes| bytes.extend((value as f32).to_le_bytes())),
-            Element::F16 => {
-                ("F16", |value, bytes| bytes.extend(f16::from_f32(Element::F16.round(value) as f32).to_le_bytes()))
+    pub fn float<D: Dimension>(&mut self, name: &str, dtype: Dtype, tensor: &Array<f64, D>) -> &mut Self {
+        let (stored, encode): (_, fn(f64, &mut Vec<u8>)) = match dtype {
+            Dtype::F64 => ("F64", |value, bytes| bytes.extend(value.to_le_bytes())),
+            Dtype::F32 => ("F32", |value, bytes| bytes.extend((value as f32).to_le_bytes())),
+            Dtype::F16 => {
+                ("F16", |value, bytes| bytes.extend(f16::from_f32(Dtype::F16.round(value) as f32).to_le_bytes()))
             }
-            Element::Bf16 => {
-                ("BF16", |value, bytes| bytes.extend(bf16::from_f32(Element::Bf16.round(value) as f32).to_le_bytes()))
+            Dtype::Bf16 => {
+                ("BF16", |value, bytes| bytes.extend(bf16::from_f32(Dtype::Bf16.round(value) as f32).to_le_bytes()))
             }
         };
-        self.add(name, dtype, element.bytes(), tensor, |value, bytes| encode(*value, bytes))
+        self.add(name, stored, dtype.bytes(), tensor, |value, bytes| encode(*value, bytes))
     }
 
     /// Adds a tensor of whole numbers, stored as I64.

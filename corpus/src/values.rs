@@ -129,13 +129,13 @@ impl Values {
             let token = row % tokens;
             let stream = Stream::new(seed, tag, [row / tokens / heads, row / tokens % heads, token]);
             for (d, value) in values.iter_mut().enumerate() {
-                *value = self.element(stream, token, d, width);
+                *value = self.value_at(stream, token, d, width);
             }
         });
         ArrayD::from_shape_vec(IxDyn(shape), values).expect("as many as the shape says")
     }
 
-    fn element(&self, stream: Stream, token: usize, d: usize, width: usize) -> f64 {
+    fn value_at(&self, stream: Stream, token: usize, d: usize, width: usize) -> f64 {
         match *self {
             Values::Zeros {} => 0.0,
             Values::Constant { value } => value,

@@ -1,9 +1,9 @@
-//! The embedded corpus: it can be read, it says why each case is there, and it covers what it claims to.
+//! The embedded corpus: it can be read, it says why each case is there, and it features what it claims to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use nsa_corpus::{Case, Element, Entry, Expect, entries, read_entries};
+use nsa_corpus::{Case, Dtype, Entry, Expect, entries, read_entries};
 
 fn folder(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -38,8 +38,8 @@ fn every_file_of_entries_is_embedded_and_named_as_its_group() {
 #[test]
 fn every_entry_materialises_in_every_format_it_names() {
     for entry in entries() {
-        for &element in &entry.elements {
-            let inputs = entry.case.materialize(element).unwrap_or_else(|error| panic!("{}: {error}", entry.name));
+        for &dtype in &entry.dtypes {
+            let inputs = entry.case.materialize(dtype).unwrap_or_else(|error| panic!("{}: {error}", entry.name));
             assert_eq!(inputs.shape().sizes(), entry.case.sizes);
         }
     }
@@ -89,7 +89,7 @@ fn the_sizes_that_kernels_trip_over_are_covered() {
 #[test]
 fn every_tag_is_carried_by_some_entry() {
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    all().flat_map(|entry| entry.case.covers()).for_each(|tag| *seen.entry(tag).or_default() += 1);
+    all().flat_map(|entry| entry.case.features()).for_each(|tag| *seen.entry(tag).or_default() += 1);
     let wanted = [
         "batch",
         "multi_head",
@@ -170,24 +170,24 @@ fn every_reported_class_of_bugs_has_an_entry() {
 #[test]
 fn planted_non_numbers_are_expected_to_be_acceptable_and_nothing_else_is() {
     for entry in entries() {
-        let planted = entry.case.covers().contains(&"non_finite");
-        assert_eq!(planted, entry.expect == Expect::Acceptable, "{}", entry.name);
-        assert_eq!(planted, entry.has_flag("strict_reading"), "{}", entry.name);
+        let mutated = entry.case.features().contains(&"non_finite");
+        assert_eq!(mutated, entry.expect == Expect::Acceptable, "{}", entry.name);
+        assert_eq!(mutated, entry.has_flag("strict_reading"), "{}", entry.name);
     }
 }
 
 #[test]
 fn inputs_that_leave_the_range_of_f16_are_not_run_in_it() {
-    for entry in entries().iter().filter(|entry| !entry.case.covers().contains(&"non_finite")) {
-        for &element in &entry.elements {
-            let inputs = entry.case.materialize(element).unwrap();
+    for entry in entries().iter().filter(|entry| !entry.case.features().contains(&"non_finite")) {
+        for &dtype in &entry.dtypes {
+            let inputs = entry.case.materialize(dtype).unwrap();
             let tensors = [inputs.q(), inputs.k(), inputs.v()].into_iter().chain(inputs.cotangents().d_out.as_ref());
             for tensor in tensors {
-                assert!(tensor.iter().all(|value| value.is_finite()), "{} in {element}", entry.name);
+                assert!(tensor.iter().all(|value| value.is_finite()), "{} in {dtype}", entry.name);
             }
             let zero = |tensor: &ndarray::Array4<f64>| tensor.iter().all(|value| *value == 0.0);
             let meant = entry.case.d_out == Some(nsa_corpus::Values::zeros());
-            assert!(meant || !inputs.cotangents().d_out.as_ref().is_some_and(zero), "{} in {element}", entry.name);
+            assert!(meant || !inputs.cotangents().d_out.as_ref().is_some_and(zero), "{} in {dtype}", entry.name);
         }
     }
 }
@@ -200,8 +200,7 @@ fn a_file_of_all_entries_reads_back_as_it_was() {
     let read = read_entries(&path).unwrap();
     assert_eq!(nsa_corpus::to_toml(&read), nsa_corpus::to_toml(entries()));
     let same = |(read, embedded): (&Entry, &Entry)| {
-        let labels =
-            |entry: &Entry| (entry.name.clone(), entry.why.clone(), entry.flags.clone(), entry.elements.clone());
+        let labels = |entry: &Entry| (entry.name.clone(), entry.why.clone(), entry.flags.clone(), entry.dtypes.clone());
         labels(read) == labels(embedded) && read.case.id() == embedded.case.id()
     };
     assert!(read.iter().zip(entries()).all(same));
@@ -210,7 +209,7 @@ fn a_file_of_all_entries_reads_back_as_it_was() {
 #[test]
 fn real_activations_have_larger_scores_than_bell_shaped_ones() {
     let entry = all().find(|entry| entry.name == "activations/minilm_layer0").unwrap();
-    let inputs = entry.case.materialize(Element::F32).unwrap();
+    let inputs = entry.case.materialize(Dtype::F32).unwrap();
     let scale = inputs.shape().scale();
     let row = |tensor: &ndarray::Array4<f64>, token: usize| tensor.slice(ndarray::s![0, 0, token, ..]).to_vec();
     let score = |i: usize, j: usize| {

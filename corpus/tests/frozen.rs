@@ -1,6 +1,6 @@
 //! The bits of every kind of value are frozen: a stored case means the same tensors in every version and on every machine.
 
-use nsa_corpus::{Case, Element, Mask, Selection, Sizes, Values, digest};
+use nsa_corpus::{Case, Dtype, Mask, Selection, Sizes, Values, digest};
 
 const SIZES: Sizes = Sizes {
     batch: 2,
@@ -16,7 +16,7 @@ const SIZES: Sizes = Sizes {
 
 /// The digest of all tensors of the case, in f64, so that no rounding stands between.
 fn short(case: &Case) -> String {
-    digest::inputs(&case.materialize(Element::F64).unwrap())[..16].to_owned()
+    digest::inputs(&case.materialize(Dtype::F64).unwrap())[..16].to_owned()
 }
 
 fn ordinary() -> Case {

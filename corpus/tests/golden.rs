@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nsa_corpus::{Bundle, Case, Element, Entry, Field, GoldenCase, Outputs, TensorFile, entries, golden};
+use nsa_corpus::{Bundle, Case, Dtype, Entry, Field, GoldenCase, Outputs, TensorFile, entries, golden};
 
 fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
@@ -13,8 +13,8 @@ fn entry(name: &str) -> &'static Entry {
 }
 
 /// Outputs of the right shapes, which nobody computed.
-fn some_outputs(case: &Case, element: Element) -> Outputs {
-    Outputs::filled(&case.materialize(element).unwrap(), 0.1)
+fn some_outputs(case: &Case, dtype: Dtype) -> Outputs {
+    Outputs::filled(&case.materialize(dtype).unwrap(), 0.1)
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn the_golden_folder_is_embedded_whole_and_has_the_digests_of_its_index() {
             assert_eq!(golden.outputs.get(field).is_some(), stored, "{file} {field}");
             assert!(!stored || field.asked_by(&golden.inputs), "{file} {field}: an answer to nothing asked");
         }
-        assert_eq!(golden.inputs.element().name(), golden.config["dtype"]);
+        assert_eq!(golden.inputs.dtype().name(), golden.config["dtype"]);
         assert_eq!(golden.inputs.shape().num_sel() as u64, golden.config["num_sel"].as_u64().unwrap());
     }
 }
@@ -58,9 +58,9 @@ fn a_golden_case_reads_back_as_it_was_written_and_gives_the_same_bytes() {
 fn every_entry_survives_the_golden_format_in_every_element() {
     for entry in entries().iter().filter(|entry| entry.case.sizes.seq_len < 50 && !entry.name.starts_with("non_finite"))
     {
-        for element in Element::ALL {
-            let inputs = entry.case.materialize(element).unwrap();
-            let golden = GoldenCase::new("some", inputs, some_outputs(&entry.case, element));
+        for dtype in Dtype::ALL {
+            let inputs = entry.case.materialize(dtype).unwrap();
+            let golden = GoldenCase::new("some", inputs, some_outputs(&entry.case, dtype));
             let read = GoldenCase::from_file("some", &TensorFile::parse(golden.to_bytes()).unwrap()).unwrap();
             assert_eq!((&read.inputs, &read.outputs), (&golden.inputs, &golden.outputs), "{}", entry.name);
         }
@@ -90,14 +90,14 @@ fn a_stored_failure_holds_values_and_needs_nothing_beside_it() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["edges/seq_ragged", "non_finite/nan_key", "cotangents/none", "selection/num_sel_0_with_sel_scale"] {
         let entry = entry(name).clone();
-        for element in Element::ALL {
-            let mut bundle = Bundle::new(entry.clone(), element, Some(some_outputs(&entry.case, element))).unwrap();
+        for dtype in Dtype::ALL {
+            let mut bundle = Bundle::new(entry.clone(), dtype, Some(some_outputs(&entry.case, dtype))).unwrap();
             bundle.notes.insert("environment".to_owned(), "{\"threads\": 2}".to_owned());
             let path = folder.path().join("found.safetensors");
             bundle.write(&path).unwrap();
             let read = Bundle::read(&path).unwrap();
             assert_eq!(nsa_corpus::digest::inputs(&read.inputs), nsa_corpus::digest::inputs(&bundle.inputs));
-            assert_eq!((&read.outputs, &read.notes, read.element), (&bundle.outputs, &bundle.notes, element));
+            assert_eq!((&read.outputs, &read.notes, read.dtype), (&bundle.outputs, &bundle.notes, dtype));
             assert_eq!(read.entry, bundle.entry);
             assert_eq!((&read.entry.why, &read.entry.flags), (&entry.why, &entry.flags));
             assert_eq!(read.to_bytes(), std::fs::read(&path).unwrap());
@@ -109,7 +109,7 @@ fn a_stored_failure_holds_values_and_needs_nothing_beside_it() {
 
 #[test]
 fn a_stored_failure_whose_tensors_were_changed_is_refused() {
-    let bundle = Bundle::new(entry("edges/seq_block").clone(), Element::F32, None).unwrap();
+    let bundle = Bundle::new(entry("edges/seq_block").clone(), Dtype::F32, None).unwrap();
     let mut bytes = bundle.to_bytes();
     assert!(Bundle::parse(bytes.clone()).is_ok());
     // The last bytes are the mask's, one a value.
@@ -121,7 +121,7 @@ fn a_stored_failure_whose_tensors_were_changed_is_refused() {
 
 #[test]
 fn a_stored_failure_says_nothing_that_is_not_read() {
-    let bundle = Bundle::new(entry("edges/seq_block").clone(), Element::F32, None).unwrap();
+    let bundle = Bundle::new(entry("edges/seq_block").clone(), Dtype::F32, None).unwrap();
     // Each change keeps the header's length: what stands behind it does not move.
     let changed = |from: &str, to: &str| {
         assert_eq!(from.len(), to.len());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nsa_corpus::{Bundle, Case, Element, GoldenCase, Limit, Sizes, TensorFile, read_entries};
+use nsa_corpus::{Bundle, Case, Dtype, GoldenCase, Limit, Sizes, TensorFile, read_entries};
 
 /// A tensor file of this header, with `data` bytes of zeros behind it.
 fn file(header: &str, data: usize) -> Vec<u8> {
@@ -123,7 +123,7 @@ fn a_tensor_that_is_missing_or_of_another_type_is_named() {
 #[test]
 fn every_truncation_and_every_flipped_header_byte_of_a_real_file_is_survived() {
     let entry = nsa_corpus::entries().iter().find(|entry| entry.name == "edges/seq_1").unwrap();
-    let whole = Bundle::new(entry.clone(), Element::F16, None).unwrap().to_bytes();
+    let whole = Bundle::new(entry.clone(), Dtype::F16, None).unwrap().to_bytes();
     for length in 0..whole.len() {
         one_line(Bundle::parse(whole[..length].to_vec()).unwrap_err());
     }
@@ -245,8 +245,8 @@ fn read_given(file: &str) -> (tempfile::TempDir, Result<Vec<nsa_corpus::Entry>, 
     let inside = folder.path().join("inside");
     std::fs::create_dir(&inside).unwrap();
     let mut tensors = nsa_corpus::TensorFileBuilder::new();
-    tensors.float("q", Element::F32, &ndarray::Array4::from_elem([1, 1, 4, 2], 0.25));
-    tensors.float("wide", Element::F32, &ndarray::Array4::from_elem([1, 1, 16, 2], 0.25));
+    tensors.float("q", Dtype::F32, &ndarray::Array4::from_elem([1, 1, 4, 2], 0.25));
+    tensors.float("wide", Dtype::F32, &ndarray::Array4::from_elem([1, 1, 16, 2], 0.25));
     tensors.write(inside.join("values.safetensors")).unwrap();
     tensors.write(folder.path().join("outside.safetensors")).unwrap();
     #[cfg(unix)]
@@ -262,7 +262,7 @@ fn read_given(file: &str) -> (tempfile::TempDir, Result<Vec<nsa_corpus::Entry>, 
 #[test]
 fn a_tensor_of_a_file_beside_the_entry_is_read() {
     let (_folder, entries) = read_given("values.safetensors");
-    let inputs = entries.unwrap()[0].case.materialize(Element::F64).unwrap();
+    let inputs = entries.unwrap()[0].case.materialize(Dtype::F64).unwrap();
     assert!(inputs.q().iter().all(|value| *value == 0.25));
 }
 
@@ -290,7 +290,7 @@ fn a_path_that_leaves_the_folder_is_refused() {
 fn a_symbolic_link_is_not_followed() {
     for file in ["link.safetensors", "up/outside.safetensors", "up/inside/values.safetensors"] {
         let (_folder, entries) = read_given(file);
-        let refused = one_line(entries.unwrap()[0].case.materialize(Element::F32).unwrap_err());
+        let refused = one_line(entries.unwrap()[0].case.materialize(Dtype::F32).unwrap_err());
         assert!(refused.contains("is a symbolic link, which a case may not follow"), "{refused}");
     }
 }
@@ -311,7 +311,7 @@ fn a_given_tensor_smaller_than_the_case_is_refused_with_both_shapes() {
     let (_folder, entries) = read_given("values.safetensors");
     let mut case: Case = entries.unwrap().remove(0).case;
     case.sizes.seq_len = 5;
-    let refused = one_line(case.materialize(Element::F32).unwrap_err());
+    let refused = one_line(case.materialize(Dtype::F32).unwrap_err());
     assert!(refused.contains("has shape [1, 1, 4, 2], the case needs [1, 1, 5, 2]"), "{refused}");
 }
 
@@ -339,8 +339,8 @@ fn a_limit_of_its_own_names_both_numbers() {
     let case = Case::ordinary(sizes, 1);
     let takes = 2 * 9 * 27 + 9 * 2 * 4 + 12 * 66 + 2 * 4 * 3 * 32;
     let limit = Limit::of(takes);
-    assert_eq!(case.materialize_up_to(Element::F32, limit).unwrap(), case.materialize(Element::F32).unwrap());
-    let message = case.materialize_up_to(Element::F32, Limit::of(takes - 1)).unwrap_err().to_string();
+    assert_eq!(case.materialize_up_to(Dtype::F32, limit).unwrap(), case.materialize(Dtype::F32).unwrap());
+    let message = case.materialize_up_to(Dtype::F32, Limit::of(takes - 1)).unwrap_err().to_string();
     assert!(message.contains("seq_len 9") && message.contains(&format!("take {takes} numbers")), "{message}");
     assert!(message.ends_with(&format!("more than {}", takes - 1)), "{message}");
 }
@@ -358,9 +358,9 @@ fn given_tensors_are_counted_together_before_any_is_read() {
     case.sizes = Sizes { seq_len: 1, dim: 1, value_dim: 1, block_size: 1, num_sel: 0, ..case.sizes };
     (case.k, case.v) = (case.q.clone(), case.q.clone());
     // One token of one feature: the case takes 59 numbers, the three given tensors hold 3 x 32.
-    let refused = one_line(case.materialize_up_to(Element::F32, Limit::of(95)).unwrap_err());
+    let refused = one_line(case.materialize_up_to(Dtype::F32, Limit::of(95)).unwrap_err());
     assert_eq!(refused, "the given tensors hold 96 numbers, more than 95");
-    assert!(case.materialize_up_to(Element::F32, Limit::of(96)).is_ok());
+    assert!(case.materialize_up_to(Dtype::F32, Limit::of(96)).is_ok());
 }
 
 #[test]
@@ -399,10 +399,10 @@ fn a_file_that_changes_after_its_header_was_read_is_refused() {
 
 #[test]
 fn text_of_a_file_ends_no_line_of_a_message_and_does_not_flood_it() {
-    let bundle = |element: &str| {
-        let element = serde_json::Value::from(element);
+    let bundle = |dtype: &str| {
+        let dtype = serde_json::Value::from(dtype);
         one_line(
-            Bundle::parse(file(&format!("{{\"__metadata__\":{{\"element\":{element},\"entry\":\"\"}}}}"), 0))
+            Bundle::parse(file(&format!("{{\"__metadata__\":{{\"element\":{dtype},\"entry\":\"\"}}}}"), 0))
                 .unwrap_err(),
         )
     };

@@ -2,14 +2,14 @@
 //! programs write in good faith is taken.
 
 use ndarray::{Array3, Array4};
-use nsa_corpus::{Case, Element, Error, GoldenCase, InputParts, Inputs, Selection, TensorFile, TensorFileBuilder};
+use nsa_corpus::{Case, Dtype, Error, GoldenCase, InputParts, Inputs, Selection, TensorFile, TensorFileBuilder};
 
 /// A small file of inputs: batch 1, 2 query heads and 1 kv head, 6 tokens, 3 features, 2 slots.
 fn file_of(metadata: &[(&str, &str)], change: impl FnOnce(&mut TensorFileBuilder)) -> Result<GoldenCase, Error> {
     let four = |shape: [usize; 4]| Array4::<f64>::from_elem(shape, 0.5);
     let mut file = TensorFileBuilder::new();
-    file.float("q", Element::F32, &four([1, 2, 6, 3])).float("k", Element::F32, &four([1, 1, 6, 3]));
-    file.float("v", Element::F32, &four([1, 1, 6, 3])).whole("indices", &Array4::zeros([1, 1, 6, 2]));
+    file.float("q", Dtype::F32, &four([1, 2, 6, 3])).float("k", Dtype::F32, &four([1, 1, 6, 3]));
+    file.float("v", Dtype::F32, &four([1, 1, 6, 3])).whole("indices", &Array4::zeros([1, 1, 6, 2]));
     file.truth("mask", &Array4::from_elem([1, 1, 6, 2], true));
     for (key, value) in metadata {
         file.metadata(key, *value);
@@ -104,28 +104,28 @@ fn tensors_that_do_not_fit_are_refused_by_name() {
     type Change<'c> = &'c dyn Fn(&mut TensorFileBuilder);
     let cases: [(&str, Change<'_>); 8] = [
         ("tensor `indices` is F32, expected I64 or I32", &|f| {
-            f.float("indices", Element::F32, &four([1, 1, 6, 2]));
+            f.float("indices", Dtype::F32, &four([1, 1, 6, 2]));
         }),
         ("tensor `q` has 1 axes, expected 4", &|f| {
-            f.float("q", Element::F32, &ndarray::Array1::zeros(3));
+            f.float("q", Dtype::F32, &ndarray::Array1::zeros(3));
         }),
         ("v has shape [1, 1, 5, 3], expected [1, 1, 6, 3]", &|f| {
-            f.float("v", Element::F32, &four([1, 1, 5, 3]));
+            f.float("v", Dtype::F32, &four([1, 1, 5, 3]));
         }),
         ("out has shape [1, 2, 6, 4], expected [1, 2, 6, 3]", &|f| {
-            f.float("out", Element::F32, &four([1, 2, 6, 4]));
+            f.float("out", Dtype::F32, &four([1, 2, 6, 4]));
         }),
         ("k: bf16, q: f32; expected the same", &|f| {
-            f.float("k", Element::Bf16, &four([1, 1, 6, 3]));
+            f.float("k", Dtype::Bf16, &four([1, 1, 6, 3]));
         }),
         ("v: f64, q: f32; expected the same", &|f| {
-            f.float("v", Element::F64, &four([1, 1, 6, 3]));
+            f.float("v", Dtype::F64, &four([1, 1, 6, 3]));
         }),
         ("tensor `q` holds no floating-point numbers", &|f| {
             f.whole("q", &Array4::zeros([1, 2, 6, 3]));
         }),
         ("tensor `sinks` has no meaning in this file", &|f| {
-            f.float("sinks", Element::F32, &ndarray::Array1::zeros(2));
+            f.float("sinks", Dtype::F32, &ndarray::Array1::zeros(2));
         }),
     ];
     for (message, change) in cases {
@@ -152,13 +152,13 @@ fn a_block_size_that_no_memory_holds_is_refused_before_a_tensor_is_read() {
 fn what_is_not_of_the_format_of_q_is_taken_in_the_widest() {
     let scale = Array4::from_elem([1, 1, 6, 2], 0.1);
     let lse = Array3::from_elem([1, 2, 6], 0.1);
-    let element = |changed: Element| {
+    let dtype = |changed: Dtype| {
         let case = file_of(&PLAIN, |file| {
-            file.float("sel_scale", changed, &scale).float("d_lse", Element::F16, &lse);
+            file.float("sel_scale", changed, &scale).float("d_lse", Dtype::F16, &lse);
         });
-        case.unwrap().inputs.element()
+        case.unwrap().inputs.dtype()
     };
-    assert_eq!([element(Element::F64), element(Element::Bf16)], [Element::F64, Element::F32]);
+    assert_eq!([dtype(Dtype::F64), dtype(Dtype::Bf16)], [Dtype::F64, Dtype::F32]);
 }
 
 /// The parts of a file whose first slot is masked and holds `index`, and whose second is live.
@@ -202,12 +202,12 @@ fn a_masked_slot_of_a_given_selection_may_hold_any_index() {
         ..read("mask = { kind = \"one\", slot = 1 }")
     };
     let case = Case { d_out: None, ..case };
-    assert_eq!(case.materialize(Element::F32).unwrap(), inputs);
-    let refused = read("").materialize(Element::F32).unwrap_err().to_string();
+    assert_eq!(case.materialize(Dtype::F32).unwrap(), inputs);
+    let refused = read("").materialize(Dtype::F32).unwrap_err().to_string();
     assert!(refused.contains("indices[0, 0, 0, 0] is -1, outside the 2 blocks"), "{refused}");
     // What shrinks from it is valid, whatever becomes of the mask.
     let shrunk: Vec<Case> = case.shrinks_of(0).collect();
-    assert!(!shrunk.is_empty() && shrunk.iter().all(|case| case.materialize(Element::F32).is_ok()));
+    assert!(!shrunk.is_empty() && shrunk.iter().all(|case| case.materialize(Dtype::F32).is_ok()));
     assert!(matches!(&case.selection, Selection::Given(_)));
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use nsa_corpus::{Case, Element, Inputs, Mask, Selection, Shape, Sizes};
+use nsa_corpus::{Case, Dtype, Inputs, Mask, Selection, Shape, Sizes};
 
 fn inputs(selection: Selection, mask: Mask, block_size: usize) -> Inputs {
     let sizes = Sizes {
@@ -16,7 +16,7 @@ fn inputs(selection: Selection, mask: Mask, block_size: usize) -> Inputs {
         num_sel: 4,
         sel_heads: 2,
     };
-    Case { selection, mask, ..Case::ordinary(sizes, 5) }.materialize(Element::F64).unwrap()
+    Case { selection, mask, ..Case::ordinary(sizes, 5) }.materialize(Dtype::F64).unwrap()
 }
 
 /// Each row's own block and its live slots.

@@ -12,14 +12,14 @@
 //! # Examples
 //! Where a training program already has its tensors on the device, as PyTorch's `data_ptr()` and `cuda_stream` tell:
 //! ```no_run
-//! use nsa_corpus::{Element, Shape, Sizes};
+//! use nsa_corpus::{Dtype, Shape, Sizes};
 //! use nsa_gpu::{Attend, Device, Foreign, Problem, Safety, Tensor};
 //!
 //! # let (stream, theirs) = (std::ptr::null_mut(), std::collections::BTreeMap::<Tensor, u64>::new());
 //! let sizes = Sizes {
 //!     batch: 1, q_heads: 64, kv_heads: 4, sel_heads: 4, seq_len: 8192, dim: 128, value_dim: 128, block_size: 64, num_sel: 16,
 //! };
-//! let problem = Problem::new(&Shape::new(sizes)?, Element::Bf16);
+//! let problem = Problem::new(&Shape::new(sizes)?, Dtype::Bf16);
 //! let device = Device::open(0)?;
 //! let attend = Attend::new(&device, &problem, Safety::NONE)?;
 //! // Tensors and workspaces by name; the plan tells the bytes and the alignment of each.

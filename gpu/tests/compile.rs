@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use nsa_corpus::{Element, Expected, Shape, Sizes};
+use nsa_corpus::{Dtype, Expected, Shape, Sizes};
 use nsa_gpu::compile::{Compiler, Cubin, source};
 use nsa_gpu::plan::{Launch, Plan, Program, Workspace, catalogue};
 use nsa_gpu::{Error, Mutant, Problem, Rung, Variant, mutants};
@@ -95,11 +95,11 @@ fn launches(rung: Rung, workspace: Option<Workspace>) -> Vec<Launch> {
     let (batch, q_heads, kv_heads, seq_len, num_sel, sel_heads) = (2, 16, 2, 512, 4, 2);
     let (dim, value_dim, block_size) = (64, 64, 32);
     let sizes = Sizes { batch, q_heads, kv_heads, seq_len, dim, value_dim, block_size, num_sel, sel_heads };
-    let element = if rung == Rung::Plain { Element::F32 } else { Element::Bf16 };
+    let dtype = if rung == Rung::Plain { Dtype::F32 } else { Dtype::Bf16 };
     let problem = Problem {
         apart: workspace,
         variant: Some(Variant::uniform(rung)),
-        ..Problem::new(&Shape::new(sizes).unwrap(), element)
+        ..Problem::new(&Shape::new(sizes).unwrap(), dtype)
     };
     let plan = Plan::new(&problem, "sm_90a").unwrap();
     [plan.forward(), plan.backward()].concat()

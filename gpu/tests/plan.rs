@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use nsa_corpus::{Element, Shape, Sizes};
+use nsa_corpus::{Dtype, Shape, Sizes};
 use nsa_gpu::compile::{FILES, file};
 use nsa_gpu::plan::{Access, Launch, Plan, Value};
 use nsa_gpu::{Problem, Rung, Variant};
@@ -20,7 +20,7 @@ fn launches() -> Vec<Launch> {
             d_lse: true,
             d_sliding: true,
             variant: Some(Variant::uniform(rung)),
-            ..Problem::new(&Shape::new(sizes).unwrap(), if rung == Rung::Plain { Element::F32 } else { Element::F16 })
+            ..Problem::new(&Shape::new(sizes).unwrap(), if rung == Rung::Plain { Dtype::F32 } else { Dtype::F16 })
         };
         let plan = Plan::new(&problem, "sm_90a").unwrap();
         launches.extend([plan.forward(), plan.backward()].concat());

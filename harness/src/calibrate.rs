@@ -1,17 +1,17 @@
-//! What arithmetic a backend's dot products really have: sums that are planted in ordinary problems and read back from `lse` and
-//! `out`, whatever the backend is.
+//! What arithmetic a candidate's dot products really have: sums that are planted in ordinary problems and read back from `lse` and
+//! `out`, whatever the candidate is.
 //!
 //! Two products `1` and `-1` cancel, and a third one, `2^-j`, is added beside them. It is lost if it meets the `1` before that has
 //! cancelled and is below what the sum keeps there: its position says which products are added at once, the largest `j` that
 //! survives how many bits are kept. Many products just below what is kept, beside a single large one, are the worst
 //! that truncation can meet: the error that they leave is a lower bound of the constant `c_K` (docs/numerics.md), and one
-//! above what the backend declares refutes the declaration.
+//! above what the candidate declares refutes the declaration.
 
 use ndarray::{Array2, Array4, Axis};
-use nsa_corpus::{Arithmetic, Cotangents, Dot, Element, Error, Field, InputParts, Inputs, Outputs};
+use nsa_corpus::{Arithmetic, Cotangents, Dot, Dtype, Error, Field, InputParts, Inputs, Outputs};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Backend, BackendError};
+use crate::candidate::{Candidate, CandidateError};
 
 /// Products in each planted sum, and keys in a block.
 pub const PRODUCTS: usize = 64;
@@ -88,8 +88,8 @@ pub struct Measured {
     /// Which sum.
     pub sum: Sum,
     /// The format of the inputs.
-    pub element: Element,
-    /// What the backend declares of it.
+    pub dtype: Dtype,
+    /// What the candidate declares of it.
     pub declared: Dot,
     /// Its constant, as [`units`].
     #[serde(with = "crate::number")]
@@ -115,7 +115,7 @@ impl Measured {
     }
 
     /// The power of two by which sums keep more than is declared, where it is [`LOOSER`] or more: the declaration would let errors
-    /// through that the backend does not have.
+    /// through that the candidate does not have.
     pub fn looser(&self) -> Option<i32> {
         let declared = match self.declared {
             Dot::Fma { unit } => -unit.log2().ceil() as i32 - 1,
@@ -136,30 +136,30 @@ impl Measured {
 /// Why a sum was not measured.
 #[derive(Debug, thiserror::Error)]
 pub enum Unmeasured {
-    /// The backend does not compute such a problem.
+    /// The candidate does not compute such a problem.
     #[error("{0}")]
     Unsupported(String),
-    /// The backend gave no answer, or none that is finite.
+    /// The candidate gave no answer, or none that is finite.
     #[error("{0}")]
-    Backend(#[from] BackendError),
+    Candidate(#[from] CandidateError),
     /// The problem is none.
     #[error("{0}")]
     Problem(#[from] Error),
 }
 
-/// Measures `sum` of `backend` on inputs of `element` whose groups have `groups` query heads.
+/// Measures `sum` of `candidate` on inputs of `element` whose groups have `groups` query heads.
 ///
 /// # Errors
-/// The backend does not support the problems or gives no finite answer to one.
-pub fn measure(backend: &dyn Backend, sum: Sum, element: Element, groups: usize) -> Result<Measured, Unmeasured> {
-    let plant = Plant { backend, sum, element, groups };
+/// The candidate does not support the problems or gives no finite answer to one.
+pub fn measure(candidate: &dyn Candidate, sum: Sum, dtype: Dtype, groups: usize) -> Result<Measured, Unmeasured> {
+    let plant = Plant { candidate, sum, dtype, groups };
     let lost = plant.positions_lost()?;
     let kept = plant.kept(lost.first().copied().unwrap_or(2))?;
     let between = Some(plant.between()?);
     let (declared, attained) = plant.attained()?;
     Ok(Measured {
         sum,
-        element,
+        dtype,
         declared,
         declared_units: units(declared),
         together: if lost.is_empty() { 1 } else { lost.len() + 2 },
@@ -170,9 +170,9 @@ pub fn measure(backend: &dyn Backend, sum: Sum, element: Element, groups: usize)
 }
 
 struct Plant<'a> {
-    backend: &'a dyn Backend,
+    candidate: &'a dyn Candidate,
     sum: Sum,
-    element: Element,
+    dtype: Dtype,
     groups: usize,
 }
 
@@ -199,12 +199,12 @@ impl Plant<'_> {
         let depths: Vec<i32> = (8..=self.sum.deepest()).collect();
         let mut kept = self.sum.deepest();
         for [one, small, minus] in BETWEEN {
-            let planted = |depth: &i32| {
+            let mutated = |depth: &i32| {
                 let mut products = vec![0.0; PRODUCTS];
                 (products[one], products[small], products[minus]) = (1.0, 2f64.powi(-*depth), -1.0);
                 products
             };
-            let sums: Vec<_> = depths.iter().map(planted).collect();
+            let sums: Vec<_> = depths.iter().map(mutated).collect();
             let (_, found) = self.compute(&sums)?;
             let lost = depths.iter().zip(found).find(|(depth, found)| *found < 2f64.powi(-**depth - 1));
             kept = kept.min(lost.map_or(kept, |(depth, _)| depth - 1));
@@ -237,16 +237,16 @@ impl Plant<'_> {
         Ok((declared, relative.fold(0.0, f64::max)))
     }
 
-    /// What the backend makes of these sums, and what it declares of them.
+    /// What the candidate makes of these sums, and what it declares of them.
     fn compute(&self, sums: &[Vec<f64>]) -> Result<(Dot, Vec<f64>), Unmeasured> {
         let inputs = self.inputs(sums)?;
-        self.backend.supports(&inputs).map_err(|reason| Unmeasured::Unsupported(reason.to_string()))?;
-        let outputs = self.backend.run(&inputs).map_err(|error| match error {
-            BackendError::Unsupported(reason) => Unmeasured::Unsupported(reason),
-            other => Unmeasured::Backend(other),
+        self.candidate.supports(&inputs).map_err(|reason| Unmeasured::Unsupported(reason.to_string()))?;
+        let outputs = self.candidate.run(&inputs).map_err(|error| match error {
+            CandidateError::Unsupported(reason) => Unmeasured::Unsupported(reason),
+            other => Unmeasured::Candidate(other),
         })?;
         let found = self.read(&inputs, &outputs, sums.len())?;
-        Ok((self.sum.declared(&self.backend.declaration(&inputs).arithmetic), found))
+        Ok((self.sum.declared(&self.candidate.declaration(&inputs).arithmetic), found))
     }
 
     /// Blocks of keys without any selection. Scores: the first query and key of each block multiply to the products of a sum.
@@ -281,7 +281,7 @@ impl Plant<'_> {
             block_size: PRODUCTS,
             include_block_causal: true,
             sliding_window: None,
-            element: self.element,
+            dtype: self.dtype,
             q: heads(q, self.groups),
             k: heads(k, 1),
             v: heads(v, 1),
@@ -292,13 +292,13 @@ impl Plant<'_> {
         })
     }
 
-    fn read(&self, inputs: &Inputs, outputs: &Outputs, count: usize) -> Result<Vec<f64>, BackendError> {
+    fn read(&self, inputs: &Inputs, outputs: &Outputs, count: usize) -> Result<Vec<f64>, CandidateError> {
         let (field, unit) = match self.sum {
             Sum::Scores => (Field::Lse, inputs.shape().scale()),
             Sum::Products => (Field::Out, 1.0 / PRODUCTS as f64),
         };
         let tensor = outputs.get(field).filter(|tensor| tensor.shape() == field.shape(inputs.shape()));
-        let tensor = tensor.ok_or_else(|| BackendError::Broken(format!("no {field} of its shape")))?;
+        let tensor = tensor.ok_or_else(|| CandidateError::Broken(format!("no {field} of its shape")))?;
         let head = tensor.index_axis(Axis(0), 0).index_axis_move(Axis(0), 0);
         let found: Vec<f64> = (0..count)
             .map(|index| match self.sum {
@@ -308,7 +308,7 @@ impl Plant<'_> {
             .map(|value| value / (unit * 2f64.powi(self.sum.one())))
             .collect();
         match found.iter().find(|value| !value.is_finite()) {
-            Some(value) => Err(BackendError::Broken(format!("{field} of a planted sum is {value}"))),
+            Some(value) => Err(CandidateError::Broken(format!("{field} of a planted sum is {value}"))),
             None => Ok(found),
         }
     }
@@ -345,9 +345,9 @@ mod tests {
         for product in [1.0, -1.0, small, 2f64.powi(-Sum::Scores.deepest()), 2f64.powi(-9)] {
             let (left, right) = factors(product, Sum::Scores.one());
             assert_eq!(left * right, product * 2f64.powi(Sum::Scores.one()));
-            for element in [Element::F16, Element::Bf16] {
+            for dtype in [Dtype::F16, Dtype::Bf16] {
                 for factor in [left, right] {
-                    assert_eq!(element.round(factor), factor, "{element}");
+                    assert_eq!(dtype.round(factor), factor, "{dtype}");
                     assert!(factor.abs() >= 2f64.powi(-14), "{factor}");
                 }
             }

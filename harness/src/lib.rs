@@ -5,27 +5,19 @@
 
 #![forbid(unsafe_code)]
 
-pub mod backend;
 pub mod calibrate;
+pub mod campaign;
+pub mod candidate;
 pub mod cli;
-pub mod defect;
 pub mod detect;
-pub mod determinism;
 pub mod environment;
-pub mod excerpt;
+pub mod explain;
 pub mod judge;
-pub mod known;
-pub mod large;
-pub mod localize;
-pub mod minimize;
+pub mod mutants;
 mod number;
-mod probe;
 pub mod readers;
-pub mod records;
+pub mod relations;
 pub mod report;
 pub mod run;
-pub mod store;
+pub mod summary;
 pub mod tally;
-pub mod tightness;
-pub mod verdict;
-pub mod waiver;

@@ -4,12 +4,12 @@
 
 use std::sync::OnceLock;
 
-use nsa_corpus::{Bundle, Element, Entry, GoldenCase, Inputs, Limit, TensorFile, entries, parse_entries};
+use nsa_corpus::{Bundle, Dtype, Entry, GoldenCase, Inputs, Limit, TensorFile, entries, parse_entries};
 
-use crate::backend::guest::read;
-use crate::records;
-use crate::store::{arithmetic, stored_report};
-use crate::waiver;
+use crate::campaign::records;
+use crate::campaign::store::{arithmetic, stored_report};
+use crate::campaign::waiver;
+use crate::candidate::guest::read;
 
 /// Reads the bytes; the error is the refusal that a user would see.
 pub type Reader = fn(&[u8]) -> Result<(), String>;
@@ -36,7 +36,7 @@ const DRAWN: Limit = Limit::of(1 << 16);
 pub fn entry(bytes: &[u8]) -> Result<(), String> {
     let entries = parse_entries(text(bytes)?).map_err(|error| error.to_string())?;
     let Some(Entry { case, .. }) = entries.first() else { return Ok(()) };
-    case.materialize_up_to(Element::Bf16, DRAWN).map(drop).map_err(|error| error.to_string())
+    case.materialize_up_to(Dtype::Bf16, DRAWN).map(drop).map_err(|error| error.to_string())
 }
 
 /// A file of inputs and answers.
@@ -106,6 +106,6 @@ fn problem() -> &'static Inputs {
     static PROBLEM: OnceLock<Inputs> = OnceLock::new();
     PROBLEM.get_or_init(|| {
         let entry = entries().iter().find(|entry| entry.name == "edges/one_of_everything");
-        entry.expect("an embedded entry").case.materialize(Element::F32).expect("an embedded entry is valid")
+        entry.expect("an embedded entry").case.materialize(Dtype::F32).expect("an embedded entry is valid")
     })
 }

@@ -3,28 +3,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use nsa_corpus::{Case, Element, Error, Field, Inputs, Outputs};
+use nsa_corpus::{Case, Dtype, Error, Field, Inputs, Outputs};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Declaration;
+use crate::candidate::Declaration;
+use crate::explain::Localization;
 use crate::judge::field::Comparison;
 use crate::judge::verdict;
-use crate::localize::Localization;
-use crate::verdict::{NotJudged, Verdict};
+use crate::judge::verdict::{NotJudged, Verdict};
 
-/// One case on one backend.
+/// One case on one candidate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The entry's name, or the case's id where it has none.
     pub name: String,
     /// The case's id.
     pub id: String,
-    /// The backend.
+    /// The candidate.
     pub candidate: String,
     /// The format of the inputs.
-    pub element: Element,
+    pub dtype: Dtype,
     /// What the case exercises.
-    pub covers: Vec<String>,
+    pub features: Vec<String>,
     /// The outcome.
     #[serde(flatten)]
     pub verdict: Verdict,
@@ -44,14 +44,14 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(candidate: &str, element: Element, case: &Case) -> Result<Self, Error> {
+    pub(crate) fn new(candidate: &str, dtype: Dtype, case: &Case) -> Result<Self, Error> {
         let id = case.id();
         Ok(Report {
             name: id.clone(),
             id,
             candidate: candidate.to_owned(),
-            element,
-            covers: case.covers().into_iter().map(str::to_owned).collect(),
+            dtype,
+            features: case.features().into_iter().map(str::to_owned).collect(),
             verdict: Verdict::Pass,
             comparisons: Vec::new(),
             not_judged: BTreeMap::new(),
@@ -78,7 +78,7 @@ impl Report {
         fields.filter(|field| !self.not_judged.contains_key(field))
     }
 
-    /// Elements compared.
+    /// Dtypes compared.
     pub fn elements(&self) -> usize {
         self.comparisons.iter().map(|comparison| comparison.elements).sum()
     }

@@ -6,8 +6,8 @@ use std::fmt;
 use nsa_corpus::Field;
 use serde::Serialize;
 
-use crate::backend::{Backend, Declaration};
-use crate::verdict::Verdict;
+use crate::candidate::{Candidate, Declaration};
+use crate::judge::verdict::Verdict;
 
 /// Verdicts counted.
 #[derive(Clone, Debug, Default)]
@@ -90,9 +90,9 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// The fields of `backend`.
-    pub fn of(backend: &dyn Backend) -> Self {
-        let declaration = Declaration::typical(backend);
+    /// The fields of `candidate`.
+    pub fn of(candidate: &dyn Candidate) -> Self {
+        let declaration = Declaration::typical(candidate);
         let (judged, not_judged) = Field::ALL.into_iter().partition(|field| declaration.computes(*field));
         Fields { judged, not_judged }
     }
@@ -111,7 +111,7 @@ impl fmt::Display for Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::{Class, Failure};
+    use crate::judge::verdict::{Class, Failure};
 
     #[test]
     fn what_skips_or_decides_nothing_is_no_success() {

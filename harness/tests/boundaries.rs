@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Case, Element, Inputs, Shape, entries};
+use nsa_corpus::{Case, Dtype, Inputs, Shape, entries};
 use nsa_gpu::{Rung, Variant};
-use nsa_harness::large;
+use nsa_harness::relations;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -81,7 +81,7 @@ impl Quantity {
         let shape = case.shape().unwrap();
         let visits = shape.seq_len() * shape.num_sel();
         let chunks = visits.div_ceil(chunk_visits);
-        let inputs = || case.materialize(Element::F32).unwrap();
+        let inputs = || case.materialize(Dtype::F32).unwrap();
         match self {
             Quantity::QueryRowsOnABlock => most_visits(&inputs()) * shape.sel_groups(),
             Quantity::Visits => visits,
@@ -223,8 +223,8 @@ impl Boundary {
             return Some("a cotangent is missing, so that a backward does less than it could".to_owned());
         }
         let taken = |rung| {
-            let supports = |element| Variant::uniform(rung).supports(&case.shape().unwrap(), element, "sm_90a").is_ok();
-            elements.iter().any(|element| supports(*element))
+            let supports = |dtype| Variant::uniform(rung).supports(&case.shape().unwrap(), dtype, "sm_90a").is_ok();
+            elements.iter().any(|dtype| supports(*dtype))
         };
         let wanted = !(above && self.refused);
         self.rung.filter(|rung| taken(*rung) != wanted).map(|rung| format!("{rung} takes it: {}", !wanted))
@@ -232,11 +232,11 @@ impl Boundary {
 }
 
 /// An entry, or a large case, by its name.
-fn find(name: &str) -> Option<(Case, Vec<Element>)> {
+fn find(name: &str) -> Option<(Case, Vec<Dtype>)> {
     let entry =
-        entries().iter().find(|entry| entry.name == name).map(|entry| (entry.case.clone(), entry.elements.clone()));
-    let large = || large::cases().into_iter().find(|large| large.name == name);
-    entry.or_else(|| large().map(|large| (large.case, vec![Element::F32, Element::Bf16])))
+        entries().iter().find(|entry| entry.name == name).map(|entry| (entry.case.clone(), entry.dtypes.clone()));
+    let large = || relations::cases().into_iter().find(|large| large.name == name);
+    entry.or_else(|| large().map(|large| (large.case, vec![Dtype::F32, Dtype::Bf16])))
 }
 
 fn chunk_visits(table: &[Boundary]) -> usize {

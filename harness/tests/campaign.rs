@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use nsa_corpus::{Bundle, Field};
-use nsa_harness::waiver::Extent;
+use nsa_harness::campaign::waiver::Extent;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -85,10 +85,20 @@ fn two_faults_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
     let (code, said, report) = campaign(folder.path(), &guest);
     assert_eq!(code, 1, "{said}");
     let failures = report["failures"].as_array().unwrap();
-    let needs: Vec<String> = failures.iter().map(|failure| failure["needs"].to_string()).collect();
+    let required_features: Vec<String> = failures.iter().map(|failure| failure["needs"].to_string()).collect();
     assert_eq!(failures.len(), 2, "{said}");
-    assert!(needs.iter().any(|needs| needs.contains("sliding") && !needs.contains("sel_scale")), "{needs:?}");
-    assert!(needs.iter().any(|needs| needs.contains("sel_scale") && !needs.contains("sliding")), "{needs:?}");
+    assert!(
+        required_features
+            .iter()
+            .any(|required_features| required_features.contains("sliding") && !required_features.contains("sel_scale")),
+        "{required_features:?}"
+    );
+    assert!(
+        required_features
+            .iter()
+            .any(|required_features| required_features.contains("sel_scale") && !required_features.contains("sliding")),
+        "{required_features:?}"
+    );
     assert!(report["left"].as_array().unwrap().is_empty(), "{said}");
     let failing: u64 = failures.iter().map(|failure| failure["cases"].as_u64().unwrap()).sum();
     assert_eq!(failing, report["verdicts"]["fail"].as_u64().unwrap(), "every failing case has its reason");
@@ -212,7 +222,7 @@ fn the_matrix_says_who_is_wrong() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("sliding/window_1 f32: {guest} is wrong (tiled pass)")), "{said}");
-    assert!(said.contains("left out: backend `guest:absent`"), "{said}");
+    assert!(said.contains("left out: candidate `guest:absent`"), "{said}");
     let report = json(&report);
     assert_eq!(report["schema"], "nsa-diff/matrix/1");
     let case = report["cases"].as_array().unwrap().iter().find(|case| case["name"] == "sliding/window_1").unwrap();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use nsa_corpus::{Case, Element, GoldenCase, Outputs, Sizes, TensorFileBuilder};
+use nsa_corpus::{Case, Dtype, GoldenCase, Outputs, Sizes, TensorFileBuilder};
 
 const SIZES: Sizes = Sizes {
     batch: 1,
@@ -47,7 +47,7 @@ fn written(folder: &Path, name: &str, bytes: &[u8]) -> String {
 }
 
 fn small() -> GoldenCase {
-    let inputs = Case::ordinary(SIZES, 3).materialize(Element::F32).unwrap();
+    let inputs = Case::ordinary(SIZES, 3).materialize(Dtype::F32).unwrap();
     GoldenCase::new("small", inputs, Outputs::new())
 }
 
@@ -77,7 +77,7 @@ fn every_subcommand_shows_an_example() {
 #[test]
 fn what_passes_ends_with_0_and_bad_usage_with_2() {
     assert_eq!(code(&nsa_diff(&["run", "edges/seq_1", "--element", "f32"])), 0);
-    assert_eq!(code(&nsa_diff(&["backends"])), 0);
+    assert_eq!(code(&nsa_diff(&["candidates"])), 0);
     assert_eq!(code(&nsa_diff(&["show", "edges/seq_1"])), 0);
     assert_eq!(code(&nsa_diff(&["run", "--no-such-option"])), 2);
     assert_eq!(code(&nsa_diff(&["run", "edges/seq_1", "--element", "f8"])), 2);
@@ -179,8 +179,8 @@ fn the_plain_form_takes_masks_of_bytes_and_short_indices() {
     let plain = |short: bool| {
         let mut file = TensorFileBuilder::new();
         file.metadata("block_size", "4".to_owned());
-        file.float("q", Element::F32, inputs.q()).float("k", Element::F32, inputs.k());
-        file.float("v", Element::F32, inputs.v());
+        file.float("q", Dtype::F32, inputs.q()).float("k", Dtype::F32, inputs.k());
+        file.float("v", Dtype::F32, inputs.v());
         file.whole("indices", &inputs.indices().mapv(i64::from)).truth("mask", inputs.mask());
         if short { shortened(&file.to_bytes()) } else { file.to_bytes() }
     };
@@ -230,9 +230,9 @@ fn shortened(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn golden_answers_pass_and_a_tampered_one_fails() {
     let golden = corpus().join("golden");
-    for backend in ["oracle", "regular_attend", "tiled"] {
-        let output = nsa_diff(&["golden", golden.to_str().unwrap(), "--backend", backend]);
-        assert_eq!(code(&output), 0, "{backend}: {}{}", text(&output.stdout), text(&output.stderr));
+    for candidate in ["oracle", "regular_attend", "tiled"] {
+        let output = nsa_diff(&["golden", golden.to_str().unwrap(), "--candidate", candidate]);
+        assert_eq!(code(&output), 0, "{candidate}: {}{}", text(&output.stdout), text(&output.stderr));
     }
     let folder = tempfile::tempdir().unwrap();
     let mut case = GoldenCase::read(golden.join("seed_small.safetensors")).unwrap();
@@ -255,7 +255,7 @@ fn the_same_seed_gives_the_same_cases() {
         let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
         assert_eq!(report["schema"], "nsa-diff/fuzz/1");
         assert_eq!(report["cases"], 60);
-        ["elements", "verdicts", "covered", "skips", "judged", "tightness"].map(|key| report[key].to_string())
+        ["elements", "verdicts", "covered", "skips", "judged", "budget_use"].map(|key| report[key].to_string())
     };
     let first = run("5", "a.json");
     assert_eq!(first, run("5", "b.json"));
@@ -293,15 +293,18 @@ fn large_cases_are_chosen_by_name_and_are_no_place_for_other_options() {
 
 #[test]
 fn a_failure_says_where_it_is_wrong_and_what_it_looks_like() {
-    let candidate = "plain+diagonal_own_key_missing";
-    let arguments = ["run", "seed/small", "--element", "f32", "--candidate", candidate, "--json", "-"];
+    let candidate = "rowwise+diagonal_own_key_missing";
+    let arguments = ["run", "upstream/small", "--element", "f32", "--candidate", candidate, "--json", "-"];
     let output = nsa_diff(&arguments);
     assert_eq!(code(&output), 1);
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let place = &document["reports"][0]["localization"];
-    assert_eq!(place["likely"][0]["defect"], "diagonal_own_key_missing");
+    assert_eq!(place["likely"][0]["mutant"], "diagonal_own_key_missing");
     assert_eq!(place["terms"][0]["key"], place["place"][2], "the missing key is the row's own");
     let shown = text(&nsa_diff(&arguments[..arguments.len() - 2]).stdout);
     assert!(shown.contains("looks like: diagonal own key missing"), "{shown}");
-    refused(&["run", "seed/small", "--candidate", "plain+no_such_mistake"], &["no_such_mistake", "nsa-diff detect"]);
+    refused(
+        &["run", "upstream/small", "--candidate", "rowwise+no_such_mistake"],
+        &["no_such_mistake", "nsa-diff detect"],
+    );
 }

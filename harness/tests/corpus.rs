@@ -1,23 +1,23 @@
-//! The whole corpus, every backend of this machine, every format: no failure, nothing left out, and no
+//! The whole corpus, every candidate of this machine, every format: no failure, nothing left out, and no
 //! check that could not have failed without being known for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use nsa_corpus::{Element, Entry, Field, entries};
-use nsa_harness::backend::by_name;
-use nsa_harness::judge::sensitivity::{Injected, Reason};
+use nsa_corpus::{Dtype, Entry, Field, entries};
+use nsa_harness::candidate::by_name;
+use nsa_harness::judge::sensitivity::{Perturbation, Reason};
+use nsa_harness::judge::verdict::{NotJudged, Verdict};
 use nsa_harness::report::Report;
 use nsa_harness::run::run_entry;
-use nsa_harness::verdict::{NotJudged, Verdict};
 use rayon::prelude::*;
 
-fn run(backend: &str, elements: impl Fn(&Entry) -> Vec<Element> + Sync) -> Vec<Report> {
-    let backend = by_name(backend).unwrap();
+fn run(candidate: &str, elements: impl Fn(&Entry) -> Vec<Dtype> + Sync) -> Vec<Report> {
+    let candidate = by_name(candidate).unwrap();
     entries()
         .par_iter()
-        .flat_map_iter(|entry| elements(entry).into_iter().map(move |element| (entry, element)))
-        .map(|(entry, element)| run_entry(entry, element, backend.as_ref()).unwrap())
+        .flat_map_iter(|entry| elements(entry).into_iter().map(move |dtype| (entry, dtype)))
+        .map(|(entry, dtype)| run_entry(entry, dtype, candidate.as_ref()).unwrap())
         .collect()
 }
 
@@ -27,8 +27,8 @@ fn assert_none_fails(reports: &[Report]) {
         .iter()
         .filter(|report| matches!(report.verdict, Verdict::Fail(_) | Verdict::Suspect(_)))
         .map(|report| {
-            let Report { name, candidate, element, verdict, .. } = report;
-            format!("{verdict}\n    nsa-diff run {name} --candidate {candidate} --element {element}")
+            let Report { name, candidate, dtype, verdict, .. } = report;
+            format!("{verdict}\n    nsa-diff run {name} --candidate {candidate} --element {dtype}")
         })
         .collect();
     assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), reports.len(), failed.join("\n"));
@@ -38,17 +38,17 @@ fn assert_none_fails(reports: &[Report]) {
 fn assert_nothing_is_left_out(reports: &[Report]) {
     for report in reports.iter().filter(|report| !matches!(report.verdict, Verdict::Skip(_))) {
         let entry = entries().iter().find(|entry| entry.name == report.name).unwrap();
-        let inputs = entry.case.materialize(report.element).unwrap();
+        let inputs = entry.case.materialize(report.dtype).unwrap();
         let asked = Field::ALL.into_iter().filter(|field| field.asked_by(&inputs));
         let expected: usize = asked.map(|field| field.shape(inputs.shape()).iter().product::<usize>()).sum();
-        assert_eq!(report.elements(), expected, "{} {}", report.name, report.element);
+        assert_eq!(report.elements(), expected, "{} {}", report.name, report.dtype);
     }
 }
 
 /// The whole corpus on the tiled candidate, once for all tests.
 fn tiled() -> &'static [Report] {
     static REPORTS: OnceLock<Vec<Report>> = OnceLock::new();
-    REPORTS.get_or_init(|| run("tiled", |entry| entry.elements.clone()))
+    REPORTS.get_or_init(|| run("tiled", |entry| entry.dtypes.clone()))
 }
 
 #[test]
@@ -64,13 +64,13 @@ fn the_tiled_candidate_passes_in_every_format() {
 #[test]
 fn every_injected_fault_is_rejected_in_every_field_by_many_entries() {
     for field in Field::ALL {
-        for fault in Injected::ALL {
+        for mutation in Perturbation::ALL {
             let rejecting = tiled().iter().filter(|report| {
                 let mut fields = report.comparisons.iter().filter(|comparison| comparison.field == field);
-                fields.any(|comparison| !comparison.sensitivity.vacuous.contains_key(&fault))
+                fields.any(|comparison| !comparison.sensitivity.vacuous.contains_key(&mutation))
             });
             let names: BTreeSet<&str> = rejecting.map(|report| report.name.as_str()).collect();
-            assert!(names.len() >= 20, "{field} with {fault} is rejected by {names:?} only");
+            assert!(names.len() >= 20, "{field} with {mutation} is rejected by {names:?} only");
         }
     }
 }
@@ -79,23 +79,23 @@ fn every_injected_fault_is_rejected_in_every_field_by_many_entries() {
 /// entry's others would have rejected the fault.
 #[test]
 fn the_vacuous_checks_of_the_corpus_are_what_was_reviewed() {
-    type Faults = BTreeMap<(Reason, Injected), Vec<Element>>;
+    type Faults = BTreeMap<(Reason, Perturbation), Vec<Dtype>>;
     let mut checks: BTreeMap<(&str, Field), Faults> = BTreeMap::new();
     for report in tiled() {
         for comparison in &report.comparisons {
-            for (fault, reason) in &comparison.sensitivity.vacuous {
+            for (mutation, reason) in &comparison.sensitivity.vacuous {
                 let check = checks.entry((&report.name, comparison.field)).or_default();
-                check.entry((*reason, *fault)).or_default().push(report.element);
+                check.entry((*reason, *mutation)).or_default().push(report.dtype);
             }
         }
     }
     let line = |((name, field), faults): (&(&str, Field), &Faults)| {
-        let all = entries().iter().find(|entry| entry.name == *name).unwrap().elements.len();
+        let all = entries().iter().find(|entry| entry.name == *name).unwrap().dtypes.len();
         let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for ((reason, fault), elements) in faults {
-            let formats: Vec<&str> = elements.iter().map(|element| element.name()).collect();
+        for ((reason, mutation), elements) in faults {
+            let formats: Vec<&str> = elements.iter().map(|dtype| dtype.name()).collect();
             let formats = if elements.len() == all { String::new() } else { format!(" in {}", formats.join(" and ")) };
-            reasons.entry(format!("{reason}{formats}")).or_default().push(fault.to_string());
+            reasons.entry(format!("{reason}{formats}")).or_default().push(mutation.to_string());
         }
         let reasons: Vec<String> =
             reasons.iter().map(|(reason, faults)| format!("{}: {reason}", faults.join(", "))).collect();
@@ -129,14 +129,14 @@ fn every_case_of_the_corpus_says_something_and_these_fields_do_not() {
 
 #[test]
 fn the_oracle_passes_its_own_judgement() {
-    let reports = run("oracle", |_| vec![Element::F64]);
+    let reports = run("oracle", |_| vec![Dtype::F64]);
     assert_none_fails(&reports);
     assert_nothing_is_left_out(&reports);
 }
 
 #[test]
 fn the_transcription_passes_in_f32() {
-    let reports = run("regular_attend", |_| vec![Element::F32]);
+    let reports = run("regular_attend", |_| vec![Dtype::F32]);
     assert_none_fails(&reports);
     let mut skips: BTreeMap<&str, usize> = BTreeMap::new();
     for report in &reports {

@@ -1,11 +1,11 @@
-//! Known mistakes are noticed, and docs/detection.md says so of this catalogue and this corpus.
+//! KnownFailure mistakes are noticed, and docs/detection.md says so of this catalogue and this corpus.
 
 use std::path::Path;
 
-use nsa_corpus::Element;
-use nsa_harness::backend::by_name;
-use nsa_harness::defect::{Expected, defects};
+use nsa_corpus::Dtype;
+use nsa_harness::candidate::by_name;
 use nsa_harness::detect::{Fate, Job, Rejections, Rule, all_entries, baseline, digest, fates, jobs, plants};
+use nsa_harness::mutants::{Expected, mutants};
 use rayon::prelude::*;
 
 /// The cases that cost least, three quarters of the corpus at a tenth of its cost, and the others.
@@ -17,32 +17,32 @@ fn cheap_and_dear() -> [Vec<Job>; 2] {
 
 #[test]
 fn every_defect_is_killed_and_nothing_correct_is_rejected() {
-    let inner = by_name("plain").unwrap();
+    let inner = by_name("rowwise").unwrap();
     let [cheap, dear] = cheap_and_dear();
     cheap.par_iter().for_each(|job| {
         baseline(job, &[Rule::Ours], inner.as_ref()).unwrap_or_else(|error| panic!("{error}"));
     });
-    let plants = plants("plain", inner.as_ref(), defects());
-    assert_eq!(plants.len(), defects().len());
-    let expected = plants.par_iter().zip(defects()).filter(|(_, defect)| defect.expect == Expected::Killed);
-    expected.for_each(|(plant, defect)| {
+    let plants = plants("plain", inner.as_ref(), mutants());
+    assert_eq!(plants.len(), mutants().len());
+    let expected = plants.par_iter().zip(mutants()).filter(|(_, mutant)| mutant.expect == Expected::Killed);
+    expected.for_each(|(plant, mutant)| {
         let killed = |jobs: &[Job]| {
             let row = fates(plant, jobs, &[Rule::Ours], &Rejections::default()).unwrap();
             matches!(row.fates[&Rule::Ours], Fate::Killed(_))
         };
         // What only a rerun shows is shown by a cheap case; what needs a large block or dim, by a dear one.
-        assert!(killed(&cheap) || killed(&dear), "{} survives", defect.name);
+        assert!(killed(&cheap) || killed(&dear), "{} survives", mutant.name);
     });
 }
 
 #[test]
 fn the_rule_of_the_seed_misses_what_ours_sees() {
-    let inner = by_name("plain").unwrap();
-    let defect = defects().iter().find(|defect| defect.name == "exponential_off_by_1e_4").unwrap();
-    let small: Vec<_> = all_entries().into_iter().filter(|entry| entry.name == "seed/small").collect();
-    // In bf16 that rule rejects the correct backend too.
-    let jobs = jobs(&small, &[Element::F32, Element::F16]);
-    let plant = plants("plain", inner.as_ref(), std::slice::from_ref(defect)).pop().unwrap();
+    let inner = by_name("rowwise").unwrap();
+    let mutant = mutants().iter().find(|mutant| mutant.name == "exponential_off_by_1e_4").unwrap();
+    let small: Vec<_> = all_entries().into_iter().filter(|entry| entry.name == "upstream/small").collect();
+    // In bf16 that rule rejects the correct candidate too.
+    let jobs = jobs(&small, &[Dtype::F32, Dtype::F16]);
+    let plant = plants("plain", inner.as_ref(), std::slice::from_ref(mutant)).pop().unwrap();
     let row = fates(&plant, &jobs, &Rule::ALL, &Rejections::default()).unwrap();
     assert!(matches!(row.fates[&Rule::Ours], Fate::Killed(_)));
     assert_eq!(row.fates[&Rule::Seed], Fate::Survived);
@@ -54,8 +54,8 @@ fn the_page_is_of_this_catalogue_and_this_corpus() {
     let text = std::fs::read_to_string(page).unwrap();
     let command = "run: nsa-diff detect --rule all --explain --markdown docs/detection.md";
     assert!(text.contains(&digest()), "docs/detection.md is old; {command}");
-    for defect in defects() {
-        assert!(text.contains(&defect.name.replace('_', " ")), "docs/detection.md lacks {}; {command}", defect.name);
+    for mutant in mutants() {
+        assert!(text.contains(&mutant.name.replace('_', " ")), "docs/detection.md lacks {}; {command}", mutant.name);
     }
     assert!(!text.contains("| survived |\n| "), "a mistake survives by our rule");
 }

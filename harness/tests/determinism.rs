@@ -1,12 +1,12 @@
-//! Reruns are held to what a backend declares: any bit where it says bitwise, the order of additions and nothing more where it
+//! Reruns are held to what a candidate declares: any bit where it says bitwise, the order of additions and nothing more where it
 //! says bounded.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nsa_corpus::{Case, Element, Field, Inputs, Outputs, Random, Sizes, Values};
-use nsa_harness::backend::{Backend, BackendError, Declaration, Determinism, Unsupported};
+use nsa_corpus::{Case, Dtype, Field, Inputs, Outputs, Random, Sizes, Values};
+use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Determinism, Unsupported};
+use nsa_harness::judge::verdict::{Class, Failure};
 use nsa_harness::run::{rerun, run_case};
-use nsa_harness::verdict::{Class, Failure};
 use nsa_reference::{oracle, tiled};
 
 /// The tiled candidate, with a change to its answer that depends on the number of the run.
@@ -22,21 +22,21 @@ impl<F: Fn(usize, &Inputs, &mut Outputs) + Send + Sync> Wavering<F> {
     }
 }
 
-impl<F: Fn(usize, &Inputs, &mut Outputs) + Send + Sync> Backend for Wavering<F> {
+impl<F: Fn(usize, &Inputs, &mut Outputs) + Send + Sync> Candidate for Wavering<F> {
     fn name(&self) -> &str {
         "wavering"
     }
 
     fn declaration(&self, inputs: &Inputs) -> Declaration {
         let bounded = Field::ALL.into_iter().filter(|field| (self.declared)(*field) == Determinism::Bounded).collect();
-        Declaration { bounded, ..Declaration::strict(tiled::arithmetic(inputs.element())) }
+        Declaration { bounded, ..Declaration::strict(tiled::arithmetic(inputs.dtype())) }
     }
 
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
         Ok(())
     }
 
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
         let mut outputs = tiled::attend(inputs);
         (self.change)(self.runs.fetch_add(1, Ordering::SeqCst), inputs, &mut outputs);
         Ok(outputs)
@@ -71,10 +71,10 @@ fn all_bounded(_: Field) -> Determinism {
 }
 
 /// Runs the case once, holds it to its budgets, and reruns it.
-fn reruns(backend: &dyn Backend, element: Element, times: usize) -> Option<Failure> {
-    let report = run_case(&case(), element, backend).unwrap();
+fn reruns(candidate: &dyn Candidate, dtype: Dtype, times: usize) -> Option<Failure> {
+    let report = run_case(&case(), dtype, candidate).unwrap();
     assert!(report.verdict.failure().is_none(), "{}", report.verdict);
-    rerun(&case(), element, backend, report.outputs.as_ref().unwrap(), times).unwrap()
+    rerun(&case(), dtype, candidate, report.outputs.as_ref().unwrap(), times).unwrap()
 }
 
 fn assert_race(failure: Option<Failure>, field: Field) {
@@ -89,20 +89,20 @@ fn one_other_bit_breaks_a_bitwise_contract() {
         let value = &mut outputs.get_mut(Field::Dk).unwrap()[[0, 1, 20, 3]];
         *value = f64::from(f32::from_bits((*value as f32).to_bits() + u32::from(run == 2)));
     };
-    let failure = reruns(&Wavering::new(bitwise, one_bit), Element::F32, 3).unwrap();
+    let failure = reruns(&Wavering::new(bitwise, one_bit), Dtype::F32, 3).unwrap();
     assert_eq!((failure.class, failure.field), (Class::Nondeterministic, Some(Field::Dk)));
     for words in ["rerun 2 of 3", "dk is declared bitwise", "1 of 768", "batch 0, kv_head 1, key 20, feature 3"] {
         assert!(failure.message.contains(words), "{words}: {}", failure.message);
     }
-    assert_eq!(reruns(&Wavering::new(gradients_bounded, one_bit), Element::F32, 3), None, "one bit is order");
-    assert_eq!(reruns(&Wavering::new(bitwise, |_, _, _| ()), Element::F32, 2), None);
+    assert_eq!(reruns(&Wavering::new(gradients_bounded, one_bit), Dtype::F32, 3), None, "one bit is order");
+    assert_eq!(reruns(&Wavering::new(bitwise, |_, _, _| ()), Dtype::F32, 2), None);
 }
 
 /// `dk` and `dv` as a kernel with atomics adds them: rounded terms, added in f32 in an order that differs from run to run. In run
 /// `lost` the largest term of key 3 is lost.
 fn any_order(run: usize, lost: Option<usize>, inputs: &Inputs, outputs: &mut Outputs) {
-    let (shape, element) = (*inputs.shape(), inputs.element());
-    let cast = |value: f64| if element == Element::F32 { value as f32 } else { element.round(value) as f32 };
+    let (shape, dtype) = (*inputs.shape(), inputs.dtype());
+    let cast = |value: f64| if dtype == Dtype::F32 { value as f32 } else { dtype.round(value) as f32 };
     let scale = shape.scale() as f32;
     let (d_out, d_lse) = (inputs.cotangents().d_out.as_ref().unwrap(), inputs.cotangents().d_lse.as_ref().unwrap());
     for h in 0..shape.kv_heads() {
@@ -137,8 +137,8 @@ fn any_order(run: usize, lost: Option<usize>, inputs: &Inputs, outputs: &mut Out
                     dv += weight * d_out[[0, *head, *i, d]] as f32;
                     dk += gradient * inputs.q()[[0, *head, *i, d]] as f32;
                 }
-                outputs.get_mut(Field::Dk).unwrap()[[0, h, key, d]] = element.round(f64::from(dk * scale));
-                outputs.get_mut(Field::Dv).unwrap()[[0, h, key, d]] = element.round(f64::from(dv));
+                outputs.get_mut(Field::Dk).unwrap()[[0, h, key, d]] = dtype.round(f64::from(dk * scale));
+                outputs.get_mut(Field::Dv).unwrap()[[0, h, key, d]] = dtype.round(f64::from(dv));
             }
         }
     }
@@ -146,15 +146,15 @@ fn any_order(run: usize, lost: Option<usize>, inputs: &Inputs, outputs: &mut Out
 
 #[test]
 fn additions_in_any_order_hold_a_bounded_contract_and_a_lost_one_is_a_race() {
-    for element in [Element::F32, Element::F16, Element::Bf16] {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
         let right = Wavering::new(gradients_bounded, |run, inputs, outputs| any_order(run, None, inputs, outputs));
-        assert_eq!(reruns(&right, element, 20), None, "{element}");
+        assert_eq!(reruns(&right, dtype, 20), None, "{dtype}");
         let again = Wavering::new(bitwise, |run, inputs, outputs| any_order(run, None, inputs, outputs));
-        if element == Element::F32 {
-            assert!(reruns(&again, element, 5).is_some(), "the order does change bits");
+        if dtype == Dtype::F32 {
+            assert!(reruns(&again, dtype, 5).is_some(), "the order does change bits");
         }
         let losing = Wavering::new(gradients_bounded, |run, inputs, outputs| any_order(run, Some(4), inputs, outputs));
-        let failure = reruns(&losing, element, 6);
+        let failure = reruns(&losing, dtype, 6);
         assert!(failure.as_ref().is_some_and(|failure| failure.message.contains("rerun 4 of 6")), "{failure:?}");
         assert_race(failure, Field::Dk);
     }
@@ -163,12 +163,12 @@ fn additions_in_any_order_hold_a_bounded_contract_and_a_lost_one_is_a_race() {
 /// A change of `parts` of the order-only budget, at one element of `field`, in runs after the first.
 fn shifted(field: Field, parts: f64) -> impl Fn(usize, &Inputs, &mut Outputs) + Send + Sync {
     move |run, inputs, outputs| {
-        let order = oracle::order_bounds(inputs, outputs, &tiled::arithmetic(inputs.element()));
+        let order = oracle::order_bounds(inputs, outputs, &tiled::arithmetic(inputs.dtype()));
         let index = match field {
             Field::Lse => vec![0, 2, 30],
             _ => vec![0, 1, 30, 5],
         };
-        let unit = Element::F32.unit_roundoff();
+        let unit = Dtype::F32.unit_roundoff();
         let value = &mut outputs.get_mut(field).unwrap()[index.as_slice()];
         if run > 0 {
             *value += parts * (2.0 * order.get(field).unwrap()[index.as_slice()] + 2.0 * unit * value.abs());
@@ -179,15 +179,15 @@ fn shifted(field: Field, parts: f64) -> impl Fn(usize, &Inputs, &mut Outputs) + 
 #[test]
 fn the_spread_may_take_the_order_only_budget_and_no_more() {
     for field in [Field::Out, Field::Lse, Field::Dq, Field::Dk, Field::Dv] {
-        assert_eq!(reruns(&Wavering::new(all_bounded, shifted(field, 0.98)), Element::F32, 2), None, "{field}");
-        assert_race(reruns(&Wavering::new(all_bounded, shifted(field, 1.02)), Element::F32, 2), field);
+        assert_eq!(reruns(&Wavering::new(all_bounded, shifted(field, 0.98)), Dtype::F32, 2), None, "{field}");
+        assert_race(reruns(&Wavering::new(all_bounded, shifted(field, 1.02)), Dtype::F32, 2), field);
     }
 }
 
 #[test]
 fn order_alone_explains_less_than_the_whole_budget() {
-    let inputs = case().materialize(Element::F32).unwrap();
-    let arithmetic = tiled::arithmetic(Element::F32);
+    let inputs = case().materialize(Dtype::F32).unwrap();
+    let arithmetic = tiled::arithmetic(Dtype::F32);
     let forward = oracle::forward(&inputs, Some(&arithmetic));
     let backward = oracle::backward(&inputs, &forward.outputs, Some(&arithmetic));
     let order = oracle::order_bounds(&inputs, &forward.outputs, &arithmetic);
@@ -207,7 +207,7 @@ fn where_the_forward_wavers_the_gradients_are_judged_anew() {
             outputs.get_mut(Field::Dv).unwrap()[[0, 0, 9, 1]] += 0.01;
         }
     };
-    assert_race(reruns(&Wavering::new(all_bounded, wrong), Element::F32, 2), Field::Dv);
+    assert_race(reruns(&Wavering::new(all_bounded, wrong), Dtype::F32, 2), Field::Dv);
 }
 
 #[test]
@@ -217,5 +217,5 @@ fn nan_in_a_rerun_is_a_race() {
             outputs.get_mut(Field::Dq).unwrap()[[0, 0, 9, 1]] = f64::NAN;
         }
     };
-    assert_race(reruns(&Wavering::new(all_bounded, nan), Element::Bf16, 1), Field::Dq);
+    assert_race(reruns(&Wavering::new(all_bounded, nan), Dtype::Bf16, 1), Field::Dq);
 }

@@ -6,12 +6,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use nsa_corpus::{Element, Entry, GoldenCase, entries};
+use nsa_corpus::{Dtype, Entry, GoldenCase, entries};
 use nsa_reference::oracle;
 use tempfile::TempDir;
 
 /// A candidate that is wrong everywhere.
-const WRONG: &str = "plain+diagonal_own_key_missing";
+const WRONG: &str = "rowwise+diagonal_own_key_missing";
 
 fn entry(name: &str) -> Entry {
     entries().iter().find(|entry| entry.name == name).unwrap().clone()
@@ -24,12 +24,12 @@ impl Files {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let small = entry("edges/seq_1");
-        let inputs = small.case.materialize(Element::F32).unwrap();
+        let inputs = small.case.materialize(Dtype::F32).unwrap();
         let outputs = oracle::attend(&inputs);
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir(at("golden")).unwrap();
         GoldenCase::new("small", inputs, outputs).write(at("golden/small.safetensors")).unwrap();
-        let entry = Entry { elements: vec![Element::F32], ..small };
+        let entry = Entry { elements: vec![Dtype::F32], ..small };
         std::fs::write(at("entry.toml"), entry.to_toml()).unwrap();
         Files(folder)
     }
@@ -91,11 +91,11 @@ fn commands() -> Vec<(String, i32, bool)> {
         ("shrink @entry.toml --out @shrunk --candidate WRONG --calls 3", 1, false),
         ("shrink @entry.toml --out @shrunk", 0, false),
         ("show edges/seq_1", 0, true),
-        ("backends", 0, true),
+        ("candidates", 0, true),
         ("gradcheck edges/seq_1", 0, false),
         ("gradcheck edges/seq_1 --candidate WRONG", 1, false),
         ("golden @golden", 0, false),
-        ("golden @golden --backend WRONG", 1, false),
+        ("golden @golden --candidate WRONG", 1, false),
         ("oracle @golden/small.safetensors @out.safetensors", 0, false),
         ("detect edges/seq_1 --element f32 --only diagonal_own_key_missing", 0, false),
         ("detect edges/seq_1 --element f32 --only dsel_scale_gain_of_1_percent", 1, false),
@@ -244,7 +244,7 @@ done
 fn nothing_tested_is_no_success() {
     let files = Files::new();
     std::fs::create_dir(files.path("unanswered")).unwrap();
-    let inputs = entry("edges/seq_1").case.materialize(Element::F32).unwrap();
+    let inputs = entry("edges/seq_1").case.materialize(Dtype::F32).unwrap();
     let unanswered = GoldenCase::new("unanswered", inputs, nsa_corpus::Outputs::new());
     unanswered.write(files.path("unanswered/in.safetensors")).unwrap();
     let guest = skipping_guest(&files);
@@ -256,7 +256,7 @@ fn nothing_tested_is_no_success() {
         ("shrink @entry.toml --candidate GUEST", skips),
         ("matrix edges/seq_1 --element f32 --candidates tiled,GUEST", skips),
         ("golden @unanswered", "no tensor was compared"),
-        ("golden @golden --backend GUEST", "no tensor was compared"),
+        ("golden @golden --candidate GUEST", "no tensor was compared"),
         ("fuzz --cases 0", "nothing would be tested"),
         ("fuzz --time 0", "nothing would be tested"),
         ("fuzz --time 0m", "nothing would be tested"),

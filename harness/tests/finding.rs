@@ -2,50 +2,50 @@
 
 use std::time::Duration;
 
-use nsa_corpus::{Bundle, Case, Element, Field, Inputs, Outputs};
-use nsa_harness::backend::{Backend, BackendError, Declaration, Unsupported, by_name};
+use nsa_corpus::{Bundle, Case, Dtype, Field, Inputs, Outputs};
+use nsa_harness::campaign::known::{KnownFailure, stored};
+use nsa_harness::campaign::minimize::{Effort, Signature, minimize};
+use nsa_harness::campaign::store;
+use nsa_harness::campaign::waiver::Extent;
+use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported, by_name};
+use nsa_harness::judge::verdict::Class;
 use nsa_harness::judge::{judge, verdict};
-use nsa_harness::known::{Known, stored};
-use nsa_harness::minimize::{Effort, Signature, minimize};
 use nsa_harness::run::run_case;
-use nsa_harness::store;
-use nsa_harness::verdict::Class;
-use nsa_harness::waiver::Extent;
 use quickcheck::{Arbitrary, Gen};
 
 /// The tiled candidate, with a fault of the test's choosing on its way out.
 struct Faulty(fn(&Inputs, &mut Outputs));
 
-impl Backend for Faulty {
+impl Candidate for Faulty {
     fn name(&self) -> &str {
         "faulty"
     }
 
     fn declaration(&self, inputs: &Inputs) -> Declaration {
-        Declaration::strict(nsa_reference::tiled::arithmetic(inputs.element()))
+        Declaration::strict(nsa_reference::tiled::arithmetic(inputs.dtype()))
     }
 
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
         Ok(())
     }
 
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
         let mut outputs = nsa_reference::tiled::attend(inputs);
         (self.0)(inputs, &mut outputs);
         Ok(outputs)
     }
 }
 
-fn first_failure(backend: &dyn Backend) -> (Case, nsa_harness::report::Report) {
-    first_failure_of(|_| true, backend)
+fn first_failure(candidate: &dyn Candidate) -> (Case, nsa_harness::report::Report) {
+    first_failure_of(|_| true, candidate)
 }
 
-fn first_failure_of(kind: fn(&Case) -> bool, backend: &dyn Backend) -> (Case, nsa_harness::report::Report) {
+fn first_failure_of(kind: fn(&Case) -> bool, candidate: &dyn Candidate) -> (Case, nsa_harness::report::Report) {
     (0..500)
         .map(|seed| Case::arbitrary(&mut Gen::from_size_and_seed(30, seed)))
         .filter(kind)
         .find_map(|case| {
-            let report = run_case(&case, Element::F32, backend).unwrap();
+            let report = run_case(&case, Dtype::F32, candidate).unwrap();
             report.verdict.failure().is_some().then_some((case, report))
         })
         .expect("a planted fault is found within 500 cases")
@@ -53,44 +53,44 @@ fn first_failure_of(kind: fn(&Case) -> bool, backend: &dyn Backend) -> (Case, ns
 
 #[test]
 fn a_negated_gradient_is_found_minimised_stored_and_replayed() {
-    let backend = Faulty(|_, outputs| {
+    let candidate = Faulty(|_, outputs| {
         if let Some(dk) = outputs.get_mut(Field::Dk) {
             dk.mapv_inplace(|value| -value);
         }
     });
-    let (case, report) = first_failure(&backend);
+    let (case, report) = first_failure(&candidate);
     let signature = Signature::of(report.verdict.failure().unwrap());
     assert_eq!(signature, Signature { class: Class::OverBudget, field: Some(Field::Dk), kind: String::new() });
     let effort = Effort { calls: 3000, time: Duration::from_secs(60), ..Effort::default() };
-    let minimized = minimize(&case, report, Element::F32, &backend, effort);
+    let minimized = minimize(&case, report, Dtype::F32, &candidate, effort);
     assert_eq!(Signature::of(minimized.report.verdict.failure().unwrap()), signature);
     let sizes = minimized.case.sizes;
     assert!(sizes.seq_len <= 4 && sizes.q_heads * sizes.batch <= 2, "{sizes:?}");
 
     let folder = tempfile::tempdir().unwrap();
-    let seen = Extent::of_report(&minimized.case, &minimized.report, &backend).unwrap();
+    let seen = Extent::of_report(&minimized.case, &minimized.report, &candidate).unwrap();
     assert!((seen.errors[&Field::Dk][0] - 2.0).abs() < 0.01, "a sign is twice the magnitude: {seen:?}");
-    let path =
-        store::store(folder.path(), "found-dk", "a test", &minimized.case, &minimized.report, &seen, &backend).unwrap();
+    let path = store::store(folder.path(), "found-dk", "a test", &minimized.case, &minimized.report, &seen, &candidate)
+        .unwrap();
     assert!(std::fs::metadata(&path).unwrap().len() < 64 << 10);
     let bundle = Bundle::read(&path).unwrap();
     let comparisons = judge(&bundle.inputs, &store::arithmetic(&bundle).unwrap(), bundle.outputs.as_ref().unwrap());
     assert_eq!(Signature::of(verdict(&comparisons).failure().unwrap()), signature);
     let tiled = by_name("tiled").unwrap();
-    assert!(run_case(&bundle.entry.case, Element::F32, tiled.as_ref()).unwrap().verdict.failure().is_none());
+    assert!(run_case(&bundle.entry.case, Dtype::F32, tiled.as_ref()).unwrap().verdict.failure().is_none());
 }
 
 #[test]
 fn each_way_to_be_wrong_has_its_class() {
-    type Fault = fn(&Inputs, &mut Outputs);
-    let cases: [(Fault, Class); 4] = [
+    type Mutation = fn(&Inputs, &mut Outputs);
+    let cases: [(Mutation, Class); 4] = [
         (|_, outputs| drop(outputs.take(Field::Lse)), Class::Shape),
         (|_, outputs| outputs.get_mut(Field::Out).unwrap().fill(f64::NAN), Class::NonFinite),
         (|_, outputs| outputs.get_mut(Field::Out).unwrap().fill(0.0), Class::OverBudget),
         (|_, _| panic!("a planted panic"), Class::Crash),
     ];
-    for (fault, class) in cases {
-        let (_, report) = first_failure(&Faulty(fault));
+    for (mutation, class) in cases {
+        let (_, report) = first_failure(&Faulty(mutation));
         assert_eq!(report.verdict.failure().unwrap().class, class);
     }
 }
@@ -113,7 +113,7 @@ fn a_waived_error_of_two_percent_excuses_no_other_error_of_its_field() {
     // Of `d_out` and `d_lse` either may be what is left of a case; with the latter, the failure would be said to need it.
     let (case, report) = first_failure_of(|case| case.d_lse.is_none(), &TWO_PERCENT);
     let seen = Extent::of_report(&case, &report, &TWO_PERCENT).unwrap();
-    let minimized = minimize(&case, report, Element::F32, &TWO_PERCENT, Effort::default());
+    let minimized = minimize(&case, report, Dtype::F32, &TWO_PERCENT, Effort::default());
     let folder = tempfile::tempdir().unwrap();
     let (small, report) = (&minimized.case, &minimized.report);
     let path = store::store(folder.path(), "two", "a test", small, report, &seen, &TWO_PERCENT).unwrap();
@@ -139,16 +139,16 @@ fn a_waived_error_of_two_percent_excuses_no_other_error_of_its_field() {
     let failure = waived(&lines).unwrap().remove(0);
     assert_eq!(failure.waived_no_more(report, &TWO_PERCENT), None);
     let nine = Faulty(|_, outputs| outputs.get_mut(Field::Dk).unwrap().fill(9.0));
-    let wrong = run_case(small, Element::F32, &nine).unwrap();
+    let wrong = run_case(small, Dtype::F32, &nine).unwrap();
     let more = failure.waived_no_more(&wrong, &nine).expect("it is wrong by more than is waived");
     assert!(more.contains("dk errs by"), "{more}");
 
-    let known = Known::new(failure.file, Element::F32, failure.signature.unwrap(), &failure.bundle.entry.case);
-    let known = Known { waiver: failure.waiver, ..known };
+    let known = KnownFailure::new(failure.file, Dtype::F32, failure.signature.unwrap(), &failure.bundle.entry.case);
+    let known = KnownFailure { waiver: failure.waiver, ..known };
     let (mut excused, mut others, mut worse) = (0, 0, 0);
     for seed in 0..400 {
         let case = Case::arbitrary(&mut Gen::from_size_and_seed(20, seed));
-        let report = run_case(&case, Element::F32, &WORSE).unwrap();
+        let report = run_case(&case, Dtype::F32, &WORSE).unwrap();
         if report.verdict.failure().is_none() {
             continue;
         }
@@ -162,6 +162,6 @@ fn a_waived_error_of_two_percent_excuses_no_other_error_of_its_field() {
             others += 1;
         }
     }
-    assert!(worse > 50 && excused > 50, "{worse} {excused} {others}, needs {:?}", known.needs);
+    assert!(worse > 50 && excused > 50, "{worse} {excused} {others}, needs {:?}", known.required_features);
     assert!(others * 10 <= excused, "the waived bug itself is seldom excused: {others} not, {excused}");
 }

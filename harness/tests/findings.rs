@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Bundle, Case, Element};
-use nsa_harness::backend::by_name;
-use nsa_harness::minimize::Signature;
+use nsa_corpus::{Bundle, Case, Dtype};
+use nsa_harness::campaign::minimize::Signature;
+use nsa_harness::campaign::store::{judge_again, stored_report};
+use nsa_harness::candidate::by_name;
+use nsa_harness::judge::verdict::{Class, Verdict};
 use nsa_harness::run::run_case;
-use nsa_harness::store::{judge_again, stored_report};
-use nsa_harness::verdict::{Class, Verdict};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -63,7 +63,7 @@ fn an_independent_implementation_passes_on_every_finding() {
     for (name, bundle) in findings() {
         let witness = if TOO_LARGE_TO_GATHER.contains(&name.as_str()) { &tiled } else { &transcription };
         let case = Case::from_inputs(&bundle.inputs);
-        let verdict = run_case(&case, Element::F64, witness.as_ref()).unwrap().verdict;
+        let verdict = run_case(&case, Dtype::F64, witness.as_ref()).unwrap().verdict;
         assert_eq!(verdict, Verdict::Pass, "{name}");
     }
 }

@@ -1,38 +1,38 @@
-//! A backend with a planted fault is found, minimised, stored and judged again: the loop that users rely on, end to end.
+//! A candidate with a planted fault is found, minimised, stored and judged again: the loop that users rely on, end to end.
 
-use nsa_corpus::{Bundle, Case, Element, Field, Inputs, Outputs};
-use nsa_harness::backend::{Backend, BackendError, Declaration, Unsupported};
+use nsa_corpus::{Bundle, Case, Dtype, Field, Inputs, Outputs};
+use nsa_harness::campaign::minimize::{Effort, Signature, minimize};
+use nsa_harness::campaign::store::{arithmetic, store};
+use nsa_harness::campaign::waiver::Extent;
+use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
+use nsa_harness::judge::verdict::Class;
 use nsa_harness::judge::{judge, verdict};
-use nsa_harness::minimize::{Effort, Signature, minimize};
 use nsa_harness::report::Report;
 use nsa_harness::run::run_case;
-use nsa_harness::store::{arithmetic, store};
-use nsa_harness::verdict::Class;
-use nsa_harness::waiver::Extent;
 use nsa_reference::tiled;
 use quickcheck::{Arbitrary, Gen};
 
 /// The tiled candidate with a fault.
 struct Faulty {
     name: &'static str,
-    fault: fn(&Inputs) -> Outputs,
+    mutation: fn(&Inputs) -> Outputs,
 }
 
-impl Backend for Faulty {
+impl Candidate for Faulty {
     fn name(&self) -> &str {
         self.name
     }
 
     fn declaration(&self, inputs: &Inputs) -> Declaration {
-        Declaration::strict(tiled::arithmetic(inputs.element()))
+        Declaration::strict(tiled::arithmetic(inputs.dtype()))
     }
 
     fn supports(&self, _: &Inputs) -> Result<(), Unsupported> {
         Ok(())
     }
 
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
-        Ok((self.fault)(inputs))
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
+        Ok((self.mutation)(inputs))
     }
 }
 
@@ -62,59 +62,59 @@ fn crashes_on_three_slots(inputs: &Inputs) -> Outputs {
 }
 
 /// The first generated case that fails, as `nsa-diff fuzz` draws them.
-fn found(backend: &Faulty) -> (Case, Report) {
+fn found(candidate: &Faulty) -> (Case, Report) {
     (0..400)
         .map(|index| Case::arbitrary(&mut Gen::from_size_and_seed(4 + index as usize % 24, index)))
-        .map(|case| (run_case(&case, Element::F32, backend).unwrap(), case))
+        .map(|case| (run_case(&case, Dtype::F32, candidate).unwrap(), case))
         .find(|(report, _)| report.verdict.failure().is_some())
         .map(|(report, case)| (case, report))
-        .unwrap_or_else(|| panic!("{} is not found in 400 cases", backend.name))
+        .unwrap_or_else(|| panic!("{} is not found in 400 cases", candidate.name))
 }
 
-/// Elements of the inputs' tensors.
+/// Dtypes of the inputs' tensors.
 fn elements(case: &Case) -> usize {
-    let inputs = case.materialize(Element::F32).unwrap();
+    let inputs = case.materialize(Dtype::F32).unwrap();
     inputs.q().len() + inputs.k().len() + inputs.v().len() + inputs.indices().len()
 }
 
 /// Found, made small without changing what fails, stored as values, and judged again from the file alone.
-fn goes_round(backend: &Faulty, class: Class, elements_max: usize) {
-    let (case, report) = found(backend);
+fn goes_round(candidate: &Faulty, class: Class, elements_max: usize) {
+    let (case, report) = found(candidate);
     let signature = Signature::of(report.verdict.failure().unwrap());
     assert_eq!(signature.class, class, "{}", report.verdict);
-    let small = minimize(&case, report, Element::F32, backend, Effort::default());
+    let small = minimize(&case, report, Dtype::F32, candidate, Effort::default());
     assert_eq!(Signature::of(small.report.verdict.failure().unwrap()), signature, "it slipped to another fault");
     assert!(elements(&small.case) <= elements_max, "{} elements:\n{}", elements(&small.case), small.case.to_toml());
 
     let folder = tempfile::tempdir().unwrap();
     let path =
-        store(folder.path(), "found", "planted", &small.case, &small.report, &Extent::default(), backend).unwrap();
+        store(folder.path(), "found", "planted", &small.case, &small.report, &Extent::default(), candidate).unwrap();
     let bundle = Bundle::read(&path).unwrap();
-    let again = run_case(&bundle.entry.case, bundle.element, backend).unwrap();
+    let again = run_case(&bundle.entry.case, bundle.dtype, candidate).unwrap();
     assert_eq!(again.verdict.failure().map(Signature::of), Some(signature.clone()), "{}", again.verdict);
     if let Some(outputs) = &bundle.outputs {
         let judged = verdict(&judge(&bundle.inputs, &arithmetic(&bundle).unwrap(), outputs));
-        assert_eq!(judged.failure().map(Signature::of), Some(signature), "the stored answer, without the backend");
+        assert_eq!(judged.failure().map(Signature::of), Some(signature), "the stored answer, without the candidate");
         let replay =
             std::process::Command::new(env!("CARGO_BIN_EXE_nsa-diff")).arg("replay").arg(&path).output().unwrap();
         assert_eq!(replay.status.code(), Some(1), "{}", String::from_utf8_lossy(&replay.stderr));
     }
-    let sound = Faulty { name: "sound", fault: tiled::attend };
-    let passes = run_case(&bundle.entry.case, bundle.element, &sound).unwrap();
+    let sound = Faulty { name: "sound", mutation: tiled::attend };
+    let passes = run_case(&bundle.entry.case, bundle.dtype, &sound).unwrap();
     assert!(passes.verdict.failure().is_none(), "the case itself is sound: {}", passes.verdict);
 }
 
 #[test]
 fn a_dropped_partial_block_is_found_and_minimised() {
-    goes_round(&Faulty { name: "drops", fault: drops_the_partial_last_block }, Class::OverBudget, 24);
+    goes_round(&Faulty { name: "drops", mutation: drops_the_partial_last_block }, Class::OverBudget, 24);
 }
 
 #[test]
 fn a_negated_gradient_of_one_head_is_found_and_minimised() {
-    goes_round(&Faulty { name: "negates", fault: negates_the_keys_gradient }, Class::OverBudget, 24);
+    goes_round(&Faulty { name: "negates", mutation: negates_the_keys_gradient }, Class::OverBudget, 24);
 }
 
 #[test]
 fn a_crash_is_found_and_minimised() {
-    goes_round(&Faulty { name: "crashes", fault: crashes_on_three_slots }, Class::Crash, 12);
+    goes_round(&Faulty { name: "crashes", mutation: crashes_on_three_slots }, Class::Crash, 12);
 }

@@ -2,32 +2,32 @@
 
 use std::collections::BTreeMap;
 
-use nsa_corpus::{Element, Field, Inputs, Outputs, entries};
-use nsa_harness::backend::{Backend, BackendError, Declaration, Unsupported};
+use nsa_corpus::{Dtype, Field, Inputs, Outputs, entries};
+use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
+use nsa_harness::judge::verdict::Verdict;
 use nsa_harness::report::Report;
 use nsa_harness::run::run_entry;
-use nsa_harness::verdict::Verdict;
 use nsa_reference::tiled;
 use rayon::prelude::*;
 
 /// The tiled candidate, which shows its gradients alone, after a change.
 struct GradientsAlone<F>(F);
 
-impl<F: Fn(&mut Outputs) + Send + Sync> Backend for GradientsAlone<F> {
+impl<F: Fn(&mut Outputs) + Send + Sync> Candidate for GradientsAlone<F> {
     fn name(&self) -> &str {
         "gradients alone"
     }
 
     fn declaration(&self, inputs: &Inputs) -> Declaration {
         let fields = Field::ALL.into_iter().filter(|field| field.is_gradient()).collect();
-        Declaration { fields, ..Declaration::strict(tiled::arithmetic(inputs.element())) }
+        Declaration { fields, ..Declaration::strict(tiled::arithmetic(inputs.dtype())) }
     }
 
     fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {
         if inputs.cotangents().any() { Ok(()) } else { Err(Unsupported("no gradient is asked for".into())) }
     }
 
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
         let mut outputs = tiled::attend(inputs);
         (self.0)(&mut outputs);
         Ok(outputs)
@@ -37,9 +37,9 @@ impl<F: Fn(&mut Outputs) + Send + Sync> Backend for GradientsAlone<F> {
 /// Every entry in every format of 16 bits, and in f32, that asks for gradients.
 fn reports(change: impl Fn(&mut Outputs) + Send + Sync) -> Vec<Report> {
     let candidate = GradientsAlone(change);
-    let cases = entries().par_iter().flat_map_iter(|entry| entry.elements.iter().map(move |element| (entry, *element)));
-    let wanted = cases.filter(|(_, element)| *element != Element::F64);
-    let reports = wanted.map(|(entry, element)| run_entry(entry, element, &candidate).unwrap());
+    let cases = entries().par_iter().flat_map_iter(|entry| entry.dtypes.iter().map(move |dtype| (entry, *dtype)));
+    let wanted = cases.filter(|(_, dtype)| *dtype != Dtype::F64);
+    let reports = wanted.map(|(entry, dtype)| run_entry(entry, dtype, &candidate).unwrap());
     reports.filter(|report| !matches!(report.verdict, Verdict::Skip(_))).collect()
 }
 
@@ -51,7 +51,7 @@ fn a_right_candidate_passes_the_whole_corpus() {
     assert!(reports.len() > 300, "{} cases", reports.len());
     let wrong = reports.iter().filter(|report| !matches!(report.verdict, Verdict::Pass | Verdict::Inconclusive(_)));
     let wrong: Vec<String> =
-        wrong.map(|report| format!("{} {}: {}", report.name, report.element, report.verdict)).collect();
+        wrong.map(|report| format!("{} {}: {}", report.name, report.dtype, report.verdict)).collect();
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), reports.len(), wrong.join("\n"));
     let judged: usize =
         reports.iter().flat_map(|report| &report.comparisons).filter(|c| !c.field.is_gradient()).count();

@@ -4,36 +4,36 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nsa_corpus::{Element, entries};
-use nsa_harness::backend::Backend;
-use nsa_harness::backend::guest::{GuestBackend, Limits};
+use nsa_corpus::{Dtype, entries};
+use nsa_harness::candidate::Candidate;
+use nsa_harness::candidate::guest::{GuestCandidate, Limits};
+use nsa_harness::judge::verdict::Verdict;
 use nsa_harness::run::run_entry;
-use nsa_harness::verdict::Verdict;
 
 /// The guest, or a line that says why it is left out. `.python` is where a checkout may keep its Python packages.
-fn guest(name: &str, needs: &str) -> Option<GuestBackend> {
+fn guest(name: &str, required_features: &str) -> Option<GuestCandidate> {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.python");
     let python = std::env::var("NSA_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let mut command = Command::new(&python);
     if packages.is_dir() {
         command.env("PYTHONPATH", &packages);
     }
-    if !command.args(["-c", needs]).output().is_ok_and(|output| output.status.success()) {
-        println!("skipped: {name}: {python} cannot do `{needs}`");
+    if !command.args(["-c", required_features]).output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: {name}: {python} cannot do `{required_features}`");
         return None;
     }
     let limits =
         Limits { case: Duration::from_secs(60), start: Duration::from_secs(60), memory_mib: Some(8192), processes: 1 };
-    Some(GuestBackend::start(name, limits).unwrap())
+    Some(GuestCandidate::start(name, limits).unwrap())
 }
 
 /// Runs every entry of at most `values` query values in `element`; the number of those that passed.
-fn passes(guest: &GuestBackend, element: Element, values: usize) -> usize {
+fn passes(guest: &GuestCandidate, dtype: Dtype, values: usize) -> usize {
     let small = entries().iter().filter(|entry| {
         let sizes = entry.case.sizes;
         sizes.batch * sizes.q_heads * sizes.seq_len * sizes.dim <= values
     });
-    let reports: Vec<_> = small.map(|entry| run_entry(entry, element, guest).unwrap()).collect();
+    let reports: Vec<_> = small.map(|entry| run_entry(entry, dtype, guest).unwrap()).collect();
     for report in &reports {
         assert!(
             matches!(report.verdict, Verdict::Pass | Verdict::Skip(_) | Verdict::Inconclusive(_)),
@@ -49,12 +49,12 @@ fn passes(guest: &GuestBackend, element: Element, values: usize) -> usize {
 fn the_plain_numpy_guest_passes_and_a_small_case_costs_little() {
     let Some(guest) = guest("guest:numpy_plain", "import numpy, safetensors") else { return };
     assert_eq!(guest.declared_name(), "numpy_plain");
-    for element in [Element::F32, Element::Bf16] {
-        let passed = passes(&guest, element, 20_000);
-        assert!(passed > 50, "{passed} passed in {element}");
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let passed = passes(&guest, dtype, 20_000);
+        assert!(passed > 50, "{passed} passed in {dtype}");
     }
     let entry = entries().iter().find(|entry| entry.name == "edges/seq_1").unwrap();
-    let inputs = entry.case.materialize(Element::F32).unwrap();
+    let inputs = entry.case.materialize(Dtype::F32).unwrap();
     let start = Instant::now();
     for _ in 0..200 {
         guest.run(&inputs).unwrap();
@@ -75,14 +75,14 @@ fn the_c_example_passes() {
     }
     let name = format!("guest:{}", library.display());
     let Some(guest) = guest(&name, "import numpy, safetensors") else { return };
-    let passed = passes(&guest, Element::F16, 20_000);
+    let passed = passes(&guest, Dtype::F16, 20_000);
     assert!(passed > 50, "{passed} passed");
 }
 
 #[test]
 fn the_torch_guest_passes() {
     let Some(guest) = guest("guest:torch_regular_attend", "import torch, numpy, safetensors") else { return };
-    let passed = passes(&guest, Element::F32, 20_000);
+    let passed = passes(&guest, Dtype::F32, 20_000);
     assert!(passed > 50, "{passed} passed");
 }
 
@@ -96,6 +96,6 @@ fn the_example_of_the_documentation_is_the_one_that_runs() {
         assert!(read(page).contains(&format!("```python\n{example}```")), "{page}");
     }
     let Some(guest) = guest("guest:diagonal_only", "import torch, numpy, safetensors") else { return };
-    let passed = passes(&guest, Element::F32, 20_000);
+    let passed = passes(&guest, Dtype::F32, 20_000);
     assert!(passed > 3, "{passed} passed");
 }

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use ndarray::{Array1, ArrayD, IxDyn};
-use nsa_corpus::{Bundle, Element, Field, Outputs, entries};
+use nsa_corpus::{Bundle, Dtype, Field, Outputs, entries};
 
 fn bundle() -> Bundle {
     let entry = entries().iter().find(|entry| entry.name == "edges/one_of_everything").unwrap();
-    let inputs = entry.case.materialize(Element::F32).unwrap();
+    let inputs = entry.case.materialize(Dtype::F32).unwrap();
     let outputs = nsa_reference::oracle::attend(&inputs);
-    let mut bundle = Bundle::new(entry.clone(), Element::F32, Some(outputs)).unwrap();
+    let mut bundle = Bundle::new(entry.clone(), Dtype::F32, Some(outputs)).unwrap();
     let arithmetic = serde_json::to_string(&nsa_corpus::Arithmetic::f32()).unwrap();
     bundle.notes.insert("arithmetic".to_owned(), arithmetic);
     bundle
@@ -78,7 +78,7 @@ fn an_enemys_stored_failure_is_a_verdict_or_one_line() {
 const TILES_OF_NONE: &str = r#"{"blocks":{"block":0,"extra_bits":0}}"#;
 
 /// A report that says what failed, and lists no comparison: judging the answer again by it would find nothing wrong.
-const EMPTIED: &str = r#"{"name":"x","id":"x","candidate":"x","element":"f32","covers":[],"verdict":"fail",
+const EMPTIED: &str = r#"{"name":"x","id":"x","candidate":"x","element":"f32","features":[],"verdict":"fail",
     "detail":{"class":"over_budget","field":"dk","message":"m"},"comparisons":[],"seconds":0}"#;
 
 /// A name with a line break would put a line of its own into our error.
@@ -88,8 +88,8 @@ fn no_name_in_a_file_adds_a_line_to_our_output() {
     let file = folder.path().join("in.safetensors");
     let lie = "f16\nnsa-diff: all 568 cases passed\u{1b}[2J";
     let long = format!("f16{}", " and so on".repeat(400_000));
-    for element in [lie, &long] {
-        let header = serde_json::json!({ "__metadata__": { "element": element, "entry": "" } }).to_string();
+    for dtype in [lie, &long] {
+        let header = serde_json::json!({ "__metadata__": { "element": dtype, "entry": "" } }).to_string();
         std::fs::write(&file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
         for command in ["replay", "confirm", "show"] {
             let output = run(command, &file);

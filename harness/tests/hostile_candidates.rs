@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use nsa_corpus::{Arithmetic, Dot, Element, Entry, Field, Inputs, Outputs, entries};
-use nsa_harness::backend::{Backend, BackendError, Declaration, Unsupported, by_name};
-use nsa_harness::defect::{defects, planted};
+use nsa_corpus::{Arithmetic, Dot, Dtype, Entry, Field, Inputs, Outputs, entries};
+use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported, by_name};
+use nsa_harness::judge::verdict::{Class, NotJudged, Verdict};
+use nsa_harness::mutants::{mutants, mutated};
 use nsa_harness::report::FieldsJudged;
 use nsa_harness::run::run_entry;
-use nsa_harness::verdict::{Class, NotJudged, Verdict};
 use nsa_reference::{oracle, tiled};
 use rayon::prelude::*;
 
-type Answer = fn(&Inputs) -> Result<Outputs, BackendError>;
+type Answer = fn(&Inputs) -> Result<Outputs, CandidateError>;
 
 /// Declares what it likes and answers what it likes.
 struct Hostile {
@@ -19,7 +19,7 @@ struct Hostile {
     answer: Answer,
 }
 
-impl Backend for Hostile {
+impl Candidate for Hostile {
     fn name(&self) -> &str {
         "hostile"
     }
@@ -32,23 +32,23 @@ impl Backend for Hostile {
         Ok(())
     }
 
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
         (self.answer)(inputs)
     }
 }
 
 /// As a tensor-core kernel declares, which may let NaN through `0 * NaN`.
 fn kernel(inputs: &Inputs) -> Declaration {
-    let arithmetic = Arithmetic::tensor_core(inputs.element());
+    let arithmetic = Arithmetic::tensor_core(inputs.dtype());
     Declaration { reads_only_what_it_attends_to: false, ..Declaration::strict(arithmetic) }
 }
 
-fn filled(inputs: &Inputs, value: f64) -> Result<Outputs, BackendError> {
+fn filled(inputs: &Inputs, value: f64) -> Result<Outputs, CandidateError> {
     Ok(Outputs::filled(inputs, value))
 }
 
 /// Numbers that have nothing to do with the problem, of size 1000.
-fn random(inputs: &Inputs) -> Result<Outputs, BackendError> {
+fn random(inputs: &Inputs) -> Result<Outputs, CandidateError> {
     let mut outputs = Outputs::filled(inputs, 0.0);
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     for field in Field::ALL {
@@ -61,9 +61,9 @@ fn random(inputs: &Inputs) -> Result<Outputs, BackendError> {
     Ok(outputs)
 }
 
-fn non_finite() -> impl Iterator<Item = (&'static Entry, Element)> {
+fn non_finite() -> impl Iterator<Item = (&'static Entry, Dtype)> {
     let entries = entries().iter().filter(|entry| entry.name.starts_with("non_finite/"));
-    entries.flat_map(|entry| entry.elements.iter().map(move |element| (entry, *element)))
+    entries.flat_map(|entry| entry.dtypes.iter().map(move |dtype| (entry, *dtype)))
 }
 
 #[test]
@@ -80,9 +80,9 @@ fn nothing_but_nan_in_its_place_is_excused_in_any_case_that_is_not_finite() {
                 .for_each(|field| outputs.get_mut(field).into_iter().for_each(|t| t.mapv_inplace(finite)));
             Ok(outputs)
         }),
-        ("a crash", |_| Err(BackendError::Crash("why".to_owned()))),
-        ("no answer in time", |_| Err(BackendError::Timeout(Duration::from_secs(1)))),
-        ("a kernel that does not compile", |_| Err(BackendError::Compile("why".to_owned()))),
+        ("a crash", |_| Err(CandidateError::Crash("why".to_owned()))),
+        ("no answer in time", |_| Err(CandidateError::Timeout(Duration::from_secs(1)))),
+        ("a kernel that does not compile", |_| Err(CandidateError::Compile("why".to_owned()))),
         ("no out", |inputs| {
             let mut outputs = oracle::attend(inputs);
             outputs.take(Field::Out);
@@ -90,15 +90,15 @@ fn nothing_but_nan_in_its_place_is_excused_in_any_case_that_is_not_finite() {
         }),
     ];
     let mut judged = 0;
-    for (entry, element) in non_finite() {
+    for (entry, dtype) in non_finite() {
         for (name, answer) in answers {
-            let report = run_entry(entry, element, &Hostile { declared: kernel, answer }).unwrap();
+            let report = run_entry(entry, dtype, &Hostile { declared: kernel, answer }).unwrap();
             // Where a NaN stands in a slot that takes no part, all of the right answer is finite.
-            let right = oracle::attend(&entry.case.materialize(element).unwrap());
+            let right = oracle::attend(&entry.case.materialize(dtype).unwrap());
             let is_right = name.starts_with("the oracle") && report.outputs.as_ref() == Some(&right);
             assert!(
                 is_right || report.verdict.failure().is_some(),
-                "{name}: {} {element}: {}",
+                "{name}: {} {dtype}: {}",
                 entry.name,
                 report.verdict
             );
@@ -111,11 +111,11 @@ fn nothing_but_nan_in_its_place_is_excused_in_any_case_that_is_not_finite() {
 #[test]
 fn what_the_pytorch_function_lets_through_is_excused_and_a_strict_program_is_not() {
     let mut excused = 0;
-    for (entry, element) in non_finite() {
-        let inputs = entry.case.materialize(element).unwrap();
+    for (entry, dtype) in non_finite() {
+        let inputs = entry.case.materialize(dtype).unwrap();
         let transcription = by_name("regular_attend").unwrap();
-        let report = run_entry(entry, element, transcription.as_ref()).unwrap();
-        assert!(report.verdict.failure().is_none(), "{} {element}: {}", entry.name, report.verdict);
+        let report = run_entry(entry, dtype, transcription.as_ref()).unwrap();
+        assert!(report.verdict.failure().is_none(), "{} {dtype}: {}", entry.name, report.verdict);
         let leaks = matches!(report.verdict, Verdict::Inconclusive(_));
         excused += usize::from(leaks);
         // The same answer of a program that says that it reads nothing else.
@@ -124,9 +124,9 @@ fn what_the_pytorch_function_lets_through_is_excused_and_a_strict_program_is_not
             Declaration::strict(transcription.declaration(inputs).arithmetic)
         };
         let answer = |inputs: &Inputs| by_name("regular_attend").unwrap().run(inputs);
-        let report = run_entry(entry, element, &Hostile { declared: strict, answer }).unwrap();
-        assert_eq!(report.verdict.failure().is_some(), leaks, "{} {element}: {}", entry.name, report.verdict);
-        assert_eq!(run_entry(entry, element, by_name("tiled").unwrap().as_ref()).unwrap().verdict, Verdict::Pass);
+        let report = run_entry(entry, dtype, &Hostile { declared: strict, answer }).unwrap();
+        assert_eq!(report.verdict.failure().is_some(), leaks, "{} {dtype}: {}", entry.name, report.verdict);
+        assert_eq!(run_entry(entry, dtype, by_name("tiled").unwrap().as_ref()).unwrap().verdict, Verdict::Pass);
         drop(inputs);
     }
     assert!(excused >= 12, "{excused}");
@@ -135,7 +135,7 @@ fn what_the_pytorch_function_lets_through_is_excused_and_a_strict_program_is_not
 /// Half of all is rounding, or all bits are cut off: what no check lets in, put past it here.
 fn anything(inputs: &Inputs) -> Declaration {
     let dot = Dot::Blocks { block: 16, extra_bits: -64 };
-    Declaration::strict(Arithmetic { scores: dot, products: dot, ..Arithmetic::tensor_core(inputs.element()) })
+    Declaration::strict(Arithmetic { scores: dot, products: dot, ..Arithmetic::tensor_core(inputs.dtype()) })
 }
 
 fn half(_: &Inputs) -> Declaration {
@@ -145,19 +145,19 @@ fn half(_: &Inputs) -> Declaration {
 
 /// The loosest that may be declared.
 fn loosest(inputs: &Inputs) -> Declaration {
-    let element = inputs.element();
-    let unit = 4.0 * element.unit_roundoff().max(Element::F32.unit_roundoff());
+    let dtype = inputs.dtype();
+    let unit = 4.0 * dtype.unit_roundoff().max(Dtype::F32.unit_roundoff());
     let dot = Dot::Fma { unit };
     let exponential = unit.max(2f64.powi(-16));
-    let arithmetic = Arithmetic { unit, exponential, scores: dot, products: dot, ..Arithmetic::tensor_core(element) };
-    arithmetic.check(element).unwrap();
+    let arithmetic = Arithmetic { unit, exponential, scores: dot, products: dot, ..Arithmetic::tensor_core(dtype) };
+    arithmetic.check(dtype).unwrap();
     Declaration::strict(arithmetic)
 }
 
 /// Every fourth small entry, in every format.
-fn sample() -> Vec<(&'static Entry, Element)> {
+fn sample() -> Vec<(&'static Entry, Dtype)> {
     let small = entries().iter().filter(|entry| entry.case.sizes.seq_len * entry.case.sizes.q_heads <= 200);
-    small.step_by(4).flat_map(|entry| entry.elements.iter().map(move |element| (entry, *element))).collect()
+    small.step_by(4).flat_map(|entry| entry.dtypes.iter().map(move |dtype| (entry, *dtype))).collect()
 }
 
 #[test]
@@ -167,10 +167,10 @@ fn random_numbers_pass_under_no_declaration() {
         let cases = sample();
         let failed: usize = cases
             .par_iter()
-            .map(|(entry, element)| {
-                let report = run_entry(entry, *element, &Hostile { declared, answer: random }).unwrap();
+            .map(|(entry, dtype)| {
+                let report = run_entry(entry, *dtype, &Hostile { declared, answer: random }).unwrap();
                 let passed = matches!(report.verdict, Verdict::Pass | Verdict::Suspect(_));
-                assert!(!passed, "{name}: {} {element}: {}", entry.name, report.verdict);
+                assert!(!passed, "{name}: {} {dtype}: {}", entry.name, report.verdict);
                 usize::from(report.verdict.failure().is_some())
             })
             .sum();
@@ -184,15 +184,15 @@ fn random_numbers_pass_under_no_declaration() {
 
 #[test]
 fn a_right_answer_under_a_declaration_that_promises_nothing_is_inconclusive_by_name() {
-    let entry = entries().iter().find(|entry| entry.name == "seed/small").unwrap();
+    let entry = entries().iter().find(|entry| entry.name == "upstream/small").unwrap();
     let vacuous = Hostile { declared: half, answer: |inputs| Ok(tiled::attend(inputs)) };
-    let report = run_entry(entry, Element::F32, &vacuous).unwrap();
+    let report = run_entry(entry, Dtype::F32, &vacuous).unwrap();
     let Verdict::Inconclusive(message) = &report.verdict else { panic!("{}", report.verdict) };
     assert!(message.contains("out: the declared arithmetic promises nothing of it"), "{message}");
     assert_eq!(report.judged().count(), 0);
-    assert_eq!(report.not_judged[&Field::Out], NotJudged::Unbounded);
+    assert_eq!(report.not_judged[&Field::Out], NotJudged::NotJudged);
     for comparison in report.comparisons.iter().filter(|comparison| !comparison.field.is_gradient()) {
-        assert_eq!(comparison.unbounded, comparison.elements, "all of them, and not only those that differ");
+        assert_eq!(comparison.not_judged, comparison.elements, "all of them, and not only those that differ");
     }
     let fields = FieldsJudged::of([&report]);
     assert!(
@@ -206,7 +206,7 @@ fn what_an_entry_says_is_exact_is_held_to_that_under_any_declaration() {
     let mut held = 0;
     for entry in entries().iter().filter(|entry| !entry.exact.is_empty()) {
         let answer: Answer = |inputs| filled(inputs, 0.75);
-        let report = run_entry(entry, Element::F32, &Hostile { declared: half, answer }).unwrap();
+        let report = run_entry(entry, Dtype::F32, &Hostile { declared: half, answer }).unwrap();
         assert!(report.verdict.failure().is_some(), "{}: {}", entry.name, report.verdict);
         held += 1;
     }
@@ -215,15 +215,15 @@ fn what_an_entry_says_is_exact_is_held_to_that_under_any_declaration() {
 
 #[test]
 fn nan_is_wrong_where_nothing_is_promised_unless_something_may_overflow() {
-    let entry = entries().iter().find(|entry| entry.name == "seed/small").unwrap();
+    let entry = entries().iter().find(|entry| entry.name == "upstream/small").unwrap();
     let nan = Hostile { declared: half, answer: |inputs| filled(inputs, f64::NAN) };
-    let report = run_entry(entry, Element::F32, &nan).unwrap();
+    let report = run_entry(entry, Dtype::F32, &nan).unwrap();
     assert_eq!(report.verdict.failure().map(|failure| failure.class), Some(Class::NonFinite), "{}", report.verdict);
 }
 
 /// Computes `lse`, and may differ by the order of additions.
 fn only_lse(inputs: &Inputs) -> Declaration {
-    let mut declaration = Declaration::strict(tiled::arithmetic(inputs.element()));
+    let mut declaration = Declaration::strict(tiled::arithmetic(inputs.dtype()));
     declaration.fields = [Field::Lse].into();
     declaration.bounded = declaration.fields.clone();
     declaration.environment = serde_json::json!({ "device": "a test" });
@@ -240,18 +240,18 @@ fn a_mistake_planted_round_a_candidate_keeps_all_that_it_declares() {
             Ok(lse)
         },
     };
-    let entry = entries().iter().find(|entry| entry.name == "seed/small").unwrap();
-    let inputs = entry.case.materialize(Element::F32).unwrap();
-    for defect in defects().iter().filter(|defect| defect.decorates()) {
-        let decorated = planted(defect, &inner);
-        assert_eq!(decorated.declaration(&inputs), only_lse(&inputs), "{}", defect.name);
+    let entry = entries().iter().find(|entry| entry.name == "upstream/small").unwrap();
+    let inputs = entry.case.materialize(Dtype::F32).unwrap();
+    for mutant in mutants().iter().filter(|mutant| mutant.decorates()) {
+        let decorated = mutated(mutant, &inner);
+        assert_eq!(decorated.declaration(&inputs), only_lse(&inputs), "{}", mutant.name);
     }
     let verdict = |name: &str| {
-        let defect = defects().iter().find(|defect| defect.name == name).unwrap();
-        run_entry(entry, Element::F32, planted(defect, &inner).as_ref()).unwrap().verdict
+        let mutant = mutants().iter().find(|mutant| mutant.name == name).unwrap();
+        run_entry(entry, Dtype::F32, mutated(mutant, &inner).as_ref()).unwrap().verdict
     };
     // A mistake in a field that it does not compute shows nothing: it is not "killed" for want of that field.
     assert_eq!(verdict("dk_zeros"), Verdict::Pass);
-    let dk_zeros = defects().iter().find(|defect| defect.name == "dk_zeros").unwrap();
+    let dk_zeros = mutants().iter().find(|mutant| mutant.name == "dk_zeros").unwrap();
     assert!(!dk_zeros.shows_in(&only_lse(&inputs).fields) && dk_zeros.shows_in(&[Field::Dk].into()));
 }

@@ -1,17 +1,17 @@
-//! From a backend's answer to a verdict: a backend that answers what the test says, run and judged as any other.
+//! From a candidate's answer to a verdict: a candidate that answers what the test says, run and judged as any other.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nsa_corpus::{
-    Arithmetic, Case, Element, Entry, Expect, Field, Inputs, Mask, Outputs, Override, Selection, Sizes, Tensor, Values,
+    Arithmetic, Case, Dtype, Entry, Expect, Field, Inputs, Mask, Outputs, Override, Selection, Sizes, Tensor, Values,
 };
-use nsa_harness::backend::{Backend, BackendError, Declaration, Unsupported};
+use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
 use nsa_harness::judge::field::Comparison;
+use nsa_harness::judge::verdict::{Class, Failure, NotJudged, Verdict};
 use nsa_harness::judge::{intervals, judge};
 use nsa_harness::report::{FieldsJudged, Report};
 use nsa_harness::run::{rerun, run_case, run_entry};
-use nsa_harness::verdict::{Class, Failure, NotJudged, Verdict};
 use nsa_reference::{oracle, tiled};
 
 /// Answers what `answer` makes of the inputs and of the number of the run.
@@ -23,17 +23,17 @@ struct Scripted<F> {
     runs: AtomicUsize,
 }
 
-fn scripted<F: Fn(&Inputs, usize) -> Result<Outputs, BackendError> + Send + Sync>(answer: F) -> Scripted<F> {
+fn scripted<F: Fn(&Inputs, usize) -> Result<Outputs, CandidateError> + Send + Sync>(answer: F) -> Scripted<F> {
     Scripted { answer, reads_only_its_own: false, lacks: None, runs: AtomicUsize::new(0) }
 }
 
-impl<F: Fn(&Inputs, usize) -> Result<Outputs, BackendError> + Send + Sync> Backend for Scripted<F> {
+impl<F: Fn(&Inputs, usize) -> Result<Outputs, CandidateError> + Send + Sync> Candidate for Scripted<F> {
     fn name(&self) -> &str {
         "scripted"
     }
 
     fn declaration(&self, inputs: &Inputs) -> Declaration {
-        let mut declaration = Declaration::strict(tiled::arithmetic(inputs.element()));
+        let mut declaration = Declaration::strict(tiled::arithmetic(inputs.dtype()));
         declaration.reads_only_what_it_attends_to = self.reads_only_its_own;
         declaration.fields.retain(|field| self.lacks != Some(*field));
         declaration
@@ -43,7 +43,7 @@ impl<F: Fn(&Inputs, usize) -> Result<Outputs, BackendError> + Send + Sync> Backe
         if inputs.shape().num_sel() == 7 { Err(Unsupported("not 7 slots".into())) } else { Ok(()) }
     }
 
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
         (self.answer)(inputs, self.runs.fetch_add(1, Ordering::SeqCst))
     }
 }
@@ -66,7 +66,7 @@ fn case() -> Case {
 }
 
 fn inputs() -> Inputs {
-    case().materialize(Element::F32).unwrap()
+    case().materialize(Dtype::F32).unwrap()
 }
 
 fn failed(comparisons: &[Comparison]) -> Vec<Field> {
@@ -80,7 +80,7 @@ fn class(report: &Report) -> Option<Class> {
 
 #[test]
 fn a_right_answer_passes_with_every_field_compared() {
-    let report = run_case(&case(), Element::F32, &scripted(|inputs, _| Ok(tiled::attend(inputs)))).unwrap();
+    let report = run_case(&case(), Dtype::F32, &scripted(|inputs, _| Ok(tiled::attend(inputs)))).unwrap();
     assert_eq!(report.verdict, Verdict::Pass);
     let fields: Vec<Field> = report.comparisons.iter().map(|comparison| comparison.field).collect();
     assert_eq!(fields, [Field::Out, Field::Lse, Field::Dq, Field::Dk, Field::Dv, Field::DselScale]);
@@ -102,8 +102,8 @@ fn gradients_are_judged_given_the_saved_outputs_of_the_candidate_itself() {
         }
         answer
     };
-    let unbounded =
-        |comparisons: &[Comparison]| comparisons.iter().map(|comparison| comparison.unbounded).sum::<usize>();
+    let not_judged =
+        |comparisons: &[Comparison]| comparisons.iter().map(|comparison| comparison.not_judged).sum::<usize>();
     let mut shifted = exact.clone();
     shifted.get_mut(Field::Lse).unwrap().mapv_inplace(|lse| lse + 0.5);
     shifted.get_mut(Field::Out).unwrap().mapv_inplace(|out| out * 1.5);
@@ -116,7 +116,7 @@ fn gradients_are_judged_given_the_saved_outputs_of_the_candidate_itself() {
     spoiled.get_mut(Field::Lse).unwrap()[[0, 1, 3]] = f64::NAN;
     shifted.get_mut(Field::Lse).unwrap()[[0, 1, 3]] = exact.get(Field::Lse).unwrap()[[0, 1, 3]];
     let found = judge(&inputs, &arithmetic, &with_backward(&spoiled, &shifted));
-    assert_eq!((failed(&found), unbounded(&found)), (vec![Field::Out, Field::Lse], 0));
+    assert_eq!((failed(&found), not_judged(&found)), (vec![Field::Out, Field::Lse], 0));
 
     // A tensor of another shape, or none, is replaced whole.
     let mut answer = with_backward(&exact, &exact);
@@ -151,9 +151,9 @@ fn what_a_backend_does_not_compute_is_not_judged() {
         outputs.get_mut(Field::Dv).unwrap().fill(9.0);
         Ok(outputs)
     };
-    let report = run_case(&case(), Element::F32, &scripted(wrong)).unwrap();
+    let report = run_case(&case(), Dtype::F32, &scripted(wrong)).unwrap();
     assert_eq!((class(&report), failed(&report.comparisons)), (Some(Class::OverBudget), vec![Field::Dv]));
-    let report = run_case(&case(), Element::F32, &Scripted { lacks: Some(Field::Dv), ..scripted(wrong) }).unwrap();
+    let report = run_case(&case(), Dtype::F32, &Scripted { lacks: Some(Field::Dv), ..scripted(wrong) }).unwrap();
     assert_eq!((&report.verdict, report.comparisons.len()), (&Verdict::Pass, 5));
     assert_eq!(report.not_judged, [(Field::Dv, NotJudged::NotComputed)].into());
     let fields = FieldsJudged::of([&report]);
@@ -162,7 +162,7 @@ fn what_a_backend_does_not_compute_is_not_judged() {
     assert_eq!(fields.to_string(), words);
     let mut seven = case();
     seven.sizes.num_sel = 7;
-    let report = run_case(&seven, Element::F32, &scripted(|_, _| panic!("it is not run"))).unwrap();
+    let report = run_case(&seven, Dtype::F32, &scripted(|_, _| panic!("it is not run"))).unwrap();
     assert_eq!((report.verdict, report.outputs), (Verdict::Skip("not 7 slots".into()), None));
 }
 
@@ -171,21 +171,21 @@ fn each_way_to_give_no_answer_has_its_verdict() {
     let text = || "why".to_owned();
     let fails = |class, message: &str| Verdict::Fail(Failure { class, field: None, message: message.into() });
     let cases = [
-        (BackendError::Crash(text()), fails(Class::Crash, "crashed: why")),
-        (BackendError::Broken(text()), fails(Class::Crash, "broken answer: why")),
-        (BackendError::Timeout(Duration::from_secs(3)), fails(Class::Timeout, "no answer within 3 s")),
-        (BackendError::Compile(text()), fails(Class::Compile, "does not compile: why")),
-        (BackendError::OutOfBounds(text()), fails(Class::OutOfBounds, "wrote out of bounds: why")),
-        (BackendError::Nondeterministic(text()), fails(Class::Nondeterministic, "not deterministic: why")),
-        (BackendError::Unsupported(text()), Verdict::Skip(text())),
-        (BackendError::Environment(text()), Verdict::Inconclusive(text())),
+        (CandidateError::Crash(text()), fails(Class::Crash, "crashed: why")),
+        (CandidateError::Broken(text()), fails(Class::Crash, "broken answer: why")),
+        (CandidateError::Timeout(Duration::from_secs(3)), fails(Class::Timeout, "no answer within 3 s")),
+        (CandidateError::Compile(text()), fails(Class::Compile, "does not compile: why")),
+        (CandidateError::OutOfBounds(text()), fails(Class::OutOfBounds, "wrote out of bounds: why")),
+        (CandidateError::Nondeterministic(text()), fails(Class::Nondeterministic, "not deterministic: why")),
+        (CandidateError::Unsupported(text()), Verdict::Skip(text())),
+        (CandidateError::Environment(text()), Verdict::Inconclusive(text())),
     ];
     for (error, expected) in cases {
-        let report = run_case(&case(), Element::F32, &scripted(move |_, _| Err(error.clone()))).unwrap();
+        let report = run_case(&case(), Dtype::F32, &scripted(move |_, _| Err(error.clone()))).unwrap();
         assert_eq!(report.verdict, expected);
         assert!(report.comparisons.is_empty() && report.outputs.is_none());
     }
-    let message = |backend: &dyn Backend| run_case(&case(), Element::F32, backend).unwrap().verdict;
+    let message = |candidate: &dyn Candidate| run_case(&case(), Dtype::F32, candidate).unwrap().verdict;
     let number = 7;
     assert_eq!(message(&scripted(|_, _| panic!("a str"))), fails(Class::Crash, "crashed: panicked: a str"));
     assert_eq!(
@@ -195,7 +195,7 @@ fn each_way_to_give_no_answer_has_its_verdict() {
 }
 
 /// The oracle's answer, with NaN in row 2 of `out` of every head and `error` in row 1.
-fn leaking(error: f64) -> Scripted<impl Fn(&Inputs, usize) -> Result<Outputs, BackendError> + Send + Sync> {
+fn leaking(error: f64) -> Scripted<impl Fn(&Inputs, usize) -> Result<Outputs, CandidateError> + Send + Sync> {
     scripted(move |inputs: &Inputs, _| {
         let mut outputs = oracle::attend(inputs);
         outputs.get_mut(Field::Out).unwrap()[[0, 0, 2, 0]] = f64::NAN;
@@ -212,7 +212,7 @@ fn with_nan(tensor: Tensor, index: &[usize]) -> Case {
 
 #[test]
 fn nan_through_zero_weights_is_excused_where_it_can_be_reached_and_nothing_else_is() {
-    let verdict = |case: &Case, backend: &dyn Backend| run_case(case, Element::F32, backend).unwrap().verdict;
+    let verdict = |case: &Case, candidate: &dyn Candidate| run_case(case, Dtype::F32, candidate).unwrap().verdict;
     let fails = |verdict: Verdict| verdict.failure().map(|failure| failure.class);
     // Row 2 touches the keys of its own block, 2 and 3, and those of block 0, which every masked slot selects.
     for key in [3, 0, 1] {
@@ -250,12 +250,12 @@ fn a_rerun_that_differs_or_fails_is_named() {
         })
     };
     let first = tiled::attend(&inputs());
-    let again = |backend: &dyn Backend, times| rerun(&case(), Element::F32, backend, &first, times).unwrap();
+    let again = |candidate: &dyn Candidate, times| rerun(&case(), Dtype::F32, candidate, &first, times).unwrap();
     assert_eq!(again(&wavers_in(9), 3), None);
     let failure = again(&wavers_in(1), 3).unwrap();
     assert_eq!((failure.class, failure.field), (Class::Nondeterministic, Some(Field::Lse)));
     assert!(failure.message.starts_with("rerun 2 of 3: lse is declared bitwise"), "{}", failure.message);
-    let crashes = scripted(|_, _| Err(BackendError::Crash("why".into())));
+    let crashes = scripted(|_, _| Err(CandidateError::Crash("why".into())));
     assert_eq!(again(&crashes, 2).unwrap().class, Class::Crash);
     assert_eq!(again(&crashes, 0), None);
 }
@@ -264,10 +264,10 @@ fn a_rerun_that_differs_or_fails_is_named() {
 fn an_entry_gives_its_name_and_excuses_no_number_and_no_missing_answer() {
     let mut entry = Entry::new("group/name", "to be judged", case());
     entry.expect = Expect::Acceptable;
-    let report = |backend: &dyn Backend| run_entry(&entry, Element::F32, backend).unwrap();
+    let report = |candidate: &dyn Candidate| run_entry(&entry, Dtype::F32, candidate).unwrap();
     let wrong = report(&scripted(|inputs: &Inputs, _| Ok(Outputs::filled(inputs, 9.0))));
     assert_eq!((wrong.name.as_str(), class(&wrong)), ("group/name", Some(Class::OverBudget)));
-    let crash = report(&scripted(|_, _| Err(BackendError::Crash("why".into()))));
+    let crash = report(&scripted(|_, _| Err(CandidateError::Crash("why".into()))));
     assert_eq!(class(&crash), Some(Class::Crash));
     assert_eq!(report(&scripted(|inputs, _| Ok(tiled::attend(inputs)))).verdict, Verdict::Pass);
 }

@@ -1,25 +1,25 @@
 //! What the comparison of a field says of its elements: which fail, as what, which is named, and what is counted.
 
 use ndarray::{Array3, ArrayD};
-use nsa_corpus::{Element, Field};
+use nsa_corpus::{Dtype, Field};
 use nsa_harness::judge::field::{Comparison, Expected, compare};
 use nsa_harness::judge::overflow::Overflow;
 use nsa_harness::judge::verdict;
-use nsa_harness::verdict::{Class, Failure, NotJudged, Verdict};
+use nsa_harness::judge::verdict::{Class, Failure, NotJudged, Verdict};
 
 const INF: f64 = f64::INFINITY;
 const NAN: f64 = f64::NAN;
 
 /// One row of elements, each `[expected, found, tier B, tier H]`.
-fn compared(field: Field, stored: Element, elements: &[[f64; 4]]) -> Comparison {
+fn compared(field: Field, stored: Dtype, elements: &[[f64; 4]]) -> Comparison {
     reached(field, stored, elements, None)
 }
 
 /// The same, with the elements that `0 * NaN` can reach.
-fn reached(field: Field, stored: Element, elements: &[[f64; 4]], reached: Option<&[bool]>) -> Comparison {
+fn reached(field: Field, stored: Dtype, elements: &[[f64; 4]], reached: Option<&[bool]>) -> Comparison {
     let reached = reached.map(|flags| Array3::from_shape_vec((1, 1, flags.len()), flags.to_vec()).unwrap().into_dyn());
     let tensor = |column: usize| -> ArrayD<f64> {
-        let values = elements.iter().map(|element| element[column]).collect();
+        let values = elements.iter().map(|dtype| dtype[column]).collect();
         Array3::from_shape_vec((1, 1, elements.len()), values).unwrap().into_dyn()
     };
     let [values, found, rigorous, likely] = [0, 1, 2, 3].map(tensor);
@@ -35,7 +35,7 @@ fn reached(field: Field, stored: Element, elements: &[[f64; 4]], reached: Option
 }
 
 fn lse(elements: &[[f64; 4]]) -> Comparison {
-    compared(Field::Lse, Element::F16, elements)
+    compared(Field::Lse, Dtype::F16, elements)
 }
 
 /// The class of the failure and the token that it names.
@@ -60,16 +60,16 @@ fn off(ratio: f64) -> [f64; 4] {
 
 #[test]
 fn every_element_is_counted_in_its_class() {
-    let unbounded = [1.0, 7.0, INF, INF];
-    let all = lse(&[off(0.25), off(0.75), off(0.75), unbounded, unbounded, off(2.0), [1.0, NAN, 1.0, 0.5]]);
-    assert_eq!((all.elements, all.suspect, all.unbounded, all.failed, all.excused), (7, 2, 2, 2, 0));
-    assert_eq!((all.tightness.judged, all.tightness.exact, all.tightness.apart), (5, 0, 2));
+    let not_judged = [1.0, 7.0, INF, INF];
+    let all = lse(&[off(0.25), off(0.75), off(0.75), not_judged, not_judged, off(2.0), [1.0, NAN, 1.0, 0.5]]);
+    assert_eq!((all.elements, all.suspect, all.not_judged, all.failed, all.excused), (7, 2, 2, 2, 0));
+    assert_eq!((all.budget_use.judged, all.budget_use.exact, all.budget_use.apart), (5, 0, 2));
 }
 
 #[test]
 fn every_element_without_a_finite_budget_is_counted_whatever_was_found_there() {
     let all = lse(&[[1.0, 1.0, INF, INF], [1.0, 7.0, INF, INF], [1.0, NAN, INF, INF], [NAN, NAN, INF, INF], off(0.25)]);
-    assert_eq!((all.unbounded, all.failed, all.elements), (3, 1, 5));
+    assert_eq!((all.not_judged, all.failed, all.elements), (3, 1, 5));
     assert_eq!(failure(&all), non_finite(2), "NaN is wrong where nothing is promised, too");
 }
 
@@ -78,25 +78,25 @@ fn only_nan_that_can_be_reached_is_excused() {
     let elements = [[1.0, NAN, 1.0, 1.0], [2.0, NAN, 1.0, 1.0], [-INF, NAN, 0.0, 0.0]];
     // A row without keys has lse -inf whatever it touches.
     let count = |flags: &[bool]| {
-        let found = reached(Field::Lse, Element::F16, &elements, Some(flags));
+        let found = reached(Field::Lse, Dtype::F16, &elements, Some(flags));
         (found.excused, found.failed)
     };
     assert_eq!((count(&[true; 3]), count(&[false; 3])), ((2, 1), (0, 3)));
     assert_eq!(count(&[true, false, true]), (1, 2));
     let other = [[1.0, INF, 1.0, 1.0], [NAN, 1.0, 1.0, 1.0], [1.0, 7.0, 1.0, 1.0], [-INF, INF, 0.0, 0.0]];
-    let found = reached(Field::Lse, Element::F16, &other, Some(&[true; 4]));
+    let found = reached(Field::Lse, Dtype::F16, &other, Some(&[true; 4]));
     assert_eq!((found.excused, found.failed), (0, 4));
-    let excused = reached(Field::Lse, Element::F16, &elements[..1], Some(&[true]));
+    let excused = reached(Field::Lse, Dtype::F16, &elements[..1], Some(&[true]));
     assert!(matches!(verdict(&[excused]), Verdict::Inconclusive(message) if message.contains("lse is NaN in 1 of 1")));
 }
 
 #[test]
 fn a_field_that_could_not_have_failed_says_nothing() {
     let why = |elements: &[[f64; 4]]| lse(elements).inconclusive();
-    let (unbounded, loose, tight) = ([1.0, 1.0, INF, INF], [1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 0.1, 0.1]);
-    assert_eq!(why(&[unbounded; 3]), Some(NotJudged::Unbounded));
+    let (not_judged, loose, tight) = ([1.0, 1.0, INF, INF], [1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 0.1, 0.1]);
+    assert_eq!(why(&[not_judged; 3]), Some(NotJudged::NotJudged));
     assert_eq!(why(&[loose, loose, tight]), Some(NotJudged::AboveSignal));
-    assert_eq!(why(&[unbounded, loose, tight]), Some(NotJudged::AboveSignal));
+    assert_eq!(why(&[not_judged, loose, tight]), Some(NotJudged::AboveSignal));
     assert_eq!(why(&[loose, tight]), None, "half of it is seen");
     // Zeros that have to be zeros can fail, and so can what has to be infinite.
     assert_eq!(why(&[[0.0, 0.0, 0.0, 0.0]; 3]), None);
@@ -106,9 +106,9 @@ fn a_field_that_could_not_have_failed_says_nothing() {
     assert_eq!(why(&[]), Some(NotJudged::Empty));
     assert_eq!(why(&[[1.0, NAN, 2.0, 2.0]]), None, "what failed is judged");
     let says = |fields: &[Comparison]| verdict(fields);
-    let Verdict::Inconclusive(message) = says(&[lse(&[unbounded]), lse(&[loose])]) else { panic!("it passed") };
+    let Verdict::Inconclusive(message) = says(&[lse(&[not_judged]), lse(&[loose])]) else { panic!("it passed") };
     assert!(message.contains("lse: the declared arithmetic promises nothing of it"), "{message}");
-    assert_eq!(says(&[lse(&[unbounded]), lse(&[tight])]), Verdict::Pass, "one field is seen");
+    assert_eq!(says(&[lse(&[not_judged]), lse(&[tight])]), Verdict::Pass, "one field is seen");
 }
 
 #[test]
@@ -133,11 +133,11 @@ fn what_is_right_has_no_worst_element() {
         [NAN, INF, 1.0, 1.0],
         [65_519.0, INF, 10.0, 10.0],
     ];
-    for element in fine {
-        let comparison = lse(&[element]);
-        assert_eq!((comparison.worst.clone(), comparison.failed, comparison.suspect), (None, 0, 0), "{element:?}");
-        assert_eq!(comparison.tightness.exact, u64::from(element[0] == 1.0), "{element:?}");
-        assert_eq!(comparison.tightness.judged, u64::from(element[0] == 1.0), "{element:?}");
+    for dtype in fine {
+        let comparison = lse(&[dtype]);
+        assert_eq!((comparison.worst.clone(), comparison.failed, comparison.suspect), (None, 0, 0), "{dtype:?}");
+        assert_eq!(comparison.budget_use.exact, u64::from(dtype[0] == 1.0), "{dtype:?}");
+        assert_eq!(comparison.budget_use.judged, u64::from(dtype[0] == 1.0), "{dtype:?}");
     }
     assert_eq!(lse(&[[1.0, 100.0, INF, INF]]).worst, None, "nothing was promised");
 }
@@ -156,7 +156,7 @@ fn the_worst_of_a_class_is_named_and_a_number_that_is_not_finite_outranks_an_err
 
 #[test]
 fn budgets_are_limits_that_belong_to_them() {
-    let class = |element| lse(&[element]).failure.map(|failure| failure.class);
+    let class = |dtype| lse(&[dtype]).failure.map(|failure| failure.class);
     assert_eq!(class([1.0, 2.0, 1.0, 0.5]), None);
     assert_eq!(class([2.0, 1.0, 1.0, 0.5]), None);
     assert_eq!(class([1.0, 2.0 + 1e-15, 1.0, 0.5]), Some(Class::OverBudget));
@@ -193,10 +193,10 @@ fn a_row_without_keys_is_held_to_its_lse_alone() {
         [(Field::Lse, Some(Class::NonFinite)), (Field::SlidingLse, Some(Class::NonFinite)), (Field::Out, None)]
     {
         for found in [NAN, INF] {
-            let comparison = compared(field, Element::F32, &[[-INF, found, 0.0, 0.0]]);
+            let comparison = compared(field, Dtype::F32, &[[-INF, found, 0.0, 0.0]]);
             assert_eq!(comparison.failure.map(|failure| failure.class), class, "{field} {found}");
         }
-        assert_eq!(compared(field, Element::F32, &[[-INF, -INF, 0.0, 0.0]]).failure, None);
+        assert_eq!(compared(field, Dtype::F32, &[[-INF, -INF, 0.0, 0.0]]).failure, None);
     }
     // Infinity is no such row.
     assert_eq!(lse(&[[INF, NAN, 0.0, 0.0]]).failure, None);

@@ -1,13 +1,13 @@
 //! Relations between answers, and sampled rows: what needs no whole oracle rejects what is wrong, and no right answer.
 
 use ndarray::Axis;
-use nsa_corpus::{Case, Element, Field, InputParts, Inputs, Outputs, Selection, Sizes, Values};
-use nsa_harness::backend::{Backend, BackendError, Declaration, Unsupported};
-use nsa_harness::excerpt::draw;
+use nsa_corpus::{Case, Dtype, Field, InputParts, Inputs, Outputs, Selection, Sizes, Values};
+use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
+use nsa_harness::judge::sample::draw;
+use nsa_harness::judge::verdict::{Class, Failure, Verdict};
 use nsa_harness::judge::{judge, judge_sampled};
-use nsa_harness::large::relation::{Relation, hold};
-use nsa_harness::large::{cases, run_large};
-use nsa_harness::verdict::{Class, Failure, Verdict};
+use nsa_harness::relations::relation::{Relation, hold};
+use nsa_harness::relations::{cases, run_large};
 use nsa_reference::oracle::Sample;
 use nsa_reference::tiled;
 use quickcheck::{Arbitrary, Gen};
@@ -15,23 +15,23 @@ use quickcheck::{Arbitrary, Gen};
 /// Generated cases for each relation.
 const CASES: u64 = 150;
 
-/// A backend that answers by a function.
+/// A candidate that answers by a function.
 struct By<F>(F);
 
-impl<F: Fn(&Inputs) -> Outputs + Send + Sync> Backend for By<F> {
+impl<F: Fn(&Inputs) -> Outputs + Send + Sync> Candidate for By<F> {
     fn name(&self) -> &str {
         "by"
     }
 
     fn declaration(&self, inputs: &Inputs) -> Declaration {
-        Declaration::strict(tiled::arithmetic(inputs.element()))
+        Declaration::strict(tiled::arithmetic(inputs.dtype()))
     }
 
     fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
         Ok(())
     }
 
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, BackendError> {
+    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
         Ok((self.0)(inputs))
     }
 }
@@ -58,11 +58,11 @@ fn case() -> Case {
     }
 }
 
-/// What holding `relation` on `backend` finds.
-fn failure(relation: Relation, element: Element, backend: &dyn Backend) -> Option<Failure> {
-    let inputs = case().materialize(element).unwrap();
-    let first = backend.run(&inputs).unwrap();
-    match hold(relation, &inputs, backend, &first, &Sample::default())
+/// What holding `relation` on `candidate` finds.
+fn failure(relation: Relation, dtype: Dtype, candidate: &dyn Candidate) -> Option<Failure> {
+    let inputs = case().materialize(dtype).unwrap();
+    let first = candidate.run(&inputs).unwrap();
+    match hold(relation, &inputs, candidate, &first, &Sample::default())
         .expect("the problem has batches, heads and slots")
     {
         Ok(fields) => {
@@ -76,11 +76,11 @@ fn failure(relation: Relation, element: Element, backend: &dyn Backend) -> Optio
 
 /// Each of `relations` and the rearrangement of everything reject what `wrong` answers.
 fn assert_rejected(relations: &[Relation], wrong: impl Fn(&Inputs) -> Outputs + Send + Sync) {
-    let backend = By(wrong);
+    let candidate = By(wrong);
     for relation in relations {
-        for element in [Element::F32, Element::Bf16] {
-            let failure = failure(*relation, element, &backend);
-            let failure = failure.unwrap_or_else(|| panic!("{relation} in {element} does not notice"));
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            let failure = failure(*relation, dtype, &candidate);
+            let failure = failure.unwrap_or_else(|| panic!("{relation} in {dtype} does not notice"));
             assert_eq!(failure.class, Class::Relation);
             assert!(failure.message.starts_with(&relation.to_string()), "{}", failure.message);
         }
@@ -94,8 +94,8 @@ fn no_right_answer_to_a_generated_case_breaks_a_relation() {
     let mut held = 0;
     for seed in 0..CASES {
         let case = Case::arbitrary(&mut Gen::from_size_and_seed(6, seed));
-        let element = [Element::F32, Element::F16, Element::Bf16][seed as usize % 3];
-        let inputs = case.materialize(element).unwrap();
+        let dtype = [Dtype::F32, Dtype::F16, Dtype::Bf16][seed as usize % 3];
+        let inputs = case.materialize(dtype).unwrap();
         let first = tiled::attend(&inputs);
         if first.iter().any(|(_, tensor)| tensor.iter().any(|value| !value.is_finite())) {
             continue;
@@ -107,7 +107,7 @@ fn no_right_answer_to_a_generated_case_breaks_a_relation() {
         for relation in [Relation::SlotOrder, Relation::Rearranged] {
             let Some(outcome) = hold(relation, &inputs, &By(tiled::attend), &first, &sample) else { continue };
             for field in outcome.unwrap() {
-                assert_eq!(field.failure, None, "seed {seed} in {element}: {}", case.to_toml());
+                assert_eq!(field.failure, None, "seed {seed} in {dtype}: {}", case.to_toml());
                 held += field.held;
             }
         }
@@ -125,8 +125,8 @@ fn changed(inputs: &Inputs, change: impl Fn(&mut InputParts)) -> Outputs {
 #[test]
 fn a_right_answer_holds_every_relation() {
     for relation in Relation::ALL {
-        for element in [Element::F32, Element::F16, Element::Bf16] {
-            assert_eq!(failure(relation, element, &By(tiled::attend)), None, "{relation} in {element}");
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            assert_eq!(failure(relation, dtype, &By(tiled::attend)), None, "{relation} in {dtype}");
         }
     }
 }
@@ -199,7 +199,7 @@ fn one_wrong_row_is_found_without_being_sampled() {
             row.mapv_inplace(|value| value * 1.001);
             outputs
         };
-        let failure = failure(Relation::BatchOrder, Element::F32, &By(wrong)).unwrap_or_else(|| panic!("{field}"));
+        let failure = failure(Relation::BatchOrder, Dtype::F32, &By(wrong)).unwrap_or_else(|| panic!("{field}"));
         assert_eq!(failure.field, Some(field));
         for words in ["47", "spread", "allowed"] {
             assert!(failure.message.contains(words), "{}", failure.message);
@@ -210,7 +210,7 @@ fn one_wrong_row_is_found_without_being_sampled() {
 #[test]
 fn a_relation_that_says_nothing_about_a_problem_is_not_held() {
     let sizes = Sizes { batch: 1, q_heads: 1, kv_heads: 1, num_sel: 1, sel_heads: 1, ..case().sizes };
-    let inputs = Case { sizes, ..case() }.materialize(Element::F32).unwrap();
+    let inputs = Case { sizes, ..case() }.materialize(Dtype::F32).unwrap();
     let first = tiled::attend(&inputs);
     for relation in [Relation::SlotOrder, Relation::HeadOrder, Relation::BatchOrder, Relation::SplitBatch] {
         assert!(hold(relation, &inputs, &By(tiled::attend), &first, &Sample::default()).is_none(), "{relation}");
@@ -219,8 +219,8 @@ fn a_relation_that_says_nothing_about_a_problem_is_not_held() {
 
 #[test]
 fn sampled_rows_are_judged_as_the_whole_answer_judges_them() {
-    let inputs = case().materialize(Element::F32).unwrap();
-    let arithmetic = tiled::arithmetic(Element::F32);
+    let inputs = case().materialize(Dtype::F32).unwrap();
+    let arithmetic = tiled::arithmetic(Dtype::F32);
     let sample = Sample { tokens: [[1, 0, 30], [0, 1, 7]].into(), keys: [[1, 1, 12], [0, 0, 69]].into() };
     for field in Field::ALL {
         let mut found = tiled::attend(&inputs);
@@ -246,18 +246,18 @@ fn sampled_rows_are_judged_as_the_whole_answer_judges_them() {
 
 #[test]
 fn a_large_run_says_which_relation_does_not_hold() {
-    let right = run_large("small", &case(), Element::F32, &By(tiled::attend)).unwrap();
+    let right = run_large("small", &case(), Dtype::F32, &By(tiled::attend)).unwrap();
     let names: Vec<&str> = right.checks.iter().map(|check| check.name.as_str()).collect();
     assert_eq!((&right.verdict, names), (&Verdict::Pass, vec!["finite", "sampled rows", "rearranged", "split batch"]));
-    let elements: usize = tiled::attend(&case().materialize(Element::F32).unwrap()).iter().map(|(_, t)| t.len()).sum();
+    let elements: usize = tiled::attend(&case().materialize(Dtype::F32).unwrap()).iter().map(|(_, t)| t.len()).sum();
     assert!(right.checks.iter().all(|check| check.name == "sampled rows" || check.elements == elements));
     // The first slot of a token that is not sampled.
-    let sample = draw(case().materialize(Element::F32).unwrap().shape());
+    let sample = draw(case().materialize(Dtype::F32).unwrap().shape());
     let token = (20..70).find(|token| sample.tokens.iter().all(|[_, _, i]| i != token)).unwrap();
     let wrong = By(move |inputs: &Inputs| {
         changed(inputs, |parts| parts.mask.index_axis_mut(Axis(2), token).index_axis_mut(Axis(2), 0).fill(false))
     });
-    let report = run_large("small", &case(), Element::F32, &wrong).unwrap();
+    let report = run_large("small", &case(), Dtype::F32, &wrong).unwrap();
     let failing: Vec<&str> =
         report.checks.iter().filter(|check| check.verdict != Verdict::Pass).map(|check| check.name.as_str()).collect();
     assert!(failing.contains(&"rearranged") && failing.contains(&"slot order"), "{failing:?}");
@@ -267,7 +267,7 @@ fn a_large_run_says_which_relation_does_not_hold() {
         outputs.get_mut(Field::Dq).unwrap()[[0, 3, 33, 1]] = f64::NAN;
         outputs
     });
-    let report = run_large("small", &case(), Element::F32, &nan).unwrap();
+    let report = run_large("small", &case(), Dtype::F32, &nan).unwrap();
     let failure = report.verdict.failure().unwrap();
     assert_eq!((failure.class, failure.field), (Class::NonFinite, Some(Field::Dq)));
     assert!(failure.message.contains("q_head 3, token 33"), "{}", failure.message);

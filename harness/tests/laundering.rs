@@ -1,17 +1,17 @@
 //! A candidate that launders: its forward is off by a share of its budgets, all in the direction that does the most harm, and its
 //! gradients follow from that forward exactly. Each is within its own budget; the second look at the gradients sees the conspiracy.
 
-use nsa_corpus::{Arithmetic, Case, Element, Field, Inputs, Outputs, Sizes};
+use nsa_corpus::{Arithmetic, Case, Dtype, Field, Inputs, Outputs, Sizes};
 use nsa_harness::judge::field::Comparison;
+use nsa_harness::judge::verdict::Verdict;
 use nsa_harness::judge::{judge, verdict};
-use nsa_harness::verdict::Verdict;
 use nsa_reference::{
     oracle::{self, Answer},
     tiled,
 };
 
 /// 256 tokens, four heads a group, up to 80 keys a row and some hundred rows a key.
-fn inputs(element: Element) -> Inputs {
+fn inputs(dtype: Dtype) -> Inputs {
     let sizes = Sizes {
         batch: 1,
         q_heads: 4,
@@ -24,13 +24,13 @@ fn inputs(element: Element) -> Inputs {
         sel_heads: 1,
     };
     let sel_scale = Some(nsa_corpus::Values::normal());
-    Case { sel_scale, ..Case::ordinary(sizes, 3) }.materialize(element).unwrap()
+    Case { sel_scale, ..Case::ordinary(sizes, 3) }.materialize(dtype).unwrap()
 }
 
 /// The largest step of the format, towards `direction`, that stays within `most` of `value`.
-fn moved(element: Element, value: f64, direction: f64, most: f64) -> f64 {
-    let steps = (0..=20).rev().map(|step| element.round(value + direction * most * f64::from(step) / 20.0));
-    steps.into_iter().find(|moved| (moved - value).abs() <= most).unwrap_or(element.round(value))
+fn moved(dtype: Dtype, value: f64, direction: f64, most: f64) -> f64 {
+    let steps = (0..=20).rev().map(|step| dtype.round(value + direction * most * f64::from(step) / 20.0));
+    steps.into_iter().find(|moved| (moved - value).abs() <= most).unwrap_or(dtype.round(value))
 }
 
 /// Which of its budgets the candidate stays below.
@@ -77,9 +77,9 @@ fn of(comparisons: &[Comparison], field: Field) -> &Comparison {
 
 /// For each gradient the smallest share, in tenths, at which it is suspect for its distance from the oracle's own, and its
 /// largest error at all of the budgets, over its largest element.
-fn seen(element: Element, below: Below) -> Vec<(Field, Option<u32>, f64)> {
-    let inputs = inputs(element);
-    let arithmetic = tiled::arithmetic(element);
+fn seen(dtype: Dtype, below: Below) -> Vec<(Field, Option<u32>, f64)> {
+    let inputs = inputs(dtype);
+    let arithmetic = tiled::arithmetic(dtype);
     let gradients = Field::ALL.into_iter().filter(|field| field.is_gradient());
     let mut seen: Vec<(Field, Option<u32>, f64)> = gradients.map(|field| (field, None, 0.0)).collect();
     let exact = oracle::attend(&inputs);
@@ -89,11 +89,11 @@ fn seen(element: Element, below: Below) -> Vec<(Field, Option<u32>, f64)> {
         for (field, first, error) in &mut seen {
             let comparison = of(&comparisons, *field);
             let far = comparison.unconditional.as_ref();
-            assert_eq!(comparison.failed, 0, "{element} {field}: a laundered gradient never fails");
+            assert_eq!(comparison.failed, 0, "{dtype} {field}: a laundered gradient never fails");
             assert_eq!(
                 comparison.suspect,
                 far.map_or(0, |far| far.elements),
-                "{element} {field}: the first look sees nothing"
+                "{dtype} {field}: the first look sees nothing"
             );
             *first = first.or(far.map(|_| share));
             let [exact, found] = [&exact, &answer].map(|outputs| outputs.get(*field).unwrap());
@@ -108,16 +108,16 @@ fn seen(element: Element, below: Below) -> Vec<(Field, Option<u32>, f64)> {
 #[test]
 fn a_conspiracy_of_forward_and_gradients_is_suspect() {
     for below in [Below::Rigorous, Below::Likely] {
-        for element in [Element::F32, Element::F16, Element::Bf16] {
-            for (field, share, error) in seen(element, below) {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            for (field, share, error) in seen(dtype, below) {
                 println!(
-                    "{below:?} {element} {field}: suspect from {share:?} tenths on; all of it is {error:.2e} of the largest"
+                    "{below:?} {dtype} {field}: suspect from {share:?} tenths on; all of it is {error:.2e} of the largest"
                 );
                 // dv takes nothing of `out`, and `lse` is f32: what it could launder is far below its own rounding.
-                let limit = if element == Element::F32 { 9 } else { 4 };
+                let limit = if dtype == Dtype::F32 { 9 } else { 4 };
                 assert!(
                     field == Field::Dv || share.is_some_and(|share| share <= limit),
-                    "{below:?} {element} {field}: {share:?}"
+                    "{below:?} {dtype} {field}: {share:?}"
                 );
             }
         }
@@ -126,8 +126,8 @@ fn a_conspiracy_of_forward_and_gradients_is_suspect() {
 
 #[test]
 fn the_message_names_both_distances() {
-    let element = Element::Bf16;
-    let (inputs, arithmetic) = (inputs(element), tiled::arithmetic(element));
+    let dtype = Dtype::Bf16;
+    let (inputs, arithmetic) = (inputs(dtype), tiled::arithmetic(dtype));
     let comparisons = judge(&inputs, &arithmetic, &laundered(&inputs, &arithmetic, Below::Likely, 0.99));
     let Verdict::Suspect(message) = verdict(&comparisons) else { panic!("{:?}", verdict(&comparisons)) };
     for part in
@@ -149,9 +149,9 @@ fn the_message_names_both_distances() {
 
 #[test]
 fn a_right_candidate_is_not_suspect() {
-    for element in [Element::F32, Element::F16, Element::Bf16] {
-        let inputs = inputs(element);
-        let comparisons = judge(&inputs, &tiled::arithmetic(element), &tiled::attend(&inputs));
-        assert_eq!(verdict(&comparisons), Verdict::Pass, "{element}");
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let inputs = inputs(dtype);
+        let comparisons = judge(&inputs, &tiled::arithmetic(dtype), &tiled::attend(&inputs));
+        assert_eq!(verdict(&comparisons), Verdict::Pass, "{dtype}");
     }
 }

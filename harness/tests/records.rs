@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nsa_harness::records::{check, open};
+use nsa_harness::campaign::records::{check, open};
 
 fn records() -> Vec<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../corpus/records");

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use nsa_corpus::{Element, Entry, digest, entries};
-use nsa_harness::backend::by_name;
+use nsa_corpus::{Dtype, Entry, digest, entries};
+use nsa_harness::candidate::by_name;
 use nsa_harness::run::run_entry;
 use nsa_reference::oracle;
 use rayon::prelude::*;
@@ -16,10 +16,10 @@ use rayon::prelude::*;
 const ROWS_MAX: usize = 700;
 
 fn line(entry: &Entry) -> String {
-    let inputs = entry.case.materialize(Element::F32).unwrap();
+    let inputs = entry.case.materialize(Dtype::F32).unwrap();
     let short = |text: String| text[..8].to_owned();
     let fields: Vec<String> = oracle::attend(&inputs).iter().map(|(_, tensor)| short(digest::tensor(tensor))).collect();
-    let report = run_entry(entry, Element::F32, by_name("tiled").unwrap().as_ref()).unwrap();
+    let report = run_entry(entry, Dtype::F32, by_name("tiled").unwrap().as_ref()).unwrap();
     let ratio = report.worst_ratio();
     let bucket = if ratio == 0.0 { "exact".to_owned() } else { format!("2^{}", ratio.log2().ceil() as i32) };
     let name = entry.name.split('/').next_back().unwrap_or_default();

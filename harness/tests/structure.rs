@@ -13,8 +13,8 @@ use modules::Modules;
 /// The circles of today: folder of modules, and the modules in it. The list only gets shorter.
 const KNOWN: &[(&str, &[&str])] = &[
     ("reference/src/oracle", &["backward", "backward_bounds", "backward_rows", "columns"]),
-    ("harness/src", &["backend", "defect"]),
-    ("harness/src", &["compare", "judge", "localize", "report", "tightness", "vacuity"]),
+    ("harness/src", &["candidate", "mutant"]),
+    ("harness/src", &["compare", "judge", "localize", "report", "budget_use", "vacuity"]),
     ("harness/src/cli", &["fuzz", "fuzz_failures"]),
 ];
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use nsa_corpus::{Arithmetic, Case, Element, Inputs, Mask, Selection, Sizes, Values};
+use nsa_corpus::{Arithmetic, Case, Dtype, Inputs, Mask, Selection, Sizes, Values};
 use nsa_reference::{oracle, tiled};
 
 /// The median of `repeats` runs.
@@ -20,9 +20,9 @@ fn median(repeats: usize, mut run: impl FnMut()) -> Duration {
     times[times.len() / 2]
 }
 
-fn inputs(sizes: Sizes, selection: Selection, mask: Mask, element: Element) -> Inputs {
+fn inputs(sizes: Sizes, selection: Selection, mask: Mask, dtype: Dtype) -> Inputs {
     let case = Case { selection, mask, sel_scale: Some(Values::ones()), ..Case::ordinary(sizes, 1) };
-    case.materialize(element).expect("a valid case")
+    case.materialize(dtype).expect("a valid case")
 }
 
 fn report(name: &str, inputs: &Inputs, repeats: usize) {
@@ -58,9 +58,9 @@ fn main() {
         num_sel: 6,
         sel_heads: 2,
     };
-    let mock = inputs(seed, Selection::ZeroOrOne {}, Mask::Random {}, Element::F32);
+    let mock = inputs(seed, Selection::ZeroOrOne {}, Mask::Random {}, Dtype::F32);
     report("b4 n507 hq4 hkv2 d64 N32 sel6", &mock, 9);
-    let live = inputs(seed, Selection::ZeroOrOne {}, Mask::All {}, Element::F32);
+    let live = inputs(seed, Selection::ZeroOrOne {}, Mask::All {}, Dtype::F32);
     report("the same, every slot live", &live, 9);
     let wide = Sizes {
         batch: 1,
@@ -73,7 +73,7 @@ fn main() {
         num_sel: 16,
         sel_heads: 1,
     };
-    report("b1 n4096 hq16 hkv1 d128 N64 sel16", &inputs(wide, Selection::Any {}, Mask::All {}, Element::F32), 1);
+    report("b1 n4096 hq16 hkv1 d128 N64 sel16", &inputs(wide, Selection::Any {}, Mask::All {}, Dtype::F32), 1);
     for seq_len in [4096, 8192, 16384, 32768] {
         let sizes = Sizes {
             batch: 1,
@@ -86,7 +86,7 @@ fn main() {
             num_sel: 8,
             sel_heads: 1,
         };
-        let inputs = inputs(sizes, Selection::Any {}, Mask::All {}, Element::F32);
+        let inputs = inputs(sizes, Selection::Any {}, Mask::All {}, Dtype::F32);
         report(&format!("b1 n{seq_len} hq2 hkv1 d64 N64 sel8"), &inputs, 1);
     }
 }

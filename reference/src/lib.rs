@@ -6,7 +6,7 @@
 //! The oracle's answer to a problem of one's own, and how far an implementation that stores bf16 may be from it:
 //! ```
 //! use nsa_reference::ndarray::Array4;
-//! use nsa_reference::{Arithmetic, Cotangents, Element, Field, InputParts, Inputs, oracle, tiled};
+//! use nsa_reference::{Arithmetic, Cotangents, Dtype, Field, InputParts, Inputs, oracle, tiled};
 //!
 //! // Two query heads share one kv head; 6 tokens in blocks of 2; every token selects block 0, token 1 masks it.
 //! let tensor = |heads: usize, phase: f64| {
@@ -14,12 +14,12 @@
 //! };
 //! let mut parts = InputParts::new(2, tensor(2, 0.0), tensor(1, 1.0), tensor(1, 2.0), Array4::zeros((1, 1, 6, 1)));
 //! parts.mask[[0, 0, 1, 0]] = false;
-//! parts.element = Element::Bf16;
+//! parts.element = Dtype::Bf16;
 //! parts.cotangents = Cotangents { d_out: Some(tensor(2, 3.0)), ..Cotangents::default() };
 //! let inputs = Inputs::new(parts).unwrap();
 //!
 //! let found = tiled::attend(&inputs); // in its place, what the implementation under test answered
-//! let declared: Arithmetic = tiled::arithmetic(Element::Bf16); // and what that declares of its arithmetic
+//! let declared: Arithmetic = tiled::arithmetic(Dtype::Bf16); // and what that declares of its arithmetic
 //! let answer = oracle::forward(&inputs, Some(&declared));
 //! let (expected, budgets) = (&answer.outputs, &answer.bounds.unwrap().rigorous);
 //! for field in [Field::Out, Field::Lse] {
@@ -39,9 +39,9 @@
 mod error;
 pub mod gradcheck;
 pub mod oracle;
-pub mod plain;
 mod real;
 pub mod regular_attend;
+pub mod rowwise;
 pub mod tiled;
 
 pub use error::{Error, ErrorKind};
@@ -52,4 +52,4 @@ struct Readme;
 
 // What a caller builds problems from and reads answers with, so that this crate alone is enough.
 pub use ndarray;
-pub use nsa_corpus::{Arithmetic, Case, Cotangents, Element, Field, InputParts, Inputs, Outputs, Shape, Sizes};
+pub use nsa_corpus::{Arithmetic, Case, Cotangents, Dtype, Field, InputParts, Inputs, Outputs, Shape, Sizes};

@@ -3,7 +3,7 @@
 use std::ops::{Add, AddAssign, Mul, MulAssign, Sub};
 
 use half::{bf16, f16};
-use nsa_corpus::Element;
+use nsa_corpus::Dtype;
 
 /// `f32` or `f64`: the accumulator.
 pub(crate) trait Real:
@@ -27,7 +27,7 @@ pub(crate) trait Real:
     fn exp(self) -> Self;
     fn ln(self) -> Self;
     /// Rounded to nearest in `element`, where that is narrower.
-    fn cast(self, element: Element) -> Self;
+    fn cast(self, dtype: Dtype) -> Self;
 }
 
 impl Real for f32 {
@@ -50,11 +50,11 @@ impl Real for f32 {
         libm::logf(self)
     }
 
-    fn cast(self, element: Element) -> Self {
-        match element {
-            Element::F64 | Element::F32 => self,
-            Element::F16 => f16::from_f32(self).to_f32(),
-            Element::Bf16 => bf16::from_f32(self).to_f32(),
+    fn cast(self, dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F64 | Dtype::F32 => self,
+            Dtype::F16 => f16::from_f32(self).to_f32(),
+            Dtype::Bf16 => bf16::from_f32(self).to_f32(),
         }
     }
 }
@@ -79,8 +79,8 @@ impl Real for f64 {
         libm::log(self)
     }
 
-    fn cast(self, element: Element) -> Self {
-        element.round(self)
+    fn cast(self, dtype: Dtype) -> Self {
+        dtype.round(self)
     }
 }
 

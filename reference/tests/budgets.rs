@@ -6,7 +6,7 @@ mod common;
 use common::Draw;
 use common::budgets::{Budgets, Tier};
 use ndarray::Array4;
-use nsa_corpus::{Arithmetic, Cotangents, Delta, Dot, Element, Field, InputParts, Inputs, Outputs, RunningSum};
+use nsa_corpus::{Arithmetic, Cotangents, Delta, Dot, Dtype, Field, InputParts, Inputs, Outputs, RunningSum};
 use nsa_reference::oracle::{self, Answer, Bounds};
 
 /// Some of all of the kinds below.
@@ -28,7 +28,7 @@ fn problem(draw: &mut Draw) -> Inputs {
         block_size,
         include_block_causal: draw.chance(70),
         sliding_window,
-        element: Element::F64,
+        dtype: Dtype::F64,
         q: sizes(draw, (batch, q_heads, seq_len, dim)),
         k: sizes(draw, (batch, kv_heads, seq_len, dim)),
         v: sizes(draw, (batch, kv_heads, seq_len, value_dim)),
@@ -71,15 +71,15 @@ fn arithmetic(draw: &mut Draw) -> Arithmetic {
         exponential: if double { 0.0 } else { exponential },
         scores: draw.one_of(&dots),
         products: draw.one_of(&dots),
-        probability: draw.one_of(&Element::ALL),
+        probability: draw.one_of(&Dtype::ALL),
         rescale_every: draw.one_of(&[None, Some(1), Some(3), Some(64)]),
         running_sum: draw.one_of(&[RunningSum::Plain, RunningSum::Plain, RunningSum::Logarithm]),
-        value_gradient_products: draw.one_of(&[None, None, Some(Element::F16), Some(Element::Bf16)]),
+        value_gradient_products: draw.one_of(&[None, None, Some(Dtype::F16), Some(Dtype::Bf16)]),
         delta: if double { Delta::Output } else { draw.one_of(&[Delta::Output, Delta::Probabilities]) },
-        output: draw.one_of(&Element::ALL),
-        lse: draw.one_of(&Element::ALL),
-        gradient: draw.one_of(&Element::ALL),
-        sel_scale_gradient: draw.one_of(&Element::ALL),
+        output: draw.one_of(&Dtype::ALL),
+        lse: draw.one_of(&Dtype::ALL),
+        gradient: draw.one_of(&Dtype::ALL),
+        sel_scale_gradient: draw.one_of(&Dtype::ALL),
     }
 }
 
@@ -227,7 +227,7 @@ fn crowded(draw: &mut Draw) -> Inputs {
         block_size: 64,
         include_block_causal: true,
         sliding_window: Some(64),
-        element: Element::F64,
+        dtype: Dtype::F64,
         q: draw.tensor(rows, 0.5),
         k: draw.tensor(keys, 0.5),
         v: draw.tensor(keys, 1.0),
@@ -245,28 +245,28 @@ fn crowded(draw: &mut Draw) -> Inputs {
 
 #[test]
 fn over_many_terms_the_likely_budget_is_below_the_rigorous_one_and_as_documented() {
-    for element in [Element::F16, Element::Bf16] {
+    for dtype in [Dtype::F16, Dtype::Bf16] {
         let mut draw = Draw::new(1);
         let inputs = crowded(&mut draw);
-        let arithmetic = Arithmetic::tensor_core(element);
+        let arithmetic = Arithmetic::tensor_core(dtype);
         let saved = saved(&mut draw, &oracle::forward(&inputs, None).outputs);
         assert_budgets(&inputs, &saved, &arithmetic, "many terms");
         let backward = oracle::backward(&inputs, &saved, Some(&arithmetic)).bounds.unwrap();
         for field in [Field::Dq, Field::Dk, Field::Dv] {
             let [rigorous, likely] = [&backward.rigorous, &backward.likely].map(|tier| tier.get(field).unwrap().sum());
-            assert!(likely < 0.95 * rigorous, "{element} {field}: {likely} of {rigorous}");
+            assert!(likely < 0.95 * rigorous, "{dtype} {field}: {likely} of {rigorous}");
         }
     }
 }
 
 /// One head, two tokens in one block, `q = 2`, `k = 1`, `v = (1, 3)`, `d_out = 1`: token 0 has one term, token 1 two equal ones.
-fn two_terms(element: Element) -> Inputs {
+fn two_terms(dtype: Dtype) -> Inputs {
     let column = |values: [f64; 2]| Array4::from_shape_vec((1, 1, 2, 1), values.to_vec()).unwrap();
     Inputs::new(InputParts {
         block_size: 2,
         include_block_causal: true,
         sliding_window: None,
-        element,
+        dtype,
         q: column([2.0, 2.0]),
         k: column([1.0, 1.0]),
         v: column([1.0, 3.0]),
@@ -288,7 +288,7 @@ fn rigorous(inputs: &Inputs, arithmetic: &Arithmetic, field: Field) -> Vec<f64> 
 #[test]
 fn the_budgets_of_two_equal_terms_in_f32_are_these_numbers() {
     // To the first order in u = 2^-24, with e_x = 2^-22 = 4u; the second order is below 1e-4 of it.
-    let inputs = two_terms(Element::F32);
+    let inputs = two_terms(Dtype::F32);
     let ln_2 = 2f64.ln();
     let assert_units = |field, at: usize, units: f64| {
         let found = rigorous(&inputs, &Arithmetic::f32(), field)[at] * 2f64.powi(24);
@@ -311,7 +311,7 @@ fn the_budgets_of_two_equal_terms_in_f32_are_these_numbers() {
 #[test]
 fn the_budgets_of_two_equal_terms_are_these_numbers_where_it_is_not_known_what_was_saved() {
     // As above, token 1 having saved any `out` within 54u and any `lse` within (55 + 13 ln 2) u.
-    let (inputs, arithmetic) = (two_terms(Element::F32), Arithmetic::f32());
+    let (inputs, arithmetic) = (two_terms(Dtype::F32), Arithmetic::f32());
     let ln_2 = 2f64.ln();
     let Answer { outputs, bounds } = oracle::forward(&inputs, Some(&arithmetic));
     let near = oracle::backward_near(&inputs, &outputs, &bounds.unwrap(), &arithmetic).bounds.unwrap();
@@ -328,7 +328,7 @@ fn the_budgets_of_two_equal_terms_are_these_numbers_where_it_is_not_known_what_w
 /// 64 features of `out` and two tokens in one block; nothing rounds but `out`, which is stored in bf16. `q = (1, 0)`, and `k = (0, 1)`
 /// and `(0, -1)`: all scores are 0. `v` is `value(d)` for token 0 and `later` times that for token 1.
 fn only_out_rounds(value: impl Fn(usize) -> f64, later: f64) -> (Inputs, Bounds) {
-    let parts = two_terms(Element::F64).into_parts();
+    let parts = two_terms(Dtype::F64).into_parts();
     let rows = |row: [f64; 2], other: [f64; 2]| Array4::from_shape_vec((1, 1, 2, 2), [row, other].concat()).unwrap();
     let inputs = Inputs::new(InputParts {
         q: rows([1.0, 0.0], [1.0, 0.0]),
@@ -340,7 +340,7 @@ fn only_out_rounds(value: impl Fn(usize) -> f64, later: f64) -> (Inputs, Bounds)
     .unwrap();
     let exact = Dot::Fma { unit: 0.0 };
     let double = Arithmetic { unit: 0.0, exponential: 0.0, scores: exact, products: exact, ..Arithmetic::f64() };
-    let arithmetic = Arithmetic { output: Element::Bf16, ..double };
+    let arithmetic = Arithmetic { output: Dtype::Bf16, ..double };
     let Answer { outputs, bounds } = oracle::forward(&inputs, Some(&arithmetic));
     let near = oracle::backward_near(&inputs, &outputs, &bounds.unwrap(), &arithmetic).bounds.unwrap();
     (inputs, near)
@@ -386,7 +386,7 @@ fn the_budget_of_one_term_in_f16_is_two_casts_and_little_more() {
     let casts = 2f64.powi(-11);
     let core = casts * (1.0 + 200.0 * u) + 37.0 * u + u + 0.5 * u + 7.0 * u;
     let by_hand = core + casts * (1.0 + core) + casts * 2f64.powi(-14);
-    let found = rigorous(&two_terms(Element::F16), &Arithmetic::tensor_core(Element::F16), Field::Out)[0];
+    let found = rigorous(&two_terms(Dtype::F16), &Arithmetic::tensor_core(Dtype::F16), Field::Out)[0];
     // What is left out is of the order of 100u times 45u.
     assert!((found - by_hand).abs() <= 1e4 * u * u, "{found:e}, by hand {by_hand:e}");
 }
@@ -396,7 +396,7 @@ fn without_any_rounding_the_budget_is_what_underflow_loses() {
     // One term of score 0 over 4 features: E = dim^(-1/2) 4 flush + flush; lse = 0, and storing it adds a flush.
     let zeros = || Array4::zeros((1, 1, 1, 4));
     let (q, k, v) = (zeros(), zeros(), zeros());
-    let parts = InputParts { q, k, v, element: Element::F64, ..two_terms(Element::F64).into_parts() };
+    let parts = InputParts { q, k, v, dtype: Dtype::F64, ..two_terms(Dtype::F64).into_parts() };
     let (indices, mask) = (Array4::zeros((1, 1, 1, 0)), Array4::from_elem((1, 1, 1, 0), false));
     let inputs = Inputs::new(InputParts { indices, mask, cotangents: Cotangents::default(), ..parts }).unwrap();
     let exact = Dot::Fma { unit: 0.0 };

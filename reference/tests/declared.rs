@@ -2,7 +2,7 @@
 
 use half::f16;
 use ndarray::{Array3, Array4};
-use nsa_corpus::{Arithmetic, Cotangents, Element, Field, InputParts, Inputs, RunningSum};
+use nsa_corpus::{Arithmetic, Cotangents, Dtype, Field, InputParts, Inputs, RunningSum};
 use nsa_reference::oracle;
 
 const KEYS: usize = 64;
@@ -22,7 +22,7 @@ fn one_long_row() -> Inputs {
         block_size: 1,
         include_block_causal: true,
         sliding_window: None,
-        element: Element::F32,
+        dtype: Dtype::F32,
     })
     .unwrap()
 }
@@ -77,14 +77,14 @@ fn heads_added_in_f16_are_covered_where_they_are_declared() {
         block_size: 1,
         include_block_causal: true,
         sliding_window: None,
-        element: Element::F16,
+        dtype: Dtype::F16,
     })
     .unwrap();
     // The only key has weight 1 in every head.
     let d_out = inputs.cotangents().d_out.as_ref().unwrap();
     let found = d_out.iter().fold(f16::ZERO, |sum, value| sum + f16::from_f64(*value)).to_f64();
-    let plain = Arithmetic { gradient: Element::F32, ..Arithmetic::tensor_core(Element::F16) };
-    let declared = Arithmetic { value_gradient_products: Some(Element::F16), ..plain.clone() };
+    let plain = Arithmetic { gradient: Dtype::F32, ..Arithmetic::tensor_core(Dtype::F16) };
+    let declared = Arithmetic { value_gradient_products: Some(Dtype::F16), ..plain.clone() };
     let error_to_budget = |arithmetic: &Arithmetic| {
         let saved = oracle::attend(&inputs);
         let answer = oracle::backward(&inputs, &saved, Some(arithmetic));

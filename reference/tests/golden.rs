@@ -1,12 +1,12 @@
 //! Three independent programs against the answers that PyTorch's `regular_attend` gave (corpus/golden).
 
 use ndarray::ArrayD;
-use nsa_corpus::{Element, Field, GoldenCase, Inputs, Outputs, golden};
+use nsa_corpus::{Dtype, Field, GoldenCase, Inputs, Outputs, golden};
 use nsa_reference::{oracle, regular_attend, tiled};
 
 /// Relative to the tensor's largest magnitude; docs/numerics.md says why.
 fn limit(case: &GoldenCase) -> f64 {
-    if case.inputs.element() == Element::F64 { 1e-11 } else { 3e-6 }
+    if case.inputs.dtype() == Dtype::F64 { 1e-11 } else { 3e-6 }
 }
 
 fn relative_error(expected: &ArrayD<f64>, found: &ArrayD<f64>) -> f64 {
@@ -37,8 +37,8 @@ fn the_oracle_gives_what_pytorch_gave() {
 
 #[test]
 fn the_transcription_gives_what_pytorch_gave_in_the_same_arithmetic() {
-    agree("regular_attend", |inputs| match inputs.element() {
-        Element::F64 => regular_attend::attend::<f64>(inputs),
+    agree("regular_attend", |inputs| match inputs.dtype() {
+        Dtype::F64 => regular_attend::attend::<f64>(inputs),
         _ => regular_attend::attend::<f32>(inputs),
     });
 }

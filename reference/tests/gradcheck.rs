@@ -4,7 +4,7 @@ mod common;
 
 use common::{Draw, problem};
 use ndarray::{Array1, Array2, Array4, ArrayD, IxDyn, arr1};
-use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs};
+use nsa_corpus::{Cotangents, Dtype, Field, InputParts, Inputs};
 use nsa_reference::gradcheck::{self, Problem, Report, Settings, Variable, Verdict};
 use nsa_reference::regular_attend::attend;
 use nsa_reference::tiled;
@@ -18,7 +18,7 @@ fn check(inputs: &Inputs, settings: &Settings) -> Report {
 fn the_adjoint_passes_on_the_transcription_itself() {
     let mut checked = 0;
     for seed in 0..60 {
-        let inputs = problem(seed, Element::F64);
+        let inputs = problem(seed, Dtype::F64);
         if inputs.cotangents().any() && inputs.q().len() <= 40 {
             let report = check(&inputs, &Settings::default());
             assert_eq!(report.verdict, Verdict::Pass, "problem {seed}: {report}");
@@ -33,7 +33,7 @@ fn the_adjoint_passes_on_generated_problems() {
     // The loss comes from the tiled candidate in f64, which is quicker, and a witness of its own.
     let mut checked = 0;
     for seed in 0..150 {
-        let inputs = problem(seed, Element::F64);
+        let inputs = problem(seed, Dtype::F64);
         if inputs.cotangents().any() {
             let claimed = attend::<f64>(&inputs);
             let report = gradcheck::attention(&inputs, tiled::attend, &claimed).unwrap().check(&Settings::default());
@@ -55,7 +55,7 @@ fn with_options(options: usize) -> Inputs {
         block_size: 3,
         include_block_causal: on(2),
         sliding_window: window,
-        element: Element::F64,
+        dtype: Dtype::F64,
         q: draw.tensor((1, 4, 7, 3), 1.0),
         k: draw.tensor((1, 2, 7, 3), 1.0),
         v: draw.tensor((1, 2, 7, 2), 1.0),
@@ -98,7 +98,7 @@ fn a_wrong_element_is_named() {
     assert_eq!(report.verdict, Verdict::Fail);
     assert_eq!(report.failures.len(), 1, "{report}");
     assert_eq!(report.failures[0].variable, "k");
-    assert_eq!(report.failures[0].element(), Some(vec![0, 1, 4, 2]));
+    assert_eq!(report.failures[0].dtype(), Some(vec![0, 1, 4, 2]));
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_failing_direction_is_explained_by_the_element() {
     assert_eq!(report.verdict, Verdict::Fail);
     let worst = report.worst.as_ref().unwrap();
     assert_eq!(worst.variable, "v");
-    assert_eq!(worst.culprit.as_ref().unwrap().element(), Some(vec![0, 0, 5, 1]), "{report}");
+    assert_eq!(worst.culprit.as_ref().unwrap().dtype(), Some(vec![0, 0, 5, 1]), "{report}");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn directions_pass_on_a_problem_too_large_for_elements_and_see_faults() {
         block_size: 8,
         include_block_causal: true,
         sliding_window: None,
-        element: Element::F64,
+        dtype: Dtype::F64,
         q: draw.tensor((2, 4, 40, 8), 1.0),
         k: draw.tensor((2, 2, 40, 8), 1.0),
         v: draw.tensor((2, 2, 40, 8), 1.0),
@@ -162,9 +162,9 @@ fn square(gradient: Array1<f64>) -> Problem<'static> {
 fn a_claim_that_is_not_finite_fails() {
     let report = square(arr1(&[2.0, f64::NAN, 6.0])).check(&Settings::default());
     assert_eq!(report.verdict, Verdict::Fail);
-    assert_eq!(report.failures[0].element(), Some(vec![1]));
+    assert_eq!(report.failures[0].dtype(), Some(vec![1]));
     let infinite = square(arr1(&[2.0, 4.0, f64::INFINITY])).check(&Settings::default());
-    assert_eq!(infinite.failures[0].element(), Some(vec![2]));
+    assert_eq!(infinite.failures[0].dtype(), Some(vec![2]));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use common::Draw;
 use ndarray::{Array3, Array4};
-use nsa_corpus::{Arithmetic, Cotangents, Delta, Element, Field, InputParts, Inputs, Outputs};
+use nsa_corpus::{Arithmetic, Cotangents, Delta, Dtype, Field, InputParts, Inputs, Outputs};
 use nsa_reference::oracle::{Sample, SampledField};
 use nsa_reference::{oracle, regular_attend};
 
@@ -29,7 +29,7 @@ fn problem(seed: u64) -> Inputs {
         block_size,
         include_block_causal: draw.below(4) > 0,
         sliding_window,
-        element: Element::F64,
+        dtype: Dtype::F64,
         q: draw.tensor((b, q_heads, n, dim), 1.7),
         k: draw.tensor((b, kv_heads, n, dim), 1.7),
         v: draw.tensor((b, kv_heads, n, value_dim), 1.7),
@@ -74,7 +74,7 @@ fn more_tokens_than_one_chunk_make_no_difference() {
         block_size: 5,
         include_block_causal: true,
         sliding_window: Some(7),
-        element: Element::F64,
+        dtype: Dtype::F64,
         q: draw.tensor((1, 2, n, 3), 1.7),
         k: draw.tensor((1, 1, n, 3), 1.7),
         v: draw.tensor((1, 1, n, 2), 1.7),
@@ -136,7 +136,7 @@ fn the_likely_budget_is_never_above_the_rigorous_one() {
     let mut tighter = 0;
     for seed in 0..100 {
         let inputs = problem(seed);
-        for arithmetic in [Arithmetic::f32(), Arithmetic::tensor_core(Element::Bf16)] {
+        for arithmetic in [Arithmetic::f32(), Arithmetic::tensor_core(Dtype::Bf16)] {
             let forward = oracle::forward(&inputs, Some(&arithmetic));
             let backward = oracle::backward(&inputs, &forward.outputs, Some(&arithmetic));
             for bounds in [forward.bounds.unwrap(), backward.bounds.unwrap()] {
@@ -212,7 +212,7 @@ fn a_part_that_the_loss_does_not_contain_reaches_no_gradient() {
         block_size: 5,
         include_block_causal: true,
         sliding_window: window,
-        element: Element::F64,
+        dtype: Dtype::F64,
         q: Array4::ones((1, 1, n, 2)),
         k: Array4::from_shape_fn((1, 1, n, 2), |(_, _, token, _)| if token == 4 { f64::INFINITY } else { 0.5 }),
         v: Array4::from_shape_fn((1, 1, n, 2), |(_, _, token, feature)| (token + feature) as f64),
@@ -240,7 +240,7 @@ fn a_sampled_row_is_the_row_of_the_whole_answer_to_the_bit() {
         let arithmetic = match seed % 3 {
             0 => Arithmetic::f32(),
             1 => Arithmetic { delta: Delta::Probabilities, ..Arithmetic::f32() },
-            _ => Arithmetic::tensor_core(Element::Bf16),
+            _ => Arithmetic::tensor_core(Dtype::Bf16),
         };
         let forward = oracle::forward(&inputs, Some(&arithmetic));
         let saved = &forward.outputs;

@@ -4,13 +4,13 @@ mod common;
 
 use common::{assert_close, naive, problem};
 use ndarray::{Array3, Array4};
-use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs};
+use nsa_corpus::{Cotangents, Dtype, Field, InputParts, Inputs};
 use nsa_reference::regular_attend::attend;
 
 #[test]
 fn the_transcription_in_f64_equals_the_row_by_row_program() {
     for seed in 0..600 {
-        let inputs = problem(seed, Element::F64);
+        let inputs = problem(seed, Dtype::F64);
         assert_close(&inputs, &attend::<f64>(&inputs), &naive::attend(&inputs), 2e-13, &format!("problem {seed}"));
     }
 }
@@ -18,7 +18,7 @@ fn the_transcription_in_f64_equals_the_row_by_row_program() {
 #[test]
 fn the_transcription_in_f32_keeps_single_precision() {
     for seed in 0..200 {
-        let inputs = problem(seed, Element::F32);
+        let inputs = problem(seed, Dtype::F32);
         assert_close(&inputs, &attend::<f32>(&inputs), &naive::attend(&inputs), 3e-5, &format!("problem {seed}"));
     }
 }
@@ -32,7 +32,7 @@ fn partial_block() -> InputParts {
         block_size: 2,
         include_block_causal: true,
         sliding_window: None,
-        element: Element::F64,
+        dtype: Dtype::F64,
         q: ones(3),
         k: ones(3),
         v: ones(3),

@@ -1,6 +1,6 @@
 //! An implementation that rescales its running sum more often than once a block is granted just those roundings.
 
-use nsa_corpus::{Arithmetic, Case, Element, Field, Sizes};
+use nsa_corpus::{Arithmetic, Case, Dtype, Field, Sizes};
 use nsa_reference::oracle;
 
 #[test]
@@ -17,9 +17,9 @@ fn each_rescaling_costs_an_exponential_and_a_rounding() {
         num_sel: 0,
         sel_heads: 1,
     };
-    let inputs = Case::ordinary(sizes, 4).materialize(Element::Bf16).unwrap();
+    let inputs = Case::ordinary(sizes, 4).materialize(Dtype::Bf16).unwrap();
     let lse = |rescale_every| {
-        let arithmetic = Arithmetic { rescale_every, ..Arithmetic::tensor_core(Element::Bf16) };
+        let arithmetic = Arithmetic { rescale_every, ..Arithmetic::tensor_core(Dtype::Bf16) };
         let bounds = oracle::forward(&inputs, Some(&arithmetic)).bounds.unwrap();
         bounds.rigorous.get(Field::Lse).unwrap().clone()
     };

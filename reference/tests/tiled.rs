@@ -4,13 +4,13 @@ mod common;
 
 use common::{Draw, assert_close, distance, problem};
 use ndarray::Array4;
-use nsa_corpus::{Cotangents, Dot, Element, Field, InputParts, Inputs, Outputs};
+use nsa_corpus::{Cotangents, Dot, Dtype, Field, InputParts, Inputs, Outputs};
 use nsa_reference::{regular_attend, tiled};
 
 #[test]
 fn the_candidate_in_f64_equals_the_transcription() {
     for seed in 0..600 {
-        let inputs = problem(seed, Element::F64);
+        let inputs = problem(seed, Dtype::F64);
         let expected = regular_attend::attend::<f64>(&inputs);
         assert_close(&inputs, &tiled::attend(&inputs), &expected, 2e-13, &format!("problem {seed}"));
     }
@@ -21,7 +21,7 @@ fn the_candidate_in_f32_is_as_good_as_the_transcription_in_f32() {
     // Logits here reach 60, so that a score errs by up to 60 * 4u and a weight by 240u = 1.4e-5 of itself; what is
     // linear in the weights stays within a few times that. Budgets element by element are the harness's work.
     for seed in 0..600 {
-        let inputs = problem(seed, Element::F32);
+        let inputs = problem(seed, Dtype::F32);
         let expected = regular_attend::attend::<f64>(&inputs);
         assert_close(&inputs, &tiled::attend(&inputs), &expected, 6e-5, &format!("problem {seed}"));
     }
@@ -29,25 +29,25 @@ fn the_candidate_in_f32_is_as_good_as_the_transcription_in_f32() {
 
 #[test]
 fn sixteen_bit_candidates_err_by_their_casts_and_no_more() {
-    for element in [Element::F16, Element::Bf16] {
+    for dtype in [Dtype::F16, Dtype::Bf16] {
         // One cast of P or dS, one of the stored value; dS, and with it a gradient, carries the error of the stored
         // `out` through delta as well. Against the largest magnitude of the tensor a few units remain, more only where
         // terms larger than the answer cancel.
-        let allowed = 60.0 * element.unit_roundoff();
+        let allowed = 60.0 * dtype.unit_roundoff();
         for seed in 0..400 {
-            let inputs = problem(seed, element);
+            let inputs = problem(seed, dtype);
             let expected = regular_attend::attend::<f64>(&inputs);
-            assert_close(&inputs, &tiled::attend(&inputs), &expected, allowed, &format!("problem {seed} {element}"));
+            assert_close(&inputs, &tiled::attend(&inputs), &expected, allowed, &format!("problem {seed} {dtype}"));
         }
     }
 }
 
 #[test]
 fn stored_values_are_exact_in_the_declared_formats() {
-    for element in Element::ALL {
-        let arithmetic = tiled::arithmetic(element);
+    for dtype in Dtype::ALL {
+        let arithmetic = tiled::arithmetic(dtype);
         for seed in 0..40 {
-            for (field, values) in tiled::attend(&problem(seed, element)).iter() {
+            for (field, values) in tiled::attend(&problem(seed, dtype)).iter() {
                 let stored = arithmetic.stored(field);
                 assert!(values.iter().all(|value| stored.round(*value) == *value), "{field} is not stored in {stored}");
             }
@@ -57,19 +57,19 @@ fn stored_values_are_exact_in_the_declared_formats() {
 
 #[test]
 fn no_more_than_the_error_of_f32_multiply_adds_is_declared() {
-    for element in [Element::F32, Element::F16, Element::Bf16] {
-        let declared = tiled::arithmetic(element);
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let declared = tiled::arithmetic(dtype);
         let dot = Dot::Fma { unit: 2f64.powi(-24) };
-        assert_eq!((declared.scores, declared.products, declared.probability), (dot, dot, element));
+        assert_eq!((declared.scores, declared.products, declared.probability), (dot, dot, dtype));
     }
 }
 
 #[test]
 fn f16_inputs_are_not_answered_in_plain_f32() {
     let differs = (0..40).any(|seed| {
-        let inputs = problem(seed, Element::F16);
-        let plain = Inputs::new(InputParts { element: Element::F32, ..inputs.clone().into_parts() }).unwrap();
-        let cast = |outputs: &Outputs| outputs.get(Field::Out).unwrap().mapv(|value| Element::F16.round(value));
+        let inputs = problem(seed, Dtype::F16);
+        let plain = Inputs::new(InputParts { dtype: Dtype::F32, ..inputs.clone().into_parts() }).unwrap();
+        let cast = |outputs: &Outputs| outputs.get(Field::Out).unwrap().mapv(|value| Dtype::F16.round(value));
         *tiled::attend(&inputs).get(Field::Out).unwrap() != cast(&tiled::attend(&plain))
     });
     assert!(differs, "P is cast to f16 before its product with v");
@@ -77,7 +77,7 @@ fn f16_inputs_are_not_answered_in_plain_f32() {
 
 #[test]
 fn the_same_bits_come_from_any_number_of_threads() {
-    let inputs: Vec<Inputs> = (0..60).map(|seed| problem(seed, Element::ALL[seed as usize % 4])).collect();
+    let inputs: Vec<Inputs> = (0..60).map(|seed| problem(seed, Dtype::ALL[seed as usize % 4])).collect();
     let answer = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| inputs.iter().map(|inputs| bits(&tiled::attend(inputs))).collect::<Vec<_>>())
@@ -100,7 +100,7 @@ fn two_blocks() -> InputParts {
         block_size: 4,
         include_block_causal: true,
         sliding_window: None,
-        element: Element::F32,
+        dtype: Dtype::F32,
         q: draw.tensor((1, 1, 8, 3), 1.0),
         k: draw.tensor((1, 1, 8, 3), 1.0),
         v: draw.tensor((1, 1, 8, 3), 1.0),

@@ -4,7 +4,7 @@
 //! must occur exactly once in its file; beside the files of each folder `mutants.toml` holds them, strictly parsed and embedded in
 //! the binary.
 
-use nsa_corpus::{Expected, Genre};
+use nsa_corpus::{Category, Expected};
 use serde::{Deserialize, Serialize};
 
 use super::files;
@@ -26,7 +26,7 @@ pub struct Mutant {
     /// Unique, in words joined by underscores.
     pub name: String,
     /// What kind of mistake it is.
-    pub genre: Genre,
+    pub category: Category,
     /// The name of the file that it changes, which lies beside the mutant's own.
     pub file: String,
     /// Text that occurs exactly once in the file.

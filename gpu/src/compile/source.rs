@@ -90,7 +90,7 @@ mod tests {
             let programs = crate::plan::catalogue();
             let changed = |replace: String| Mutant {
                 name: "changed".to_owned(),
-                genre: nsa_corpus::Genre::Index,
+                category: nsa_corpus::Category::Index,
                 file: (*file).to_owned(),
                 find: (*text).to_owned(),
                 replace,

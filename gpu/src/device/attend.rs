@@ -1,7 +1,7 @@
 //! The safe interface: tensors on the device in, tensors on the device out.
 
 use ndarray::ArrayD;
-use nsa_corpus::{Arithmetic, Element, Field, Inputs, Outputs};
+use nsa_corpus::{Arithmetic, Dtype, Field, Inputs, Outputs};
 
 use super::bound::Bound;
 use super::buffers::Buffers;
@@ -17,7 +17,7 @@ use crate::plan::{Plan, Problem, Role, Tensor};
 /// # Examples
 /// ```
 /// use ndarray::Array4;
-/// use nsa_corpus::{Cotangents, Element, InputParts, Inputs};
+/// use nsa_corpus::{Cotangents, Dtype, InputParts, Inputs};
 /// use nsa_gpu::{Attend, Device, Problem, Safety, Tensor};
 ///
 /// // One query head, four tokens in blocks of two; each token also selects block 0.
@@ -26,7 +26,7 @@ use crate::plan::{Plan, Problem, Role, Tensor};
 ///     block_size: 2,
 ///     include_block_causal: true,
 ///     sliding_window: None,
-///     element: Element::Bf16,
+///     element: Dtype::Bf16,
 ///     q: ones.clone(),
 ///     k: ones.clone(),
 ///     v: ones.clone(),
@@ -164,9 +164,9 @@ impl<'d> Attend<'d> {
         let field = Field::ALL.into_iter().find(|field| tensor_of(*field) == tensor);
         let field = field.ok_or_else(|| invalid("is neither output nor gradient"))?;
         let bytes = buffers.get(tensor).ok_or_else(|| invalid("has not been computed"))?.download()?;
-        let Problem { shape, element, .. } = self.plan.problem();
-        let element = tensor.element(*element).expect("outputs are no whole numbers");
-        Ok(decode(&bytes, element, &field.shape(shape)))
+        let Problem { shape, dtype, .. } = self.plan.problem();
+        let dtype = tensor.dtype(*dtype).expect("outputs are no whole numbers");
+        Ok(decode(&bytes, dtype, &field.shape(shape)))
     }
 
     /// Everything that has been computed, widened to f64.
@@ -195,17 +195,17 @@ fn tensor_of(field: Field) -> Tensor {
 
 /// What `inputs` have for `tensor`, as the device holds it.
 fn encoded(inputs: &Inputs, tensor: Tensor) -> Option<Vec<u8>> {
-    let (element, cotangents) = (inputs.element(), inputs.cotangents());
+    let (dtype, cotangents) = (inputs.dtype(), inputs.cotangents());
     match tensor {
-        Tensor::Q => Some(encode(inputs.q(), element)),
-        Tensor::K => Some(encode(inputs.k(), element)),
-        Tensor::V => Some(encode(inputs.v(), element)),
+        Tensor::Q => Some(encode(inputs.q(), dtype)),
+        Tensor::K => Some(encode(inputs.k(), dtype)),
+        Tensor::V => Some(encode(inputs.v(), dtype)),
         Tensor::Indices => Some(encode_indices(inputs.indices())),
         Tensor::Mask => Some(encode_mask(inputs.mask())),
-        Tensor::SelScale => inputs.sel_scale().map(|tensor| encode(tensor, Element::F32)),
-        Tensor::DOut => cotangents.d_out.as_ref().map(|tensor| encode(tensor, element)),
-        Tensor::DLse => cotangents.d_lse.as_ref().map(|tensor| encode(tensor, Element::F32)),
-        Tensor::DSliding => cotangents.d_sliding.as_ref().map(|tensor| encode(tensor, element)),
+        Tensor::SelScale => inputs.sel_scale().map(|tensor| encode(tensor, Dtype::F32)),
+        Tensor::DOut => cotangents.d_out.as_ref().map(|tensor| encode(tensor, dtype)),
+        Tensor::DLse => cotangents.d_lse.as_ref().map(|tensor| encode(tensor, Dtype::F32)),
+        Tensor::DSliding => cotangents.d_sliding.as_ref().map(|tensor| encode(tensor, dtype)),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use super::open::Device;
 use super::run::Options;
 use crate::driver::{Event, Stream};
 use crate::error::Error;
-use crate::plan::Place;
+use crate::plan::Extent;
 
 /// How long one pass took, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ pub struct Measured {
 pub fn bench(device: &Device, inputs: &Inputs, options: &Options, repetitions: usize) -> Result<Measured, Error> {
     assert!(repetitions > 0, "no repetition, no median");
     let (attend, buffers) = Options { safety: Safety::NONE, ..*options }.prepare(device, inputs)?;
-    let flush = Buffer::new(device, "flush", Place::flat(2 * device.info().cache_bytes as usize), Safety::NONE)?;
+    let flush = Buffer::new(device, "flush", Extent::flat(2 * device.info().cache_bytes as usize), Safety::NONE)?;
     let forward = attend.bind_forward(&buffers)?;
     let measured_forward = time(device, &flush, repetitions, || forward.launch())?;
     let mut forward_and_backward = None;

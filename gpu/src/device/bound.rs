@@ -8,12 +8,12 @@ use super::open::Device;
 use super::operands::Operands;
 use crate::driver::{Address, Call, Parameter, Stream};
 use crate::error::{Error, Kind};
-use crate::plan::{Extent, Launch, Plan, Tensor, Value};
+use crate::plan::{Dim3, Launch, Plan, Tensor, Value};
 
 /// One pass over tensors where they lie, compiled, loaded and checked.
 #[derive(Debug)]
 pub struct Bound<'a> {
-    ready: Vec<(Call, Extent)>,
+    ready: Vec<(Call, Dim3)>,
     stream: Stream,
     /// The tensors are somebody's for as long as this may be launched.
     tensors: PhantomData<&'a ()>,

@@ -4,7 +4,7 @@ use super::memory::{Buffer, Safety};
 use super::open::Device;
 use crate::driver::{Call, Parameter, Stream};
 use crate::error::Error;
-use crate::plan::{Extent, Place, Program};
+use crate::plan::{Dim3, Extent, Program};
 
 /// All bits set: NaN as f32, f16 and bf16, and an index far out of range as u32.
 pub(super) const POISON: u32 = u32::MAX;
@@ -25,13 +25,13 @@ pub(super) struct Probed {
 
 impl Device {
     /// What fills all shared memory with `pattern`.
-    pub(super) fn poison_call(&self, pattern: u32) -> Result<(Call, Extent), Error> {
+    pub(super) fn poison_call(&self, pattern: u32) -> Result<(Call, Dim3), Error> {
         self.everywhere("poison", &[], pattern, 1)
     }
 
     /// Looks at all shared memory, by CTAs in clusters of `cluster`.
     pub(super) fn probe_shared(&self, pattern: u32, cluster: u32) -> Result<Probed, Error> {
-        let report = Buffer::new(self, "report", Place::flat(4 * (2 + SM_NUMBERS)), Safety::NONE)?;
+        let report = Buffer::new(self, "report", Extent::flat(4 * (2 + SM_NUMBERS)), Safety::NONE)?;
         report.fill(0)?;
         let (call, extent) = self.everywhere("probe", &[Parameter::Address(report.address())], pattern, cluster)?;
         call.launch(&extent, Stream::DEFAULT)?;
@@ -42,9 +42,9 @@ impl Device {
     }
 
     /// What holds its stream until `open` is no longer zeros, or for about two seconds.
-    pub(super) fn gate_call(&self, open: &Buffer) -> Result<(Call, Extent), Error> {
+    pub(super) fn gate_call(&self, open: &Buffer) -> Result<(Call, Dim3), Error> {
         let call = self.function(&Program::check("gate"))?.call(vec![Parameter::Address(open.address())])?;
-        let extent = Extent { grid: [1; 3], threads: 1, cluster: 1, static_shared: 0, dynamic_shared: 0 };
+        let extent = Dim3 { grid: [1; 3], threads: 1, cluster: 1, static_shared: 0, dynamic_shared: 0 };
         Ok((call, extent))
     }
 
@@ -55,7 +55,7 @@ impl Device {
         first: &[Parameter],
         pattern: u32,
         cluster: u32,
-    ) -> Result<(Call, Extent), Error> {
+    ) -> Result<(Call, Dim3), Error> {
         let (bytes, ctas) = (self.info().shared_bytes, self.info().multiprocessors);
         let function = self.function(&Program::check(kernel))?;
         function.prefer_shared(true)?;
@@ -63,6 +63,6 @@ impl Device {
         let words = [Parameter::Word(bytes / 4), Parameter::Word(pattern)];
         let call = function.call(first.iter().cloned().chain(words).collect())?;
         let grid = [ctas / cluster * cluster, 1, 1];
-        Ok((call, Extent { grid, threads: 1024, cluster, static_shared: 0, dynamic_shared: bytes }))
+        Ok((call, Dim3 { grid, threads: 1024, cluster, static_shared: 0, dynamic_shared: bytes }))
     }
 }

@@ -6,7 +6,7 @@
 use super::open::Device;
 use crate::driver::{Address, Allocation};
 use crate::error::{Error, Kind};
-use crate::plan::Place;
+use crate::plan::Extent;
 
 /// All bits set: NaN as f32, f16 and bf16, and an index far out of range as u32.
 pub(super) const POISON: u8 = 0xff;
@@ -23,7 +23,7 @@ pub struct Safety {
 
 impl Safety {
     /// Bytes that a buffer for `place` takes.
-    pub(super) fn bytes(self, place: &Place) -> u64 {
+    pub(super) fn bytes(self, place: &Extent) -> u64 {
         (place.bytes() + 2 * self.guard_bytes.next_multiple_of(256)) as u64
     }
 
@@ -39,7 +39,7 @@ pub struct Buffer {
     name: String,
     allocation: Allocation,
     guard_bytes: usize,
-    place: Place,
+    place: Extent,
     /// Where bytes lie without gaps, first and end of each run, counted from the front guard zone's end.
     runs: Vec<(usize, usize)>,
     // What an input held when it was uploaded, where it is to be checked afterwards.
@@ -48,7 +48,7 @@ pub struct Buffer {
 
 impl Buffer {
     /// Uninitialised (or poisoned) memory for what lies at `place`.
-    pub(super) fn new(device: &Device, name: &str, place: Place, safety: Safety) -> Result<Self, Error> {
+    pub(super) fn new(device: &Device, name: &str, place: Extent, safety: Safety) -> Result<Self, Error> {
         let guard_bytes = safety.guard_bytes.next_multiple_of(256);
         let allocation = Allocation::new(device.context(), place.bytes() + 2 * guard_bytes)?;
         let runs = place.runs();
@@ -67,7 +67,7 @@ impl Buffer {
     pub(super) fn upload(
         device: &Device,
         name: &str,
-        place: Place,
+        place: Extent,
         source: Vec<u8>,
         safety: Safety,
     ) -> Result<Self, Error> {

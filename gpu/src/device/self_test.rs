@@ -1,6 +1,6 @@
 //! What only a GPU can show of this crate itself: that its checks see what they are there to see.
 
-use nsa_corpus::{Case, Element, Inputs, Outputs, Sizes, Values};
+use nsa_corpus::{Case, Dtype, Inputs, Outputs, Sizes, Values};
 
 use super::checks::POISON;
 use super::memory::{Buffer, Safety};
@@ -8,7 +8,7 @@ use super::open::Device;
 use super::run::{Options, run};
 use crate::driver::{Foreign, OwnStream, Stream};
 use crate::error::{Error, Kind};
-use crate::plan::Place;
+use crate::plan::Extent;
 
 /// One thing that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ fn foreign(device: &Device) -> Result<Vec<Check>, Error> {
     let stream = OwnStream::new(device.context())?;
     let foreign = Foreign::lent(stream.handle(), &addresses);
     let (forward, backward) = (attend.bind_forward(&foreign)?, attend.bind_backward(&foreign)?);
-    let open = Buffer::new(device, "open", Place::flat(4), Safety::NONE)?;
+    let open = Buffer::new(device, "open", Extent::flat(4), Safety::NONE)?;
     open.fill(0)?;
     let (gate, extent) = device.gate_call(&open)?;
     // The stream does not wait for the default one, on which memory was filled.
@@ -112,10 +112,10 @@ fn small() -> Result<Inputs, nsa_corpus::Error> {
         d_sliding: normal(),
         ..Case::ordinary(sizes, 1)
     };
-    case.materialize(Element::Bf16)
+    case.materialize(Dtype::Bf16)
 }
 
-/// Elements whose bits are not the same; all of a field that one of them lacks.
+/// Dtypes whose bits are not the same; all of a field that one of them lacks.
 fn differing(expected: &Outputs, found: &Outputs) -> usize {
     let fields = expected.iter().map(|(field, expected)| match found.get(field) {
         Some(found) => expected.iter().zip(found).filter(|(a, b)| a.to_bits() != b.to_bits()).count(),

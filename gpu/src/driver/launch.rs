@@ -9,7 +9,7 @@ use super::context::{Context, failed};
 use super::memory::Address;
 use super::stream::Stream;
 use crate::error::{Error, Kind};
-use crate::plan::{Dims, Extent};
+use crate::plan::{Dim3, Dims};
 
 /// One value that a kernel is given.
 #[derive(Clone, Debug)]
@@ -109,11 +109,11 @@ pub(crate) struct Call {
 
 impl Call {
     /// Puts the kernel on `stream`: it may not have begun when this returns.
-    pub(crate) fn launch(&self, extent: &Extent, stream: Stream) -> Result<(), Error> {
+    pub(crate) fn launch(&self, extent: &Dim3, stream: Stream) -> Result<(), Error> {
         let Function { context, raw, name, .. } = self.function.as_ref();
         context.bind()?;
         let mut parameters: Vec<*mut c_void> = self.parameters.iter().map(|parameter| parameter.raw().0).collect();
-        let Extent { grid: [x, y, z], threads, cluster, dynamic_shared, .. } = *extent;
+        let Dim3 { grid: [x, y, z], threads, cluster, dynamic_shared, .. } = *extent;
         // SAFETY: number and sizes of the parameters were compared with the kernel's own in `Function::call`; the driver
         // copies them, and the attribute, before it returns; the stream exists as long as its owner, whom the maker of a `Stream` vouches for.
         let launched = unsafe {

@@ -117,7 +117,7 @@ impl Foreign {
     /// As long as a [`crate::Bound`] made of this may be launched, and until the stream is done with what was launched:
     ///
     /// * `stream` is a live stream of the device's *primary* context (the one that PyTorch and the CUDA runtime use), or null;
-    /// * at each address lie as many bytes as the plan's [`crate::plan::Place`] of that tensor has, in memory that the device may
+    /// * at each address lie as many bytes as the plan's [`crate::plan::Extent`] of that tensor has, in memory that the device may
     ///   read, and write unless it is an input or a cotangent, laid out as the problem's views say;
     /// * the two regions of any two tensors do not overlap, unless neither is written;
     /// * whatever was written there before, and whatever reads or writes there afterwards, is ordered against this work by the

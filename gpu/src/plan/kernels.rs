@@ -2,7 +2,7 @@
 //!
 //! The tests hold each row to the kernel's own text: names, order and constness of parameters, threads of a CTA.
 
-use nsa_corpus::{Element, Shape};
+use nsa_corpus::{Dtype, Shape};
 
 use super::dims::{Dims, SCAN_THREADS};
 use super::launch::Access;
@@ -40,15 +40,15 @@ pub(super) struct Kernel {
     pub(super) parameters: &'static [Parameter],
     /// Whether it is compiled for the problem's format; one that sees only whole numbers is compiled once.
     pub(super) of_element: bool,
-    /// The macros that it is compiled with, besides `ELEMENT`.
+    /// The macros that it is compiled with, besides `DTYPE`.
     pub(super) defines: fn(&Shape) -> Vec<(&'static str, usize)>,
     pub(super) cut: fn(&Shape, &Dims) -> Cut,
 }
 
 impl Kernel {
     /// What is compiled for a problem.
-    pub(super) fn program(&self, shape: &Shape, element: Element) -> Program {
-        Program::new(self.name, if self.of_element { element } else { Element::F32 }, (self.defines)(shape))
+    pub(super) fn program(&self, shape: &Shape, dtype: Dtype) -> Program {
+        Program::new(self.name, if self.of_element { dtype } else { Dtype::F32 }, (self.defines)(shape))
     }
 
     /// Whether it is given `tensor`.

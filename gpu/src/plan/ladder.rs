@@ -1,7 +1,7 @@
 //! The ladder: which kernels compute each pass, what they support, and what they declare of their arithmetic.
 //!
 //! Everything about a rung stands in one row of `LADDER`: [`Variant::supports`], the choice for a shape, the launches and the
-//! declared arithmetic all read it. A kernel that wants more than its row can say (clusters, tensor maps) makes room in `Extent`
+//! declared arithmetic all read it. A kernel that wants more than its row can say (clusters, tensor maps) makes room in `Dim3`
 //! and `Value`: docs/kernels.md says how.
 //!
 //! [`Variant::supports`]: super::Variant::supports
@@ -9,7 +9,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use nsa_corpus::{Arithmetic, Dot, Element, Shape};
+use nsa_corpus::{Arithmetic, Dot, Dtype, Shape};
 use serde::{Deserialize, Serialize};
 
 use super::kernels::{
@@ -82,7 +82,7 @@ pub(super) struct Step {
     pub(super) rung: Rung,
     /// Launched in this order; what they need of workspaces is launched before them.
     pub(super) kernels: &'static [&'static Kernel],
-    pub(super) elements: &'static [Element],
+    pub(super) elements: &'static [Dtype],
     /// dim and value_dim are multiples of this, and rows of 16-bit elements begin at multiples of it.
     pub(super) multiple: usize,
     /// dim and value_dim together; each alone is at most [`FEATURES_MAX`].
@@ -92,13 +92,13 @@ pub(super) struct Step {
     /// The least compute capability that it runs on, 10 major + minor.
     pub(super) capability: u32,
     /// What its results are worth, on an architecture.
-    pub(super) arithmetic: fn(&Shape, Element, &str) -> Arithmetic,
+    pub(super) arithmetic: fn(&Shape, Dtype, &str) -> Arithmetic,
 }
 
 /// dim, value_dim and block_size are at most this, on every rung.
 pub const FEATURES_MAX: usize = 256;
 
-const HALF: &[Element] = &[Element::F16, Element::Bf16];
+const HALF: &[Dtype] = &[Dtype::F16, Dtype::Bf16];
 
 /// Everything in f32 multiply-adds, any size, slowly.
 const PLAIN: Step = Step {
@@ -110,7 +110,7 @@ const PLAIN: Step = Step {
     features_max: 2 * FEATURES_MAX,
     rows_max: usize::MAX,
     capability: 80,
-    arithmetic: |_, element, _| Arithmetic { output: element, gradient: element, ..Arithmetic::f32() },
+    arithmetic: |_, dtype, _| Arithmetic { output: dtype, gradient: dtype, ..Arithmetic::f32() },
 };
 
 /// 16-bit products on tensor cores, whose rows are numbered by 32 bits.
@@ -124,9 +124,9 @@ const TENSOR: Step = Step {
     rows_max: (1 << 31) - 1,
     capability: 80,
     // The plain forward rescales once for a whole block, this one for as many keys as it scores at once.
-    arithmetic: |shape, element, arch| Arithmetic {
+    arithmetic: |shape, dtype, arch| Arithmetic {
         rescale_every: Some(8 * key_tiles(shape, 8)),
-        ..tensor_arithmetic(shape, element, arch)
+        ..tensor_arithmetic(shape, dtype, arch)
     },
 };
 
@@ -147,12 +147,12 @@ pub(super) const LADDER: &[Step] = &[
     },
 ];
 
-fn tensor_arithmetic(shape: &Shape, element: Element, arch: &str) -> Arithmetic {
+fn tensor_arithmetic(shape: &Shape, dtype: Dtype, arch: &str) -> Arithmetic {
     // `<q, k>` and `<d_out, v>` take each 32 features, or what is left of them, in two halves (mma.cuh).
     let block = |width: usize| width.div_ceil(2 * width.div_ceil(32));
     let block = block(shape.dim()).min(block(shape.value_dim()));
     let scores = Dot::Blocks { block, extra_bits: extra_bits(arch) };
-    Arithmetic { scores, ..Arithmetic::tensor_core(element) }
+    Arithmetic { scores, ..Arithmetic::tensor_core(dtype) }
 }
 
 /// Bits that the tensor cores of `arch` keep beyond 24: measured by planted sums (`nsa-diff calibrate`, docs/numerics.md), and none
@@ -182,14 +182,14 @@ impl Step {
         self.kernels[0]
     }
 
-    pub(super) fn supports(&self, shape: &Shape, element: Element, arch: &str) -> Result<(), String> {
+    pub(super) fn supports(&self, shape: &Shape, dtype: Dtype, arch: &str) -> Result<(), String> {
         let kernel = self.kernel().name;
         if capability(arch) < self.capability {
             return Err(format!("{kernel} needs compute capability {}, {arch} is older", self.capability));
         }
         let (dim, value_dim) = (shape.dim(), shape.value_dim());
-        if !self.elements.contains(&element) {
-            return Err(format!("{kernel} does not take {element}"));
+        if !self.elements.contains(&dtype) {
+            return Err(format!("{kernel} does not take {dtype}"));
         }
         for (name, size) in [("dim", dim), ("value_dim", value_dim), ("block_size", shape.block_size())] {
             if size > FEATURES_MAX {

@@ -8,7 +8,7 @@ use super::tensor::Tensor;
 
 /// How many threads a launch has, and what they share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub struct Dim3 {
     /// CTAs along x, y and z.
     pub grid: [u32; 3],
     /// Threads of a CTA along x.
@@ -61,7 +61,7 @@ pub struct Launch {
     /// The kernel and its macros.
     pub program: Program,
     /// How many threads, and what they share.
-    pub extent: Extent,
+    pub extent: Dim3,
     /// One for each parameter, in the kernel's order.
     pub arguments: Vec<Argument>,
     /// The launches of the same list, by their numbers, that must be done before this one begins: they write what it reads or

@@ -2,10 +2,10 @@
 //! they need. Nothing here knows CUDA: a [`Plan`] is plain data, which the driver executes and others may.
 
 mod dims;
+mod extent;
 mod kernels;
 mod ladder;
 mod launch;
-mod place;
 mod problem;
 mod program;
 mod tensor;
@@ -20,9 +20,9 @@ use kernels::{Cut, Kernel, PRODUCERS};
 use tensor::Form;
 
 pub use dims::{Dims, Lists};
+pub use extent::Extent;
 pub use ladder::{FEATURES_MAX, Pass, Rung};
-pub use launch::{Access, Argument, Extent, Launch, Value};
-pub use place::Place;
+pub use launch::{Access, Argument, Dim3, Launch, Value};
 pub use problem::Problem;
 pub use program::Program;
 pub(crate) use program::ROW_STRIDE;
@@ -48,7 +48,7 @@ pub struct Planned {
     /// What lies in it.
     pub tensor: Tensor,
     /// Where its rows lie, and its bytes.
-    pub place: Place,
+    pub place: Extent,
     /// Its address is a multiple of so many bytes.
     pub align: usize,
 }
@@ -60,10 +60,10 @@ impl Plan {
     /// [`Kind::Unsupported`] where the variant does not compute such a problem or take such views, or a launch would be too
     /// large; [`Kind::Invalid`] where rows of a view overlap.
     pub fn new(problem: &Problem, arch: &str) -> Result<Plan, Error> {
-        let Problem { shape, element, views, include_block_causal, .. } = problem;
-        let chosen = || Variant::choose_for(shape, *element, arch, views);
+        let Problem { shape, dtype, views, include_block_causal, .. } = problem;
+        let chosen = || Variant::choose_for(shape, *dtype, arch, views);
         let variant = problem.variant.unwrap_or_else(chosen);
-        variant.supports(shape, *element, arch)?;
+        variant.supports(shape, *dtype, arch)?;
         variant.takes(shape, views)?;
         let dims_of = |window| Dims::new(shape, views, *include_block_causal, window);
         let dims = dims_of(problem.sliding_window);
@@ -74,7 +74,7 @@ impl Plan {
         Ok(Plan {
             problem: *problem,
             variant,
-            arithmetic: variant.arithmetic(shape, *element, arch),
+            arithmetic: variant.arithmetic(shape, *dtype, arch),
             buffers: buffers.map(|tensor| planned(problem, variant, &dims, tensor)).collect::<Result<_, _>>()?,
             forward: launches(problem, &dims, &with_producers(&[forward]))?,
             backward: launches(problem, &backward_dims, &with_producers(&[query_gradients, key_gradients]))?,
@@ -119,8 +119,8 @@ impl Plan {
 
 /// Where `tensor` lies.
 fn planned(problem: &Problem, variant: Variant, dims: &Dims, tensor: Tensor) -> Result<Planned, Error> {
-    let Problem { shape, element, views, apart, .. } = problem;
-    let bytes = tensor.element_bytes(*element);
+    let Problem { shape, dtype, views, apart, .. } = problem;
+    let bytes = tensor.element_bytes(*dtype);
     let (place, words) = match tensor.form() {
         Form::Operand(operand) => (views.place(operand, shape, bytes)?, variant.words(operand)),
         Form::Workspace(workspace) => (workspace.place(shape, dims, *apart == Some(workspace)), 1),
@@ -161,7 +161,7 @@ fn launches(problem: &Problem, dims: &Dims, kernels: &[&'static Kernel]) -> Resu
 }
 
 fn launch(problem: &Problem, dims: &Dims, kernel: &Kernel) -> Result<Launch, Error> {
-    let mut program = kernel.program(&problem.shape, problem.element);
+    let mut program = kernel.program(&problem.shape, problem.dtype);
     let uses = |workspace| kernel.parameters.iter().any(|parameter| parameter.tensor.workspace() == Some(workspace));
     if let Some(workspace) = problem.apart.filter(|workspace| uses(*workspace)) {
         program = program.with_apart(workspace, workspace.far_stride(&problem.shape, dims));
@@ -177,11 +177,11 @@ fn launch(problem: &Problem, dims: &Dims, kernel: &Kernel) -> Result<Launch, Err
 }
 
 /// What `cut` makes of a launch, where a device takes that many CTAs.
-fn extent(kernel: &str, cut: Cut) -> Result<Extent, Error> {
+fn extent(kernel: &str, cut: Cut) -> Result<Dim3, Error> {
     let (Ok(x), Ok(y)) = (i32::try_from(cut.ctas[0]), u16::try_from(cut.ctas[1])) else {
         return Err(Kind::Unsupported(format!("{kernel} needs a grid of {:?} CTAs", cut.ctas)).into());
     };
-    Ok(Extent {
+    Ok(Dim3 {
         grid: [x as u32, u32::from(y), 1],
         threads: 32 * cut.warps,
         cluster: 1,

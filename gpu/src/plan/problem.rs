@@ -1,6 +1,6 @@
 //! What is to be computed, as far as a plan needs to know it.
 
-use nsa_corpus::{Element, Inputs, Shape};
+use nsa_corpus::{Dtype, Inputs, Shape};
 
 use super::tensor::Tensor;
 use super::variant::Variant;
@@ -13,7 +13,7 @@ pub struct Problem {
     /// The sizes.
     pub shape: Shape,
     /// The format of the tensors that have one to choose.
-    pub element: Element,
+    pub dtype: Dtype,
     /// Whether a query attends to its own block up to itself.
     pub include_block_causal: bool,
     /// The sliding output's window; `None`: no sliding output.
@@ -34,10 +34,10 @@ pub struct Problem {
 
 impl Problem {
     /// `out` and `lse` of the selected blocks and the own one, head-major, without factors, by the fastest variant.
-    pub fn new(shape: &Shape, element: Element) -> Self {
+    pub fn new(shape: &Shape, dtype: Dtype) -> Self {
         Problem {
             shape: *shape,
-            element,
+            dtype,
             include_block_causal: true,
             sliding_window: None,
             sel_scale: false,
@@ -57,7 +57,7 @@ impl Problem {
             sel_scale: inputs.sel_scale().is_some(),
             d_lse: inputs.cotangents().d_lse.is_some(),
             d_sliding: inputs.cotangents().d_sliding.is_some(),
-            ..Problem::new(inputs.shape(), inputs.element())
+            ..Problem::new(inputs.shape(), inputs.dtype())
         }
     }
 

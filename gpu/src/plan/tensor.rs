@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use nsa_corpus::Element;
+use nsa_corpus::Dtype;
 
 use super::views::Operand;
 use super::workspace::Workspace;
@@ -154,20 +154,20 @@ impl Tensor {
     }
 
     /// The format of its numbers, in a problem of `element`; `None`: whole numbers.
-    pub fn element(self, element: Element) -> Option<Element> {
+    pub fn dtype(self, dtype: Dtype) -> Option<Dtype> {
         use Tensor::{DLse, Delta, DselScale, Lse, Partial, SelScale, SlidingDelta, SlidingLse};
         match self {
-            SelScale | DLse | Lse | SlidingLse | DselScale | Delta | SlidingDelta | Partial => Some(Element::F32),
+            SelScale | DLse | Lse | SlidingLse | DselScale | Delta | SlidingDelta | Partial => Some(Dtype::F32),
             Tensor::Indices | Tensor::Mask => None,
             Tensor::Counts | Tensor::Starts | Tensor::SegmentStarts | Tensor::Visits => None,
-            _ => Some(element),
+            _ => Some(dtype),
         }
     }
 
     /// Bytes of one of its numbers.
-    pub fn element_bytes(self, element: Element) -> usize {
+    pub fn element_bytes(self, dtype: Dtype) -> usize {
         let whole = if self == Tensor::Mask { 1 } else { size_of::<u32>() };
-        self.element(element).map_or(whole, Element::bytes)
+        self.dtype(dtype).map_or(whole, Dtype::bytes)
     }
 
     pub(super) fn form(self) -> Form {
@@ -217,7 +217,7 @@ mod tests {
         for tensor in Tensor::ALL {
             assert_eq!(tensor.workspace().is_some(), tensor.role() == Role::Workspace, "{tensor}");
             // Every part of a workspace has elements of the size that its rows are counted in.
-            assert!(tensor.workspace().is_none() || tensor.element_bytes(Element::F16) == Workspace::BYTES, "{tensor}");
+            assert!(tensor.workspace().is_none() || tensor.element_bytes(Dtype::F16) == Workspace::BYTES, "{tensor}");
         }
         let mut names: Vec<&str> = Tensor::ALL.map(Tensor::name).into();
         names.sort_unstable();

@@ -1,6 +1,6 @@
 //! Tests of whole plans.
 
-use nsa_corpus::{Element, Shape, Sizes};
+use nsa_corpus::{Dtype, Shape, Sizes};
 
 use super::kernels::Cut;
 use super::{
@@ -8,7 +8,7 @@ use super::{
 };
 
 /// A problem with every tensor there is.
-fn full(element: Element, rung: Rung) -> Problem {
+fn full(dtype: Dtype, rung: Rung) -> Problem {
     let (q_heads, kv_heads, sel_heads, seq_len, dim, value_dim) = (4, 2, 2, 10, 8, 16);
     let sizes = Sizes { batch: 3, q_heads, kv_heads, seq_len, dim, value_dim, block_size: 4, num_sel: 3, sel_heads };
     Problem {
@@ -17,7 +17,7 @@ fn full(element: Element, rung: Rung) -> Problem {
         d_lse: true,
         d_sliding: true,
         variant: Some(Variant::uniform(rung)),
-        ..Problem::new(&Shape::new(sizes).unwrap(), element)
+        ..Problem::new(&Shape::new(sizes).unwrap(), dtype)
     }
 }
 
@@ -36,7 +36,7 @@ fn names(launches: &[Launch]) -> Vec<&'static str> {
 
 #[test]
 fn the_backward_launches_what_fills_a_workspace_before_what_reads_it() {
-    let plan = plan(&full(Element::Bf16, Rung::Tensor));
+    let plan = plan(&full(Dtype::Bf16, Rung::Tensor));
     assert_eq!(names(plan.forward()), ["forward_tensor"]);
     let order = ["delta", "dq_tensor", "visit_count", "visit_scan", "visit_fill", "dkdv_tensor", "dkdv_merge"];
     assert_eq!(names(plan.backward()), order);
@@ -48,7 +48,7 @@ fn the_backward_launches_what_fills_a_workspace_before_what_reads_it() {
 
 #[test]
 fn what_a_problem_lacks_is_passed_as_null_and_has_no_buffer() {
-    let all = full(Element::F32, Rung::Plain);
+    let all = full(Dtype::F32, Rung::Plain);
     let none = Problem { sliding_window: None, sel_scale: false, d_lse: false, d_sliding: false, ..all };
     let absent = |plan: &Plan| -> Vec<&'static str> {
         let launches = plan.forward().iter().chain(plan.backward());
@@ -74,7 +74,7 @@ fn what_a_problem_lacks_is_passed_as_null_and_has_no_buffer() {
 
 #[test]
 fn bytes_are_those_of_every_buffer() {
-    let plan = plan(&full(Element::Bf16, Rung::Tensor));
+    let plan = plan(&full(Dtype::Bf16, Rung::Tensor));
     // q, k, v; indices, mask, sel_scale.
     let inputs = 2 * (3 * 4 * 10 * 8 + 3 * 2 * 10 * 8 + 3 * 2 * 10 * 16) + 3 * 2 * 10 * 3 * 9;
     assert_eq!(bytes(&plan, Role::Input), inputs);
@@ -88,7 +88,7 @@ fn bytes_are_those_of_every_buffer() {
 
 #[test]
 fn gaps_of_a_view_and_of_rows_set_apart_count() {
-    let problem = full(Element::Bf16, Rung::Tensor);
+    let problem = full(Dtype::Bf16, Rung::Tensor);
     let apart = |operand| Problem {
         views: Views::new(&problem.shape, Layout::Apart { operand, axis: Axis::Batch }),
         ..problem
@@ -105,7 +105,7 @@ fn gaps_of_a_view_and_of_rows_set_apart_count() {
 #[test]
 fn only_kernels_that_use_a_workspace_are_compiled_anew_when_it_is_set_apart() {
     let of = |workspace| {
-        let plan = plan(&Problem { apart: Some(workspace), ..full(Element::F32, Rung::Plain) });
+        let plan = plan(&Problem { apart: Some(workspace), ..full(Dtype::F32, Rung::Plain) });
         let apart = plan.backward().iter().filter(|launch| launch.program.apart == Some(workspace)).cloned();
         names(&apart.collect::<Vec<_>>())
     };
@@ -118,12 +118,12 @@ fn only_kernels_that_use_a_workspace_are_compiled_anew_when_it_is_set_apart() {
 
 #[test]
 fn addresses_are_aligned_to_what_a_rung_loads_at_once() {
-    let align = |element, rung, tensor| plan(&full(element, rung)).buffer(tensor).unwrap().align;
-    assert_eq!(align(Element::Bf16, Rung::Tensor, Tensor::Q), 16);
-    assert_eq!(align(Element::Bf16, Rung::Plain, Tensor::Q), 2);
-    assert_eq!(align(Element::Bf16, Rung::Tensor, Tensor::Dk), 2);
-    assert_eq!(align(Element::F32, Rung::Plain, Tensor::Mask), 1);
-    assert_eq!(align(Element::Bf16, Rung::Tensor, Tensor::Partial), 4);
+    let align = |dtype, rung, tensor| plan(&full(dtype, rung)).buffer(tensor).unwrap().align;
+    assert_eq!(align(Dtype::Bf16, Rung::Tensor, Tensor::Q), 16);
+    assert_eq!(align(Dtype::Bf16, Rung::Plain, Tensor::Q), 2);
+    assert_eq!(align(Dtype::Bf16, Rung::Tensor, Tensor::Dk), 2);
+    assert_eq!(align(Dtype::F32, Rung::Plain, Tensor::Mask), 1);
+    assert_eq!(align(Dtype::Bf16, Rung::Tensor, Tensor::Partial), 4);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_launch_that_is_too_large_is_refused_by_its_kernel() {
 
 #[test]
 fn an_old_architecture_is_refused_and_an_unknown_one_is_taken_for_the_oldest() {
-    let problem = full(Element::Bf16, Rung::Tensor);
+    let problem = full(Dtype::Bf16, Rung::Tensor);
     let error = Plan::new(&problem, "sm_75").unwrap_err().to_string();
     assert_eq!(error, "forward_tensor needs compute capability 80, sm_75 is older");
     assert_eq!(Plan::new(&problem, "unknown").unwrap().variant(), Variant::uniform(Rung::Tensor));

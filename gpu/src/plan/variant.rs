@@ -1,6 +1,6 @@
 //! The rung of each pass, and the programs that follow from it.
 
-use nsa_corpus::{Arithmetic, Dot, Element, Shape, Sizes};
+use nsa_corpus::{Arithmetic, Dot, Dtype, Shape, Sizes};
 use serde::{Deserialize, Serialize};
 
 use super::kernels::{DELTA, DKDV_MERGE, VISIT_COUNT, VISIT_FILL, VISIT_SCAN};
@@ -30,15 +30,15 @@ impl Variant {
 
     /// The fastest rung of each pass that supports the problem on devices of `arch` ([`crate::DeviceInfo::arch`]); [`Rung::Plain`]
     /// where none does.
-    pub fn choose(shape: &Shape, element: Element, arch: &str) -> Self {
-        Self::choose_for(shape, element, arch, &Views::new(shape, Layout::HeadMajor))
+    pub fn choose(shape: &Shape, dtype: Dtype, arch: &str) -> Self {
+        Self::choose_for(shape, dtype, arch, &Views::new(shape, Layout::HeadMajor))
     }
 
     /// The same for tensors that lie as `views` say.
-    pub fn choose_for(shape: &Shape, element: Element, arch: &str, views: &Views) -> Self {
+    pub fn choose_for(shape: &Shape, dtype: Dtype, arch: &str, views: &Views) -> Self {
         let fastest = |pass| {
             let supported = |step: &&Step| {
-                step.pass == pass && step.supports(shape, element, arch).is_ok() && step.takes(shape, views).is_ok()
+                step.pass == pass && step.supports(shape, dtype, arch).is_ok() && step.takes(shape, views).is_ok()
             };
             LADDER.iter().rev().find(supported).map_or(Rung::Plain, |step| step.rung)
         };
@@ -62,13 +62,13 @@ impl Variant {
     ///
     /// # Errors
     /// The first thing that a kernel does not support, with the size at fault.
-    pub fn supports(&self, shape: &Shape, element: Element, arch: &str) -> Result<(), Error> {
+    pub fn supports(&self, shape: &Shape, dtype: Dtype, arch: &str) -> Result<(), Error> {
         for pass in Pass::ALL {
             let rung = self.rung(pass);
             let Some(step) = step(pass, rung) else {
                 return Err(Kind::Unsupported(format!("there is no {rung} kernel for {pass:?}")).into());
             };
-            step.supports(shape, element, arch).map_err(Kind::Unsupported)?;
+            step.supports(shape, dtype, arch).map_err(Kind::Unsupported)?;
         }
         if (shape.seq_len() as u64).checked_mul(shape.num_sel() as u64).is_none_or(|v| v >= u64::from(u32::MAX)) {
             let (n, sel) = (shape.seq_len(), shape.num_sel());
@@ -89,8 +89,8 @@ impl Variant {
 
     /// The arithmetic of this variant's results on problems of `shape` on devices of `arch`: in each part that of the pass which
     /// is least exact there.
-    pub fn arithmetic(&self, shape: &Shape, element: Element, arch: &str) -> Arithmetic {
-        let declared = self.steps().map(|step| (step.arithmetic)(shape, element, arch));
+    pub fn arithmetic(&self, shape: &Shape, dtype: Dtype, arch: &str) -> Arithmetic {
+        let declared = self.steps().map(|step| (step.arithmetic)(shape, dtype, arch));
         declared.into_iter().reduce(least_exact).expect("there are passes")
     }
 
@@ -108,16 +108,16 @@ impl Variant {
     }
 
     /// Every program that a forward and backward of such a problem launches, in the order that seals of evidence are made of.
-    pub fn programs(&self, shape: &Shape, element: Element) -> Vec<Program> {
+    pub fn programs(&self, shape: &Shape, dtype: Dtype) -> Vec<Program> {
         let passes = self.steps().map(|step| step.kernel());
         let shared = [&DELTA, &VISIT_COUNT, &VISIT_SCAN, &VISIT_FILL, &DKDV_MERGE];
-        passes.into_iter().chain(shared).map(|kernel| kernel.program(shape, element)).collect()
+        passes.into_iter().chain(shared).map(|kernel| kernel.program(shape, dtype)).collect()
     }
 }
 
 /// In each part the less exact of the two.
 fn least_exact(a: Arithmetic, b: Arithmetic) -> Arithmetic {
-    let coarser = |a: Element, b: Element| if a.unit_roundoff() >= b.unit_roundoff() { a } else { b };
+    let coarser = |a: Dtype, b: Dtype| if a.unit_roundoff() >= b.unit_roundoff() { a } else { b };
     Arithmetic {
         unit: a.unit.max(b.unit),
         exponential: a.exponential.max(b.exponential),
@@ -134,7 +134,7 @@ fn least_exact_dot(a: Dot, b: Dot) -> Dot {
         (Dot::Blocks { block, extra_bits }, Dot::Blocks { block: other, extra_bits: bits }) => {
             Dot::Blocks { block: block.min(other), extra_bits: extra_bits.min(bits) }
         }
-        // One product after another: nothing kept beyond 24 bits is what covers that too.
+        // One product after another: nothing kept beyond 24 bits is what features that too.
         (Dot::Blocks { block, .. }, Dot::Fma { .. }) | (Dot::Fma { .. }, Dot::Blocks { block, .. }) => {
             Dot::Blocks { block, extra_bits: 0 }
         }
@@ -151,10 +151,10 @@ pub fn catalogue() -> Vec<Program> {
         let (batch, q_heads, kv_heads, seq_len, num_sel, sel_heads) = (1, 16, 1, 512, 4, 1);
         let sizes = Sizes { batch, q_heads, kv_heads, seq_len, dim, value_dim, block_size, num_sel, sel_heads };
         let shape = Shape::new(sizes).expect("the sizes divide");
-        for element in ELEMENTS.iter().copied() {
-            programs.extend(Variant::uniform(Rung::Plain).programs(&shape, element));
-            let steps = LADDER.iter().filter(|step| step.supports(&shape, element, "sm_80").is_ok());
-            programs.extend(steps.map(|step| step.kernel().program(&shape, element)));
+        for dtype in ELEMENTS.iter().copied() {
+            programs.extend(Variant::uniform(Rung::Plain).programs(&shape, dtype));
+            let steps = LADDER.iter().filter(|step| step.supports(&shape, dtype, "sm_80").is_ok());
+            programs.extend(steps.map(|step| step.kernel().program(&shape, dtype)));
         }
     }
     programs.sort();
@@ -182,12 +182,12 @@ mod tests {
 
     #[test]
     fn the_plain_rung_leaves_no_hole_up_to_256() {
-        for element in ELEMENTS.iter().copied() {
+        for dtype in ELEMENTS.iter().copied() {
             for size in 1..=FEATURES_MAX {
                 let sizes = Sizes { dim: size, value_dim: FEATURES_MAX + 1 - size, block_size: size, ..SIZES };
                 let shape = Shape::new(sizes).unwrap();
-                Variant::uniform(Rung::Plain).supports(&shape, element, "sm_80").unwrap();
-                Variant::choose(&shape, element, "sm_80").supports(&shape, element, "sm_80").unwrap();
+                Variant::uniform(Rung::Plain).supports(&shape, dtype, "sm_80").unwrap();
+                Variant::choose(&shape, dtype, "sm_80").supports(&shape, dtype, "sm_80").unwrap();
             }
         }
     }
@@ -195,29 +195,26 @@ mod tests {
     #[test]
     fn the_tensor_rung_says_what_it_leaves_to_the_plain_one() {
         let shape = |dim, value_dim| Shape::new(Sizes { dim, value_dim, ..SIZES }).unwrap();
-        let chosen = |dim, value_dim, element| Variant::choose(&shape(dim, value_dim), element, "sm_80");
-        assert_eq!(chosen(64, 64, Element::Bf16), Variant::uniform(Rung::Tensor));
-        assert_eq!(chosen(64, 64, Element::F32), Variant::uniform(Rung::Plain));
-        assert_eq!(chosen(7, 64, Element::F16), Variant::uniform(Rung::Plain));
-        let mixed = chosen(256, 256, Element::F16);
+        let chosen = |dim, value_dim, dtype| Variant::choose(&shape(dim, value_dim), dtype, "sm_80");
+        assert_eq!(chosen(64, 64, Dtype::Bf16), Variant::uniform(Rung::Tensor));
+        assert_eq!(chosen(64, 64, Dtype::F32), Variant::uniform(Rung::Plain));
+        assert_eq!(chosen(7, 64, Dtype::F16), Variant::uniform(Rung::Plain));
+        let mixed = chosen(256, 256, Dtype::F16);
         assert_eq!((mixed.forward, mixed.key_gradients), (Rung::Tensor, Rung::Plain));
-        let declared = mixed.arithmetic(&shape(256, 256), Element::F16, "sm_90a");
-        assert_eq!(Arithmetic { rescale_every: None, ..declared }, Arithmetic::tensor_core(Element::F16));
-        let refused = Variant::uniform(Rung::Tensor).supports(&shape(7, 64), Element::F16, "sm_80").unwrap_err();
+        let declared = mixed.arithmetic(&shape(256, 256), Dtype::F16, "sm_90a");
+        assert_eq!(Arithmetic { rescale_every: None, ..declared }, Arithmetic::tensor_core(Dtype::F16));
+        let refused = Variant::uniform(Rung::Tensor).supports(&shape(7, 64), Dtype::F16, "sm_80").unwrap_err();
         assert_eq!(refused.to_string(), "forward_tensor takes multiples of 8 features, not 7");
     }
 
     #[test]
     fn what_no_rung_computes_is_refused_by_name() {
-        let refused = |sizes, element| {
-            Variant::uniform(Rung::Plain)
-                .supports(&Shape::new(sizes).unwrap(), element, "sm_80")
-                .unwrap_err()
-                .to_string()
+        let refused = |sizes, dtype| {
+            Variant::uniform(Rung::Plain).supports(&Shape::new(sizes).unwrap(), dtype, "sm_80").unwrap_err().to_string()
         };
-        assert!(refused(SIZES, Element::F64).contains("does not take f64"));
-        assert!(refused(Sizes { dim: 257, ..SIZES }, Element::F32).contains("dim up to 256, not 257"));
-        assert!(refused(Sizes { block_size: 300, ..SIZES }, Element::F32).contains("block_size up to 256, not 300"));
+        assert!(refused(SIZES, Dtype::F64).contains("does not take f64"));
+        assert!(refused(Sizes { dim: 257, ..SIZES }, Dtype::F32).contains("dim up to 256, not 257"));
+        assert!(refused(Sizes { block_size: 300, ..SIZES }, Dtype::F32).contains("block_size up to 256, not 300"));
     }
 
     #[test]
@@ -227,9 +224,9 @@ mod tests {
         for (block_size, keys) in [(1, 16), (16, 16), (40, 48), (64, 64), (65, 64), (256, 64)] {
             let shape = Shape::new(Sizes { dim: 64, value_dim: 64, block_size, ..SIZES }).unwrap();
             let tensor = Variant::uniform(Rung::Tensor);
-            let program = tensor.programs(&shape, Element::Bf16).remove(0);
+            let program = tensor.programs(&shape, Dtype::Bf16).remove(0);
             assert!(program.defines.contains(&("KEY_TILES", keys / 8)), "{block_size}: {program:?}");
-            let rescale_every = |variant: Variant| variant.arithmetic(&shape, Element::Bf16, "sm_80").rescale_every;
+            let rescale_every = |variant: Variant| variant.arithmetic(&shape, Dtype::Bf16, "sm_80").rescale_every;
             assert_eq!(rescale_every(tensor), Some(keys));
             assert_eq!(rescale_every(Variant::uniform(Rung::Plain)), None);
         }
@@ -248,12 +245,12 @@ mod tests {
                 let added = steps.sum::<f64>() * 2f64.powi(-24);
                 for (dim, value_dim) in [(width, width), (width, 8), (width, 256)] {
                     let shape = Shape::new(Sizes { dim, value_dim, ..SIZES }).unwrap();
-                    let declared = tensor.arithmetic(&shape, Element::F16, arch).scores.constant(width);
+                    let declared = tensor.arithmetic(&shape, Dtype::F16, arch).scores.constant(width);
                     assert!(added <= declared, "{arch} {dim} {value_dim}: {added} and {declared}");
                 }
             }
             let shape = Shape::new(Sizes { dim: 64, value_dim: 64, ..SIZES }).unwrap();
-            let declared = tensor.arithmetic(&shape, Element::Bf16, arch);
+            let declared = tensor.arithmetic(&shape, Dtype::Bf16, arch);
             assert_eq!(declared.scores, Dot::Blocks { block: 16, extra_bits });
             assert_eq!(declared.products, Dot::Blocks { block: 16, extra_bits: 0 });
         }
@@ -265,9 +262,9 @@ mod tests {
         for number in 0..8 {
             let rung = |bit: usize| Rung::ALL[number >> bit & 1];
             let variant = Variant { forward: rung(0), query_gradients: rung(1), key_gradients: rung(2) };
-            let declared = variant.arithmetic(&shape, Element::Bf16, "sm_90a");
+            let declared = variant.arithmetic(&shape, Dtype::Bf16, "sm_90a");
             for step in variant.steps() {
-                let own = (step.arithmetic)(&shape, Element::Bf16, "sm_90a");
+                let own = (step.arithmetic)(&shape, Dtype::Bf16, "sm_90a");
                 for terms in [1, 16, 64, 4096] {
                     assert!(declared.scores.constant(terms) >= own.scores.constant(terms), "{variant:?}");
                     assert!(declared.products.constant(terms) >= own.products.constant(terms), "{variant:?}");
@@ -291,7 +288,7 @@ mod tests {
             refused.starts_with("forward_tensor takes rows that begin at multiples of 8 elements, not K by"),
             "{refused}"
         );
-        assert_eq!(Variant::choose_for(&shape, Element::F16, "sm_80", &views), Variant::uniform(Rung::Plain));
+        assert_eq!(Variant::choose_for(&shape, Dtype::F16, "sm_80", &views), Variant::uniform(Rung::Plain));
         Variant::uniform(Rung::Plain).takes(&shape, &views).unwrap();
     }
 

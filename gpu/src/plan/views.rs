@@ -3,7 +3,7 @@
 
 use nsa_corpus::Shape;
 
-use super::place::{Place, far_stride};
+use super::extent::{Extent, far_stride};
 use crate::error::{Error, Kind};
 
 /// Strides in elements; the last axis has stride 1.
@@ -86,7 +86,7 @@ impl Operand {
         }
     }
 
-    /// Elements along `axis`.
+    /// Dtypes along `axis`.
     pub fn count(self, axis: Axis, shape: &Shape) -> usize {
         match axis {
             Axis::Batch => shape.batch(),
@@ -191,11 +191,11 @@ impl Views {
     ///
     /// # Errors
     /// Strides by which rows would overlap, or bytes that cannot be addressed.
-    pub(crate) fn place(&self, operand: Operand, shape: &Shape, size: usize) -> Result<Place, Error> {
+    pub(crate) fn place(&self, operand: Operand, shape: &Shape, size: usize) -> Result<Extent, Error> {
         let (heads, width) = operand.sizes(shape);
         let counts = [shape.batch(), heads, shape.seq_len()];
         let Strides { batch, head, token } = self.get(operand);
-        Place::new(counts, width * size, [batch, head, token], size)
+        Extent::new(counts, width * size, [batch, head, token], size)
             .map_err(|problem| Kind::Invalid(format!("{operand:?}: {problem}")).into())
     }
 }

@@ -3,7 +3,7 @@
 use nsa_corpus::Shape;
 
 use super::dims::Dims;
-use super::place::{Place, far_stride};
+use super::extent::{Extent, far_stride};
 
 /// The part of the workspace, or the parts of one form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,17 +37,17 @@ impl Workspace {
         }
     }
 
-    /// Elements from one row to the next where rows are set apart: more than 2^32 from the first to the last.
+    /// Dtypes from one row to the next where rows are set apart: more than 2^32 from the first to the last.
     pub(super) fn far_stride(self, shape: &Shape, dims: &Dims) -> usize {
         let (rows, width) = self.rows(shape, dims);
         far_stride(rows, width)
     }
 
     /// Where its rows lie: dense, or set apart.
-    pub(super) fn place(self, shape: &Shape, dims: &Dims, apart: bool) -> Place {
+    pub(super) fn place(self, shape: &Shape, dims: &Dims, apart: bool) -> Extent {
         let (rows, width) = self.rows(shape, dims);
         let stride = if apart { self.far_stride(shape, dims) } else { width };
-        Place::strided(rows, width * Self::BYTES, stride * Self::BYTES)
+        Extent::strided(rows, width * Self::BYTES, stride * Self::BYTES)
     }
 
     /// Bytes of an element: an f32 or a 32-bit number.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use nsa_corpus::{Cotangents, Element, Inputs, Limit, Outputs};
+use nsa_corpus::{Cotangents, Dtype, Inputs, Limit, Outputs};
 use nsa_gpu::{Device, Options, Rung, Safety, Variant};
 use serde_json::{Value, json};
 
@@ -10,9 +10,9 @@ use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, table};
 use super::shapes::{HELP, flops, shape};
 use super::{Outcome, Refusal};
-use crate::backend::by_name;
-use crate::excerpt::judge_excerpt;
-use crate::verdict::Verdict;
+use crate::candidate::by_name;
+use crate::judge::sample::judge_excerpt;
+use crate::judge::verdict::Verdict;
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
@@ -33,7 +33,7 @@ pub(super) struct Args {
     candidate: String,
     /// Format of the inputs
     #[arg(long, default_value = "bf16")]
-    element: Element,
+    dtype: Dtype,
     /// Timed calls of each kind
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: u32,
@@ -87,7 +87,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
 /// A row of the table, a result of the document, and whether what was timed is wrong.
 fn bench(args: &Args, name: &str) -> Result<(Vec<String>, Value, bool), Refusal> {
     // D has tensors of 2^29 elements.
-    let inputs = shape(name)?.materialize_up_to(args.element, Limit::LARGE)?;
+    let inputs = shape(name)?.materialize_up_to(args.dtype, Limit::LARGE)?;
     let Times { forward, both, outputs } =
         if args.candidate.starts_with("cuda") { gpu_times(args, &inputs)? } else { cpu_times(args, &inputs)? };
     let (mut checked, mut failed) = ("no".to_owned(), false);
@@ -101,7 +101,7 @@ fn bench(args: &Args, name: &str) -> Result<(Vec<String>, Value, bool), Refusal>
     let rates = [flops[0] / forward[0] / 1e9, flops[1] / both[0] / 1e9];
     let row = vec![
         name.to_owned(),
-        args.element.to_string(),
+        args.dtype.to_string(),
         format!("{:.4}", forward[0]),
         format!("{:.4}", forward[1]),
         format!("{:.1}", rates[0]),
@@ -111,7 +111,7 @@ fn bench(args: &Args, name: &str) -> Result<(Vec<String>, Value, bool), Refusal>
         checked.clone(),
     ];
     let result = json!({
-        "shape": name, "element": args.element, "repetitions": args.repetitions,
+        "shape": name, "element": args.dtype, "repetitions": args.repetitions,
         "forward_ms": forward[0], "forward_ms_min": forward[1], "forward_tflops": rates[0],
         "both_ms": both[0], "both_ms_min": both[1], "both_tflops": rates[1], "checked": checked,
     });
@@ -131,7 +131,7 @@ fn gpu_times(args: &Args, inputs: &Inputs) -> Result<Times, Refusal> {
 }
 
 fn cpu_times(args: &Args, inputs: &Inputs) -> Result<Times, Refusal> {
-    let backend = by_name(&args.candidate)?;
+    let candidate = by_name(&args.candidate)?;
     let mut forward_only = inputs.clone().into_parts();
     forward_only.cotangents = Cotangents::default();
     let forward_only = Inputs::new(forward_only)?;
@@ -140,7 +140,7 @@ fn cpu_times(args: &Args, inputs: &Inputs) -> Result<Times, Refusal> {
         let mut times = Vec::new();
         for _ in 0..args.repetitions {
             let start = Instant::now();
-            outputs = backend.run(inputs).map_err(|error| Refusal::new(error.to_string()))?;
+            outputs = candidate.run(inputs).map_err(|error| Refusal::new(error.to_string()))?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
         times.sort_by(f64::total_cmp);

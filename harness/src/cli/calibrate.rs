@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, progress, table};
-use super::select::{Candidate, Elements};
+use super::select::{CandidateArg, Dtypes};
 use super::{Outcome, Refusal};
-use crate::backend::{BackendError, Declaration};
 use crate::calibrate::{Measured, PRODUCTS, Sum, Unmeasured, measure, units};
+use crate::candidate::{CandidateError, Declaration};
 
 /// Arguments of `calibrate`.
 #[derive(clap::Args)]
@@ -24,9 +24,9 @@ Examples:
 )]
 pub(super) struct Args {
     #[command(flatten)]
-    candidate: Candidate,
+    candidate: CandidateArg,
     #[command(flatten)]
-    elements: Elements,
+    dtypes: Dtypes,
     /// Query heads that share a kv head, for candidates that need several
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     groups: u16,
@@ -36,33 +36,33 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
-    let backend = args.candidate.make()?;
+    let candidate = args.candidate.make()?;
     catch_interrupt();
-    let elements = args.elements.or_usual();
+    let elements = args.dtypes.or_usual();
     let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
     let (mut results, mut skipped, mut failed) = (Vec::new(), Vec::new(), false);
-    let sums: Vec<_> = elements.iter().flat_map(|element| Sum::ALL.map(|sum| (*element, sum))).collect();
+    let sums: Vec<_> = elements.iter().flat_map(|dtype| Sum::ALL.map(|sum| (*dtype, sum))).collect();
     let bar = progress(Some(sums.len() as u64));
-    for &(element, sum) in &sums {
+    for &(dtype, sum) in &sums {
         if interrupted() {
             break;
         }
-        match measure(backend.as_ref(), sum, element, usize::from(args.groups)) {
+        match measure(candidate.as_ref(), sum, dtype, usize::from(args.groups)) {
             Ok(found) => {
                 failed |= found.refuted() || found.looser().is_some();
                 rows.push(row(&found));
                 results.push(json!({ "measured": found, "tiles": found.tiles(), "refuted": found.refuted(), "looser": found.looser() }));
             }
             Err(Unmeasured::Problem(error)) => return Err(error.into()),
-            Err(Unmeasured::Backend(BackendError::Environment(reason))) => return Err(Refusal::new(reason)),
+            Err(Unmeasured::Candidate(CandidateError::Environment(reason))) => return Err(Refusal::new(reason)),
             Err(reason) => {
-                failed |= matches!(reason, Unmeasured::Backend(_));
+                failed |= matches!(reason, Unmeasured::Candidate(_));
                 let reason = reason.to_string();
                 let mut row = vec![String::new(); HEAD.len()];
-                (row[0], row[1]) = (sum.name().to_owned(), element.to_string());
+                (row[0], row[1]) = (sum.name().to_owned(), dtype.to_string());
                 row[HEAD.len() - 1] = format!("not measured: {}", foreign::line(&reason));
                 rows.push(row);
-                skipped.push(json!({ "sum": sum, "element": element, "reason": reason }));
+                skipped.push(json!({ "sum": sum, "element": dtype, "reason": reason }));
             }
         }
         bar.inc(1);
@@ -70,7 +70,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     bar.finish_and_clear();
     output.text(&table(&rows));
     let content = json!({
-        "candidate": args.candidate.name(), "device": Declaration::typical(backend.as_ref()).environment, "products": PRODUCTS, "results": results,
+        "candidate": args.candidate.name(), "device": Declaration::typical(candidate.as_ref()).environment, "products": PRODUCTS, "results": results,
         "skipped": skipped, "left_out": sums.len() - results.len() - skipped.len(),
     });
     output.json("calibrate", content);
@@ -95,7 +95,7 @@ fn row(found: &Measured) -> Vec<String> {
     };
     vec![
         found.sum.name().to_owned(),
-        found.element.to_string(),
+        found.dtype.to_string(),
         described(found.declared),
         found.together.to_string(),
         found.kept.map_or_else(|| "everything".to_owned(), |depth| format!("2^-{depth}")),

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use nsa_corpus::{Element, foreign};
+use nsa_corpus::{Dtype, foreign};
 use nsa_gpu::{Options, Rung, Safety, Variant};
 
 use super::console::Console;
 use super::output::table;
 use super::select::select;
 use super::{Outcome, Refusal};
-use crate::backend::cuda::worker;
+use crate::candidate::cuda::worker;
 
 /// Arguments of `compute`.
 #[derive(clap::Args)]
@@ -34,7 +34,7 @@ pub(super) struct Args {
     rung: String,
     /// Format of the inputs
     #[arg(long, default_value = "f32")]
-    element: Element,
+    dtype: Dtype,
     /// Fault to plant in the kernels
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
@@ -52,11 +52,11 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let mut rows = Vec::new();
     let (mut computed, mut failed) = (false, false);
     for entry in chosen {
-        let inputs = entry.case.materialize(args.element)?;
+        let inputs = entry.case.materialize(args.dtype)?;
         let layout = worker::layout(&inputs);
         let options = Options { variant: Some(variant), layout, safety, ..Options::default() };
         let start = Instant::now();
-        let outcome = match variant.supports(inputs.shape(), args.element, &device.info().arch()) {
+        let outcome = match variant.supports(inputs.shape(), args.dtype, &device.info().arch()) {
             Err(reason) => format!("skip: {reason}"),
             Ok(()) => match nsa_gpu::run(&device, &inputs, &options) {
                 Ok(_) => {
@@ -69,7 +69,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
                 }
             },
         };
-        rows.push(vec![entry.name.clone(), args.element.to_string(), args.rung.clone(), outcome]);
+        rows.push(vec![entry.name.clone(), args.dtype.to_string(), args.rung.clone(), outcome]);
     }
     console.print(&table(&rows));
     match (failed, computed) {

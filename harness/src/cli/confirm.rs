@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Bundle, Case, Element, Field, Outputs, foreign};
+use nsa_corpus::{Bundle, Case, Dtype, Field, Outputs, foreign};
 use serde_json::{Value, json};
 
 use super::console::{Console, Json, Output};
 use super::{Outcome, Refusal};
-use crate::backend::{Backend, by_name};
-use crate::localize::{Localization, localize_alone};
+use crate::campaign::store::{declaration, judge_again};
+use crate::candidate::{Candidate, by_name};
+use crate::explain::{Localization, localize_alone};
+use crate::judge::verdict::Verdict;
 use crate::report::Report;
 use crate::run::run_case;
-use crate::store::{declaration, judge_again};
-use crate::verdict::Verdict;
 
 /// Arguments of `confirm`.
 #[derive(clap::Args)]
@@ -41,7 +41,7 @@ pub(super) struct Args {
 /// What a witness said of one failure.
 struct Testimony {
     witness: String,
-    element: Element,
+    dtype: Dtype,
     report: Report,
     /// Its value where the stored answer is worst.
     value: Option<f64>,
@@ -63,7 +63,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     Ok(if all { Outcome::Passed } else { Outcome::Failed })
 }
 
-fn confirm(path: &Path, witnesses: &[Box<dyn Backend>], output: &Output<'_>) -> Result<Value, Refusal> {
+fn confirm(path: &Path, witnesses: &[Box<dyn Candidate>], output: &Output<'_>) -> Result<Value, Refusal> {
     let (bundle, shown) = (Bundle::read(path)?, foreign::path(path));
     let again = judge_again(&bundle).map_err(|error| Refusal::new(format!("{shown}: {error}")))?;
     let worst = again.as_ref().and_then(|report| worst(report, &bundle));
@@ -81,9 +81,9 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Backend>], output: &Output<'_>) -> 
     }
     let place = located(&bundle);
     place.iter().flat_map(Localization::lines).for_each(|line| output.text(&format!("  {line}\n")));
-    for Testimony { witness, element, report, value } in &testimonies {
+    for Testimony { witness, dtype, report, value } in &testimonies {
         let value = value.map(|value| format!("; there {value}")).unwrap_or_default();
-        output.text(&format!("  {witness} in {element}: {}{value}\n", report.verdict));
+        output.text(&format!("  {witness} in {dtype}: {}{value}\n", report.verdict));
     }
     Ok(json!({
         "file": shown,
@@ -94,7 +94,7 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Backend>], output: &Output<'_>) -> 
             "field": field, "index": index, "lowest": values[0], "highest": values[1], "found": values[2],
         })),
         "witnesses": testimonies.iter().map(|each| json!({
-            "witness": each.witness, "element": each.element, "report": each.report, "value": each.value,
+            "witness": each.witness, "element": each.dtype, "report": each.report, "value": each.value,
         })).collect::<Vec<_>>(),
     }))
 }
@@ -117,23 +117,23 @@ fn worst(report: &Report, bundle: &Bundle) -> Option<(Field, Vec<usize>, [f64; 3
 /// The stored problem, its values unchanged, computed by a witness in the widest format that it takes.
 fn testify(
     bundle: &Bundle,
-    witness: &dyn Backend,
+    witness: &dyn Candidate,
     place: Option<(Field, &[usize])>,
 ) -> Result<Testimony, nsa_corpus::Error> {
     let case = Case::from_inputs(&bundle.inputs);
     let mut told = None;
-    for element in [Element::F64, Element::F32, bundle.element] {
-        let report = run_case(&case, element, witness)?;
+    for dtype in [Dtype::F64, Dtype::F32, bundle.dtype] {
+        let report = run_case(&case, dtype, witness)?;
         let skips = matches!(report.verdict, Verdict::Skip(_));
         // Of several reasons to skip, that of the widest format says most.
         if !skips || told.is_none() {
-            told = Some((element, report));
+            told = Some((dtype, report));
         }
         if !skips {
             break;
         }
     }
-    let (element, report) = told.expect("three formats were tried");
+    let (dtype, report) = told.expect("three formats were tried");
     let value = place.and_then(|(field, index)| report.outputs.as_ref()?.get(field)?.get(index).copied());
-    Ok(Testimony { witness: witness.name().to_owned(), element, report, value })
+    Ok(Testimony { witness: witness.name().to_owned(), dtype, report, value })
 }

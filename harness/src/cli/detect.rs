@@ -4,34 +4,34 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use nsa_corpus::{Element, foreign};
+use nsa_corpus::{Dtype, foreign};
 use nsa_gpu::Rung;
 use rayon::prelude::*;
 use serde_json::json;
 
 use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, progress, table};
-use super::select::{Elements, select};
+use super::select::{Dtypes, select};
 use super::{Outcome, Refusal};
-use crate::backend::by_name;
-use crate::backend::cuda::Cuda;
-use crate::defect::defects;
+use crate::candidate::by_name;
+use crate::candidate::cuda::Cuda;
 use crate::detect::{
     Failed, Fate, Job, Means, Plant, Rejections, Row, Rule, baseline, explain, explained, fates, jobs, markdown, plants,
 };
+use crate::mutants::mutants;
 
 /// The inputs of the seed's own test, at its size.
-const MOCK_INPUTS: &str = "seed/mock_inputs";
+const MOCK_INPUTS: &str = "upstream/mock_inputs";
 
 /// Arguments of `detect`.
 #[derive(clap::Args)]
 #[command(
     after_help = "Plants known mistakes one by one and runs the corpus, cheapest cases first, until a case shows each. Without any mistake
 the candidate must pass first. What is planted depends on the candidate:
-  plain          every mistake of harness/defects: in the plain implementation, or round it
+  plain          every mistake of harness/mutants: in the plain implementation, or round it
   cuda           the faults of gpu/kernels, in the CUDA kernels; those of addresses with tensors set 2^32 elements apart
                  too; what no case shows, under compute-sanitizer's racecheck and memcheck, where it is named
-  any other      the mistakes that change what a backend is given or answers
+  any other      the mistakes that change what a candidate is given or answers
 
 Examples:
   nsa-diff detect
@@ -63,7 +63,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "PROGRAM")]
     sanitizer: Option<String>,
     #[command(flatten)]
-    elements: Elements,
+    dtypes: Dtypes,
     #[command(flatten)]
     json: Json,
 }
@@ -91,11 +91,11 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let files: Vec<&Path> = args.markdown.as_deref().into_iter().collect();
     let output = Output::open(console, &args.json, &files)?;
     let rules = args.rules()?;
-    let jobs = jobs(&select(&args.patterns)?, &args.elements.given());
+    let jobs = jobs(&select(&args.patterns)?, &args.dtypes.given());
     let inner = (args.candidate != "cuda").then(|| by_name(&args.candidate)).transpose()?;
     let wanted = |name: &str| name.contains(&args.only);
     let plants: Vec<Plant<'_>> = match &inner {
-        Some(inner) => plants(&args.candidate, inner.as_ref(), defects())
+        Some(inner) => plants(&args.candidate, inner.as_ref(), mutants())
             .into_iter()
             .filter(|plant| wanted(plant.name()))
             .collect(),
@@ -108,7 +108,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         return Err(Refusal::new(format!("no mistake's name contains `{}`", args.only)));
     }
     let mock = match &args.markdown {
-        Some(_) => crate::detect::jobs(&select(&[MOCK_INPUTS.to_owned()])?, &[Element::F16]),
+        Some(_) => crate::detect::jobs(&select(&[MOCK_INPUTS.to_owned()])?, &[Dtype::F16]),
         None => Vec::new(),
     };
     catch_interrupt();
@@ -152,14 +152,14 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
 fn baselines(
     jobs: &[Job],
     rules: &[Rule],
-    backend: &dyn crate::backend::Backend,
+    candidate: &dyn crate::candidate::Candidate,
     bar: &ProgressBar,
 ) -> Result<Rejections, Refusal> {
     let all: Vec<Rejections> = jobs
         .par_iter()
         .filter(|_| !interrupted())
         .map(|job| {
-            let rejections = baseline(job, rules, backend);
+            let rejections = baseline(job, rules, candidate);
             bar.inc(1);
             rejections
         })
@@ -203,17 +203,17 @@ fn report(args: &Args, output: &Output<'_>, found: &Found) -> Result<Outcome, Re
 }
 
 fn render(found: &Found) -> String {
-    let mut head: Vec<String> = ["mistake", "genre", "in"].map(str::to_owned).to_vec();
+    let mut head: Vec<String> = ["mistake", "category", "in"].map(str::to_owned).to_vec();
     head.extend(found.rules.iter().map(|rule| rule.name().to_owned()));
     head.extend(["by", "s"].map(str::to_owned));
     let mut lines = vec![head];
     for row in &found.rows {
-        let mut line = vec![row.name.clone(), row.genre.clone(), row.place.clone()];
+        let mut line = vec![row.name.clone(), row.category.clone(), row.place.clone()];
         line.extend(found.rules.iter().map(|rule| row.fates.get(rule).map_or("", Fate::word).to_owned()));
         let first = found.rules.iter().find_map(|rule| row.fates.get(rule)?.kill());
         line.push(first.map_or_else(String::new, |kill| {
             let field = kill.field.map_or_else(String::new, |field| format!(" {field}"));
-            format!("{} {}{field} ({})", kill.entry, kill.element, foreign::line(&kill.detail))
+            format!("{} {}{field} ({})", kill.entry, kill.dtype, foreign::line(&kill.detail))
         }));
         line.push(format!("{:.1}", row.seconds));
         lines.push(line);

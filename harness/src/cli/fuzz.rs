@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nsa_corpus::{Case, Element, check_folder, foreign};
+use nsa_corpus::{Case, Dtype, check_folder, foreign};
 use quickcheck::{Arbitrary, Gen};
 use rayon::prelude::*;
 use serde_json::json;
@@ -12,13 +12,13 @@ use serde_json::json;
 use super::console::{Console, Json, Output};
 use super::fuzz_failures::{Failing, Failures};
 use super::output::{catch_interrupt, interrupted, not_judged, progress, tightness_table};
-use super::select::{Candidate, Elements};
+use super::select::{CandidateArg, Dtypes};
 use super::{Outcome, Refusal};
+use crate::judge::verdict::Verdict;
 use crate::report::Report;
 use crate::run::run_case;
+use crate::summary::Summary;
 use crate::tally::{Conclusion, Tally};
-use crate::tightness::Summary;
-use crate::verdict::Verdict;
 
 /// Cases drawn, run and reported together: enough that several processes of a guest which skips most have work.
 const BATCH: usize = 512;
@@ -59,9 +59,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     pub(super) failures: usize,
     #[command(flatten)]
-    pub(super) candidate: Candidate,
+    pub(super) candidate: CandidateArg,
     #[command(flatten)]
-    pub(super) elements: Elements,
+    pub(super) dtypes: Dtypes,
     #[command(flatten)]
     pub(super) json: Json,
 }
@@ -80,14 +80,14 @@ struct Progress {
     cases: usize,
     elements: usize,
     tally: Tally,
-    covered: BTreeMap<String, usize>,
-    tightness: Summary,
+    exercised: BTreeMap<String, usize>,
+    budget_use: Summary,
 }
 
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
     check_folder(&args.bugs)?;
-    let backend = args.candidate.make()?;
+    let candidate = args.candidate.make()?;
     let limit = match (args.cases, args.time) {
         (Some(cases), _) => cases,
         (None, Some(_)) => usize::MAX,
@@ -98,16 +98,16 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let bar = progress((limit != usize::MAX).then_some(limit as u64));
     let start = Instant::now();
     let mut done = Progress::default();
-    let mut failures = Failures::load(args, &output, backend.as_ref())?;
+    let mut failures = Failures::load(args, &output, candidate.as_ref())?;
     let in_time = || args.time.is_none_or(|time| start.elapsed() < time);
     while done.cases < limit && !interrupted() && in_time() && failures.new_ones() < args.failures {
         let batch = done.cases..limit.min(done.cases + BATCH);
-        let cases: Vec<(usize, Case, Element)> = batch.map(|index| drawn(args, index)).collect();
+        let cases: Vec<(usize, Case, Dtype)> = batch.map(|index| drawn(args, index)).collect();
         let reports: Vec<Option<Report>> = cases
             .par_iter()
-            .map(|(_, case, element)| {
+            .map(|(_, case, dtype)| {
                 let ends = interrupted() || !in_time();
-                (!ends).then(|| run_case(case, *element, backend.as_ref())).transpose()
+                (!ends).then(|| run_case(case, *dtype, candidate.as_ref())).transpose()
             })
             .collect::<Result<_, _>>()?;
         reports.iter().flatten().for_each(|report| done.count(report));
@@ -121,12 +121,12 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
 }
 
 /// Case number `index` and the format it is run in: a function of the seed and the number alone.
-fn drawn(args: &Args, index: usize) -> (usize, Case, Element) {
+fn drawn(args: &Args, index: usize) -> (usize, Case, Dtype) {
     let seed = args.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64);
     // Small cases first, so that a failure is likely to be small when it is found.
     let size = 4 + (usize::from(args.size).saturating_sub(4)) * (index % 16) / 15;
     let case = Case::arbitrary(&mut Gen::from_size_and_seed(size, seed));
-    let elements = args.elements.or_usual();
+    let elements = args.dtypes.or_usual();
     (index, case, elements[index % elements.len()])
 }
 
@@ -138,8 +138,8 @@ impl Progress {
         if matches!(report.verdict, Verdict::Skip(_)) {
             return;
         }
-        report.covers.iter().for_each(|tag| *self.covered.entry(tag.clone()).or_default() += 1);
-        self.tightness.add(report);
+        report.features.iter().for_each(|tag| *self.exercised.entry(tag.clone()).or_default() += 1);
+        self.budget_use.add(report);
     }
 }
 
@@ -159,11 +159,11 @@ fn finish(
         verdicts.join(", "),
         done.elements,
     ));
-    done.covered.iter().for_each(|(tag, count)| output.text(&format!(" {tag} {count},")));
+    done.exercised.iter().for_each(|(tag, count)| output.text(&format!(" {tag} {count},")));
     output.text("\n");
     let skips = done.tally.skips.iter();
     skips.for_each(|(reason, count)| output.text(&format!("skipped {count}: {}\n", foreign::line(reason))));
-    output.text(&tightness_table(&done.tightness));
+    output.text(&tightness_table(&done.budget_use));
     output.text(&not_judged(&failures.fields()));
     output.text(&failures.summary());
     if failures.new_ones() >= args.failures {
@@ -191,10 +191,10 @@ fn write_json(args: &Args, output: &Output<'_>, done: &Progress, failures: &Fail
         "seconds": time.as_secs_f64(),
         "elements": done.elements,
         "verdicts": done.tally.verdicts,
-        "covered": done.covered,
+        "covered": done.exercised,
         "skips": done.tally.skips,
     });
     failures.to_json().into_iter().for_each(|(key, value)| content[key] = value);
-    done.tightness.add_to(&mut content);
+    done.budget_use.add_to(&mut content);
     output.json("fuzz", content);
 }

@@ -13,16 +13,16 @@ use super::Refusal;
 use super::console::Output;
 use super::fuzz::Args;
 use super::output::interrupted;
-use crate::backend::Backend;
-use crate::known::{Known, needs, note_needs, stored};
-use crate::localize::{Localization, localize_alone};
-use crate::minimize::{Effort, Minimized, Signature, minimize_to};
+use crate::campaign::known::{KnownFailure, note_needs, required_features, stored};
+use crate::campaign::minimize::{Effort, Minimized, Signature, minimize_to};
+use crate::campaign::store::store;
+use crate::campaign::waiver::{Extent, Waiver};
+use crate::candidate::Candidate;
+use crate::explain::{Localization, localize_alone};
+use crate::judge::verdict::Verdict;
 use crate::report::Report;
 use crate::run::run_case;
-use crate::store::store;
 use crate::tally::Fields;
-use crate::verdict::Verdict;
-use crate::waiver::{Extent, Waiver};
 
 /// A generated case that failed.
 pub(super) struct Failing {
@@ -30,15 +30,15 @@ pub(super) struct Failing {
     case: Case,
     report: Report,
     signature: Signature,
-    needs: BTreeSet<&'static str>,
+    required_features: BTreeSet<&'static str>,
 }
 
 impl Failing {
     /// `None` where it did not fail.
     pub(super) fn new(index: usize, case: &Case, report: Report) -> Option<Self> {
         let signature = Signature::of(report.verdict.failure()?);
-        let needs = needs(case, report.element);
-        Some(Failing { index, case: case.clone(), report, signature, needs })
+        let required_features = required_features(case, report.dtype);
+        Some(Failing { index, case: case.clone(), report, signature, required_features })
     }
 }
 
@@ -46,8 +46,8 @@ impl Failing {
 pub(super) struct Failures<'a> {
     args: &'a Args,
     output: &'a Output<'a>,
-    backend: &'a dyn Backend,
-    known: Vec<Known>,
+    candidate: &'a dyn Candidate,
+    known: Vec<KnownFailure>,
     /// Of `known`, those that the folder held before.
     before: usize,
     found: Vec<Value>,
@@ -63,11 +63,11 @@ pub(super) struct Failures<'a> {
 
 impl<'a> Failures<'a> {
     /// Reads the stored failures of the candidate, and runs each again: one that passes now explains nothing.
-    pub(super) fn load(args: &'a Args, output: &'a Output<'a>, backend: &'a dyn Backend) -> Result<Self, Refusal> {
+    pub(super) fn load(args: &'a Args, output: &'a Output<'a>, candidate: &'a dyn Candidate) -> Result<Self, Refusal> {
         let mut failures = Failures {
             args,
             output,
-            backend,
+            candidate,
             known: vec![],
             before: 0,
             found: vec![],
@@ -77,13 +77,14 @@ impl<'a> Failures<'a> {
             unstored: None,
         };
         for stored in stored(&args.bugs, args.candidate.name())? {
-            let element = stored.bundle.element;
-            if interrupted() || !args.elements.or_usual().contains(&element) {
+            let dtype = stored.bundle.dtype;
+            if interrupted() || !args.dtypes.or_usual().contains(&dtype) {
                 continue;
             }
             let case = &stored.bundle.entry.case;
-            let report = run_case(case, element, backend)?;
-            let (otherwise, needs) = (stored.waived_no_more(&report, backend), stored.needs());
+            let report = run_case(case, dtype, candidate)?;
+            let (otherwise, required_features) =
+                (stored.waived_no_more(&report, candidate), stored.required_features());
             let signature = match &report.verdict {
                 Verdict::Fail(failure) => Some(Signature::of(failure)),
                 Verdict::Pass | Verdict::Suspect(_) => None,
@@ -91,11 +92,11 @@ impl<'a> Failures<'a> {
             };
             match signature {
                 Some(signature) => {
-                    let known = Known::new(stored.file, element, signature, case);
+                    let known = KnownFailure::new(stored.file, dtype, signature, case);
                     let cases = usize::from(otherwise.is_some());
                     let waiver = stored.waiver.filter(|_| otherwise.is_none());
                     failures.otherwise.extend(otherwise.map(|why| format!("{}: {why}", foreign::path(&known.file))));
-                    failures.known.push(Known { needs, waiver, cases, ..known });
+                    failures.known.push(KnownFailure { required_features, waiver, cases, ..known });
                 }
                 None => failures.passing.push((stored.file, stored.waiver)),
             }
@@ -130,7 +131,7 @@ impl<'a> Failures<'a> {
 
     /// Which fields of the candidate are judged.
     pub(super) fn fields(&self) -> Fields {
-        Fields::of(self.backend)
+        Fields::of(self.candidate)
     }
 
     /// # Errors
@@ -149,7 +150,7 @@ impl<'a> Failures<'a> {
             }
             if interrupted() || !in_time() || self.new_ones() >= self.args.failures {
                 self.left.extend(failing.iter().map(|failing| {
-                    format!("case {}, {}: {}", failing.index, failing.report.element, failing.report.verdict)
+                    format!("case {}, {}: {}", failing.index, failing.report.dtype, failing.report.verdict)
                 }));
                 return;
             }
@@ -157,13 +158,14 @@ impl<'a> Failures<'a> {
             failing = rest;
             bar.set_message(format!("minimising {}", first.len()));
             let effort = Effort { time: Duration::from_secs(self.args.effort), stop: interrupted, ..Effort::default() };
-            let (known, backend) = (&self.known, self.backend);
+            let (known, candidate) = (&self.known, self.candidate);
             // What is waived may be simpler, and is another failure.
-            let wanted = |case: &Case, report: &Report| !known.iter().any(|known| known.excuses(case, report, backend));
+            let wanted =
+                |case: &Case, report: &Report| !known.iter().any(|known| known.excuses(case, report, candidate));
             let minimal: Vec<Minimized> = first
                 .par_iter()
                 .map(|Failing { case, report, .. }| {
-                    minimize_to(case, report.clone(), report.element, backend, effort, &wanted)
+                    minimize_to(case, report.clone(), report.dtype, candidate, effort, &wanted)
                 })
                 .collect();
             bar.set_message("");
@@ -172,36 +174,37 @@ impl<'a> Failures<'a> {
     }
 
     fn explained(&mut self, failing: &Failing) -> bool {
-        let Failing { case, report, signature, needs, .. } = failing;
-        let excuses = |known: &Known| known.excuses(case, report, self.backend);
-        let explains = |known: &Known| known.waiver.is_none() && known.explains(report.element, signature, needs);
+        let Failing { case, report, signature, required_features, .. } = failing;
+        let excuses = |known: &KnownFailure| known.excuses(case, report, self.candidate);
+        let explains =
+            |known: &KnownFailure| known.waiver.is_none() && known.explains(report.dtype, signature, required_features);
         let known = self.known.iter().position(excuses).or_else(|| self.known.iter().position(explains));
         known.map(|known| self.known[known].cases += 1).is_some()
     }
 
     /// Stores a minimal case, unless it is one that is known already.
     fn keep(&mut self, failing: &Failing, minimal: &Minimized) {
-        let element = failing.report.element;
+        let dtype = failing.report.dtype;
         let place = minimal.report.outputs.as_ref().and_then(|outputs| {
-            let inputs = minimal.case.materialize(element).ok()?;
-            localize_alone(&inputs, &self.backend.declaration(&inputs), outputs)
+            let inputs = minimal.case.materialize(dtype).ok()?;
+            localize_alone(&inputs, &self.candidate.declaration(&inputs), outputs)
         });
-        let mut found = Known::new(PathBuf::new(), element, failing.signature.clone(), &minimal.case);
+        let mut found = KnownFailure::new(PathBuf::new(), dtype, failing.signature.clone(), &minimal.case);
         found.mistake = place.as_ref().and_then(|place| Some(place.slug()?.to_owned()));
         found.cases = 1;
         let same = self.known.iter().position(|known| known.waiver.is_none() && known.is(&found));
         if let Some(at) = same {
             let known = &mut self.known[at];
             known.cases += 1;
-            let learned = known.learn(&found.needs) | known.learn(&failing.needs);
+            let learned = known.learn(&found.required_features) | known.learn(&failing.required_features);
             // Files of earlier runs are left as they are.
             if learned && at >= self.before && !known.file.as_os_str().is_empty() {
-                let noted = note_needs(&known.file, &known.needs);
+                let noted = note_needs(&known.file, &known.required_features);
                 self.unstored = self.unstored.take().or(noted.err());
             }
             return;
         }
-        found.learn(&failing.needs);
+        found.learn(&failing.required_features);
         match self.write(failing, minimal, &found) {
             Ok(file) => found.file = file,
             // The failure is told of all the same, and the command ends with this error.
@@ -211,7 +214,7 @@ impl<'a> Failures<'a> {
         self.say(&found, failing, minimal, &lines);
         self.found.push(json!({
             "case": failing.index,
-            "element": element,
+            "element": dtype,
             "file": foreign::path(&found.file),
             "calls": minimal.calls,
             "unfinished": minimal.unfinished,
@@ -222,25 +225,25 @@ impl<'a> Failures<'a> {
         self.known.push(found);
     }
 
-    fn write(&self, failing: &Failing, minimal: &Minimized, found: &Known) -> Result<PathBuf, Error> {
+    fn write(&self, failing: &Failing, minimal: &Minimized, found: &KnownFailure) -> Result<PathBuf, Error> {
         let candidate: String =
             self.args.candidate.name().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        let (element, signature) = (failing.report.element, failing.signature.slug());
-        let name = format!("{candidate}-{element}-{signature}-{}", minimal.case.id());
+        let (dtype, signature) = (failing.report.dtype, failing.signature.slug());
+        let name = format!("{candidate}-{dtype}-{signature}-{}", minimal.case.id());
         let (seed, index, calls) = (self.args.seed, failing.index, minimal.calls);
         let why = format!("found by fuzz --seed {seed} as case {index}, minimised in {calls} runs");
-        let extent = |case, report| Extent::of_report(case, report, self.backend);
+        let extent = |case, report| Extent::of_report(case, report, self.candidate);
         let seen = extent(&failing.case, &failing.report)?.with(&extent(&minimal.case, &minimal.report)?);
-        let file = store(&self.args.bugs, &name, &why, &minimal.case, &minimal.report, &seen, self.backend)?;
-        note_needs(&file, &found.needs).map(|()| file)
+        let file = store(&self.args.bugs, &name, &why, &minimal.case, &minimal.report, &seen, self.candidate)?;
+        note_needs(&file, &found.required_features).map(|()| file)
     }
 
-    fn say(&self, found: &Known, failing: &Failing, minimal: &Minimized, lines: &[String]) {
+    fn say(&self, found: &KnownFailure, failing: &Failing, minimal: &Minimized, lines: &[String]) {
         let note = if minimal.unfinished { " (the budget for minimising ran out)" } else { "" };
-        let needs = found.needs.iter().copied().collect::<Vec<_>>().join(", ");
-        let mut text = format!("\ncase {}, {}: {}\n", failing.index, failing.report.element, minimal.report.verdict);
+        let required_features = found.required_features.iter().copied().collect::<Vec<_>>().join(", ");
+        let mut text = format!("\ncase {}, {}: {}\n", failing.index, failing.report.dtype, minimal.report.verdict);
         lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
-        text.push_str(&format!("  minimised in {} runs{note}; needs: {needs}\n", minimal.calls));
+        text.push_str(&format!("  minimised in {} runs{note}; needs: {required_features}\n", minimal.calls));
         text.push_str(&match foreign::path(&found.file) {
             none if none.is_empty() => "  it could not be stored\n".to_owned(),
             path => format!("  stored: {path}\n  again: nsa-diff replay {path}\n"),
@@ -270,7 +273,7 @@ impl<'a> Failures<'a> {
         let mut found = self.found.clone();
         for (value, known) in found.iter_mut().zip(&self.known[self.before..]) {
             value["cases"] = known.cases.into();
-            value["needs"] = json!(known.needs);
+            value["needs"] = json!(known.required_features);
         }
         let passing: Vec<Value> = self
             .passing
@@ -297,7 +300,7 @@ impl<'a> Failures<'a> {
 fn firsts(failing: Vec<Failing>, limit: usize) -> (Vec<Failing>, Vec<Failing>) {
     let mut seen = BTreeSet::new();
     failing.into_iter().partition(|each| {
-        let key = (each.report.element, each.signature.clone());
+        let key = (each.report.dtype, each.signature.clone());
         seen.len() < limit && seen.insert(key)
     })
 }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use ndarray::ArrayD;
-use nsa_corpus::{Element, Field, GoldenCase, InputParts, Inputs, foreign};
+use nsa_corpus::{Dtype, Field, GoldenCase, InputParts, Inputs, foreign};
 use serde_json::{Value, json};
 
 use super::console::{Console, Json, Output};
 use super::output::{not_judged, table};
 use super::{Outcome, Refusal};
-use crate::backend::{Backend, BackendError, by_name};
+use crate::candidate::{Candidate, CandidateError, by_name};
 use crate::judge::{judge_declared, verdict};
 use crate::tally::Fields;
 
@@ -17,23 +17,23 @@ use crate::tally::Fields;
 #[derive(clap::Args)]
 #[command(
     after_help = "Every .safetensors file of DIR holds inputs and the answers that PyTorch gave (docs/corpus-format.md). Errors are
-relative to the largest magnitude of each tensor. Limits: 1e-11 for files computed in f64, 3e-6 in f32. A backend that
+relative to the largest magnitude of each tensor. Limits: 1e-11 for files computed in f64, 3e-6 in f32. A candidate that
 casts to 16 bits, or that gets its inputs by --element, is judged by its error budgets instead.
 
 Examples:
   nsa-diff golden corpus/golden
-  nsa-diff golden corpus/golden --backend regular_attend --json golden.json"
+  nsa-diff golden corpus/golden --candidate regular_attend --json golden.json"
 )]
 pub(super) struct Args {
     /// Folder of golden files
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// The backend to compare
+    /// The candidate to compare
     #[arg(long, alias = "candidate", value_name = "NAME", default_value = "oracle")]
-    backend: String,
+    candidate: String,
     /// Give the inputs in this format; files whose inputs it cannot hold exactly are skipped
     #[arg(long, value_name = "f32|f16|bf16")]
-    element: Option<Element>,
+    dtype: Option<Dtype>,
     #[command(flatten)]
     json: Json,
 }
@@ -49,16 +49,16 @@ struct Line {
 
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
-    let backend = by_name(&args.backend)?;
+    let candidate = by_name(&args.candidate)?;
     let files = files(&args.folder)?;
     let (mut lines, mut broken, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     for path in &files {
         match GoldenCase::read(path) {
-            Ok(case) => match convert(case, args.element).and_then(|case| {
-                backend.supports(&case.inputs).map_err(|reason| reason.to_string())?;
+            Ok(case) => match convert(case, args.dtype).and_then(|case| {
+                candidate.supports(&case.inputs).map_err(|reason| reason.to_string())?;
                 Ok(case)
             }) {
-                Ok(case) => match compare_file(&case, backend.as_ref(), args.element) {
+                Ok(case) => match compare_file(&case, candidate.as_ref(), args.dtype) {
                     Err(reason) => {
                         skipped.push(format!("{}: {}", foreign::path(path), foreign::line(&reason)));
                     }
@@ -79,16 +79,16 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         "{} files, {} tensors compared with {}, {failed} beyond their limit, {} files skipped, {} broken\n",
         files.len(),
         lines.len(),
-        args.backend,
+        args.candidate,
         skipped.len(),
         broken.len()
     ));
-    let fields = Fields::of(backend.as_ref());
+    let fields = Fields::of(candidate.as_ref());
     output.text(&not_judged(&fields));
     let tensors: Vec<Value> = lines.iter().map(Line::json).collect();
     output.json(
         "golden",
-        json!({ "backend": args.backend, "fields": fields, "tensors": tensors, "skipped": skipped, "broken": broken }),
+        json!({ "candidate": args.candidate, "fields": fields, "tensors": tensors, "skipped": skipped, "broken": broken }),
     );
     match (broken.is_empty(), failed, lines.len()) {
         (false, _, _) => Err(Refusal::several(broken)),
@@ -101,14 +101,14 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
 }
 
 /// The case with its inputs in `element`.
-fn convert(mut case: GoldenCase, element: Option<Element>) -> Result<GoldenCase, String> {
-    let Some(element) = element else { return Ok(case) };
-    let given = case.inputs.element();
-    let rounded = InputParts { element, ..case.inputs.clone().into_parts() };
+fn convert(mut case: GoldenCase, dtype: Option<Dtype>) -> Result<GoldenCase, String> {
+    let Some(dtype) = dtype else { return Ok(case) };
+    let given = case.inputs.dtype();
+    let rounded = InputParts { dtype, ..case.inputs.clone().into_parts() };
     let rounded = Inputs::new(rounded).map_err(|error| error.to_string())?;
-    let back = InputParts { element: given, ..rounded.clone().into_parts() };
+    let back = InputParts { dtype: given, ..rounded.clone().into_parts() };
     if Inputs::new(back).map_err(|error| error.to_string())? != case.inputs {
-        return Err(format!("its inputs are not exact in {element}"));
+        return Err(format!("its inputs are not exact in {dtype}"));
     }
     case.inputs = rounded;
     Ok(case)
@@ -133,24 +133,28 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Refusal> {
 }
 
 /// # Errors
-/// The backend does not do this problem after all, or the machine cannot run it.
-fn compare_file(case: &GoldenCase, backend: &dyn Backend, converted_to: Option<Element>) -> Result<Vec<Line>, String> {
-    let element = case.inputs.element();
-    let declaration = backend.declaration(&case.inputs);
+/// The candidate does not do this problem after all, or the machine cannot run it.
+fn compare_file(
+    case: &GoldenCase,
+    candidate: &dyn Candidate,
+    converted_to: Option<Dtype>,
+) -> Result<Vec<Line>, String> {
+    let dtype = case.inputs.dtype();
+    let declaration = candidate.declaration(&case.inputs);
     let arithmetic = &declaration.arithmetic;
     let line = |field: &str, error, detail| Line {
         file: case.name.clone(),
         field: field.to_owned(),
         error,
-        limit: limit(element),
+        limit: limit(dtype),
         detail,
     };
-    let found = match backend.run(&case.inputs) {
+    let found = match candidate.run(&case.inputs) {
         Ok(found) => found,
-        Err(BackendError::Unsupported(reason) | BackendError::Environment(reason)) => return Err(reason),
+        Err(CandidateError::Unsupported(reason) | CandidateError::Environment(reason)) => return Err(reason),
         Err(error) => return Ok(vec![line("-", f64::INFINITY, Some(error.to_string()))]),
     };
-    let coarser = arithmetic.unit > 4.0 * element.unit_roundoff();
+    let coarser = arithmetic.unit > 4.0 * dtype.unit_roundoff();
     if converted_to.is_some() || arithmetic.probability_roundoff() > 0.0 || coarser {
         let comparisons = judge_declared(&case.inputs, &declaration, &found);
         let mut lines: Vec<Line> = Vec::new();
@@ -175,17 +179,17 @@ fn describe(field: Field, detail: &str) -> String {
 
 /// What PyTorch's own rounding and ours may add up to (docs/numerics.md): 50 units of the format that the file was computed
 /// in, and for f64 as much as logits of some 10^4 take.
-fn limit(element: Element) -> f64 {
-    match element {
-        Element::F64 => 1e-11,
-        Element::F32 => 3e-6,
-        Element::F16 | Element::Bf16 => 50.0 * element.unit_roundoff(),
+fn limit(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F64 => 1e-11,
+        Dtype::F32 => 3e-6,
+        Dtype::F16 | Dtype::Bf16 => 50.0 * dtype.unit_roundoff(),
     }
 }
 
 /// The largest error relative to the largest finite magnitude of `expected`.
 fn relative_error(expected: &ArrayD<f64>, found: Option<&ArrayD<f64>>) -> Result<f64, String> {
-    let found = found.ok_or_else(|| "the backend gave no such tensor".to_owned())?;
+    let found = found.ok_or_else(|| "the candidate gave no such tensor".to_owned())?;
     if found.shape() != expected.shape() {
         return Err(format!("shape {:?}, the file has {:?}", found.shape(), expected.shape()));
     }

@@ -1,6 +1,6 @@
 //! `nsa-diff gradcheck`.
 
-use nsa_corpus::{Element, Entry};
+use nsa_corpus::{Dtype, Entry};
 use nsa_reference::{gradcheck, oracle};
 use serde_json::json;
 
@@ -35,7 +35,7 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
-    let backend = crate::backend::by_name(&args.candidate)?;
+    let candidate = crate::candidate::by_name(&args.candidate)?;
     let patterns: Vec<String> = args.case.iter().cloned().collect();
     let chosen: Vec<&Entry> =
         select(&patterns)?.into_iter().filter(|entry| args.case.is_some() || small(entry)).collect();
@@ -47,12 +47,12 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         if interrupted() {
             break;
         }
-        let inputs = entry.case.materialize(Element::F64)?;
+        let inputs = entry.case.materialize(Dtype::F64)?;
         if !inputs.cotangents().any() {
             output.text(&format!("{}: skipped: no cotangent, so no gradients\n", entry.name));
             continue;
         }
-        let claimed = backend.run(&inputs).map_err(|error| Refusal::new(format!("{}: {error}", entry.name)))?;
+        let claimed = candidate.run(&inputs).map_err(|error| Refusal::new(format!("{}: {error}", entry.name)))?;
         let report = gradcheck::attention(&inputs, oracle::attend, &claimed)
             .map_err(|error| Refusal::new(format!("{}: {error}", entry.name)))?
             .check(&gradcheck::Settings::default());

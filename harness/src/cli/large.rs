@@ -1,36 +1,36 @@
 //! `nsa-diff run --large`.
 
-use nsa_corpus::Element;
+use nsa_corpus::Dtype;
 use serde_json::json;
 
 use super::console::Output;
 use super::output::{catch_interrupt, interrupted, not_judged, table};
-use super::select::{Candidate, Elements, chosen};
+use super::select::{CandidateArg, Dtypes, chosen};
 use super::{Outcome, Refusal, concluded};
-use crate::large::{Check, LargeCase, LargeReport, cases, run_large};
+use crate::judge::verdict::Verdict;
+use crate::relations::{Check, LargeCase, LargeReport, cases, run_large};
 use crate::tally::{Fields, Tally};
-use crate::verdict::Verdict;
 
 pub(super) fn main(
     patterns: &[String],
-    candidate: &Candidate,
-    elements: &Elements,
+    candidate: &CandidateArg,
+    elements: &Dtypes,
     output: &Output<'_>,
 ) -> Result<Outcome, Refusal> {
     let cases = cases();
     let names: Vec<&str> = cases.iter().map(|case| case.name).collect();
     let chosen: Vec<&LargeCase> = chosen(patterns, &names)?.into_iter().map(|index| &cases[index]).collect();
-    let elements = elements.or(&[Element::F32, Element::Bf16]);
-    let backend = candidate.make()?;
+    let elements = elements.or(&[Dtype::F32, Dtype::Bf16]);
+    let candidate = candidate.make()?;
     catch_interrupt();
     let mut reports: Vec<LargeReport> = Vec::new();
-    let jobs = chosen.iter().flat_map(|case| elements.iter().map(move |element| (*case, *element)));
+    let jobs = chosen.iter().flat_map(|case| elements.iter().map(move |dtype| (*case, *dtype)));
     let left_out = chosen.len() * elements.len();
-    for (case, element) in jobs {
+    for (case, dtype) in jobs {
         if interrupted() {
             break;
         }
-        let report = run_large(case.name, &case.case, element, backend.as_ref())?;
+        let report = run_large(case.name, &case.case, dtype, candidate.as_ref())?;
         output.text(&render(&report, case));
         reports.push(report);
     }
@@ -38,7 +38,7 @@ pub(super) fn main(
     let tally = Tally::of(reports.iter().map(|report| &report.verdict));
     let (failed, skipped) = (tally.count("fail"), tally.count("skip"));
     output.text(&format!("\n{} large cases: {failed} failed, {skipped} skipped, {left_out} not run\n", reports.len()));
-    let fields = Fields::of(backend.as_ref());
+    let fields = Fields::of(candidate.as_ref());
     output.text(&not_judged(&fields));
     let content = json!({ "candidate": candidate.name(), "fields": fields, "left_out": left_out, "reports": reports });
     output.json("large", content);
@@ -46,7 +46,7 @@ pub(super) fn main(
 }
 
 fn render(report: &LargeReport, case: &LargeCase) -> String {
-    let mut text = format!("\n{} {}: {}\n  {}\n", report.name, report.element, report.verdict.word(), case.why);
+    let mut text = format!("\n{} {}: {}\n  {}\n", report.name, report.dtype, report.verdict.word(), case.why);
     let head = ["check", "verdict", "elements", "held to a budget", "largest / allowed", "seconds"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(report.checks.iter().map(row));

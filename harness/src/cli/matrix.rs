@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Element, Entry, Error};
+use nsa_corpus::{Dtype, Entry, Error};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -10,9 +10,9 @@ use super::console::{Console, Json, Output};
 use super::matrix_report::{self, Row};
 use super::output::{catch_interrupt, interrupted, progress};
 use super::replay::read_file;
-use super::select::{Elements, select};
+use super::select::{Dtypes, select};
 use super::{Outcome, Refusal};
-use crate::backend::{Backend, by_name};
+use crate::candidate::{Candidate, by_name};
 use crate::tally::{Conclusion, Fields, Tally};
 
 /// Arguments of `matrix`.
@@ -40,7 +40,7 @@ pub(super) struct Args {
     #[arg(long)]
     available: bool,
     #[command(flatten)]
-    elements: Elements,
+    dtypes: Dtypes,
     /// Write the tables as Markdown to FILE too
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -53,19 +53,17 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &files)?;
     let entries = chosen(&args.cases)?;
     let (candidates, missing) = candidates(args)?;
-    let jobs: Vec<(&Entry, Element)> = entries
-        .iter()
-        .flat_map(|entry| args.elements.of(entry).into_iter().map(move |element| (entry, element)))
-        .collect();
+    let jobs: Vec<(&Entry, Dtype)> =
+        entries.iter().flat_map(|entry| args.dtypes.of(entry).into_iter().map(move |dtype| (entry, dtype))).collect();
     catch_interrupt();
     let bar = progress(Some(jobs.len() as u64));
     let rows: Vec<Option<Row>> = jobs
         .par_iter()
-        .map(|(entry, element)| {
+        .map(|(entry, dtype)| {
             if interrupted() {
                 return Ok(None);
             }
-            let row = Row::run(entry, *element, &candidates)?;
+            let row = Row::run(entry, *dtype, &candidates)?;
             bar.inc(1);
             Ok(Some(row))
         })
@@ -127,7 +125,7 @@ fn chosen(cases: &[String]) -> Result<Vec<Entry>, Refusal> {
 }
 
 /// The candidates that exist here, and why the others do not.
-type Candidates = (Vec<Box<dyn Backend>>, Vec<(String, String)>);
+type Candidates = (Vec<Box<dyn Candidate>>, Vec<(String, String)>);
 
 fn candidates(args: &Args) -> Result<Candidates, Refusal> {
     // Guests take seconds to start: all at once.
@@ -135,7 +133,7 @@ fn candidates(args: &Args) -> Result<Candidates, Refusal> {
     let (mut candidates, mut missing) = (Vec::new(), Vec::new());
     for (name, made) in made {
         match made {
-            Ok(backend) => candidates.push(backend),
+            Ok(candidate) => candidates.push(candidate),
             Err(reason) => missing.push((name.clone(), reason.to_string())),
         }
     }

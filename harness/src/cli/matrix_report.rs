@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use nsa_corpus::{Element, Entry, Error, Field, foreign};
+use nsa_corpus::{Dtype, Entry, Error, Field, foreign};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::output::table;
-use crate::backend::Backend;
+use crate::candidate::Candidate;
 use crate::judge::field::Worst;
+use crate::judge::verdict::Verdict;
 use crate::report::Report;
 use crate::run::run_entry;
-use crate::verdict::Verdict;
 
 /// One case in one format, on every candidate.
 pub(super) struct Row {
     name: String,
-    element: Element,
+    dtype: Dtype,
     /// In the order of candidates.
     reports: Vec<Report>,
     blames: Vec<Blame>,
@@ -33,14 +33,14 @@ struct Blame {
 
 impl Row {
     /// Runs the case on all candidates at once. Of their answers only the values at failing elements are kept.
-    pub(super) fn run(entry: &Entry, element: Element, candidates: &[Box<dyn Backend>]) -> Result<Self, Error> {
+    pub(super) fn run(entry: &Entry, dtype: Dtype, candidates: &[Box<dyn Candidate>]) -> Result<Self, Error> {
         let mut reports = candidates
             .par_iter()
-            .map(|candidate| run_entry(entry, element, candidate.as_ref()))
+            .map(|candidate| run_entry(entry, dtype, candidate.as_ref()))
             .collect::<Result<Vec<_>, _>>()?;
         let blames = blames(&reports);
         reports.iter_mut().for_each(|report| report.outputs = None);
-        Ok(Row { name: entry.name.clone(), element, reports, blames })
+        Ok(Row { name: entry.name.clone(), dtype, reports, blames })
     }
 
     /// Of the candidate number `at`.
@@ -108,7 +108,7 @@ fn cells(names: &[&str], rows: &[Row]) -> (Vec<Vec<String>>, usize) {
     let mut lines = vec![["case", "formats"].iter().chain(names).map(|text| (*text).to_owned()).collect::<Vec<_>>()];
     let mut skipped = 0;
     for same in rows.chunk_by(|left, right| left.name == right.name) {
-        let formats: Vec<&str> = same.iter().map(|row| row.element.name()).collect();
+        let formats: Vec<&str> = same.iter().map(|row| row.dtype.name()).collect();
         let cell = |at: usize| same.iter().map(|row| letter(&row.reports[at].verdict)).collect::<String>();
         let cells: Vec<String> = (0..names.len()).map(cell).collect();
         if cells.iter().all(|cell| cell.chars().all(|letter| letter == '-')) {
@@ -130,7 +130,7 @@ fn disagreements(names: &[&str], rows: &[Row]) -> Vec<String> {
             let beside = if right.is_empty() { "none passes".to_owned() } else { format!("{} pass", right.join(", ")) };
             let mut line = format!(
                 "{} {}: {} is wrong ({beside}): {}",
-                row.name, row.element, names[blame.candidate], report.verdict
+                row.name, row.dtype, names[blame.candidate], report.verdict
             );
             let others = blame.values.iter().enumerate().filter(|(at, _)| *at != blame.candidate);
             let others: Vec<String> =
@@ -254,7 +254,7 @@ fn case(row: &Row) -> Value {
         })
         .collect();
     let reports: Vec<Value> = row.reports.iter().map(summary).collect();
-    json!({ "name": row.name, "element": row.element, "reports": reports, "wrong": blames })
+    json!({ "name": row.name, "element": row.dtype, "reports": reports, "wrong": blames })
 }
 
 /// A failure's report whole; of another what a table needs.

@@ -1,8 +1,8 @@
 //! The command line: one file for each subcommand.
 
-mod backends;
 mod bench;
 mod calibrate;
+mod candidates;
 mod compute;
 mod confirm;
 mod console;
@@ -35,8 +35,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::console::Console;
-use crate::backend::Unavailable;
-use crate::backend::cuda::worker;
+use crate::candidate::Unavailable;
+use crate::candidate::cuda::worker;
 use crate::tally::{Conclusion, Tally};
 
 /// How a command ended.
@@ -52,7 +52,7 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// Why a command could not do its work: bad usage, a bad file, a missing backend, nothing that was tested. Exit code 2.
+/// Why a command could not do its work: bad usage, a bad file, a missing candidate, nothing that was tested. Exit code 2.
 #[derive(Debug)]
 pub struct Refusal(Vec<String>);
 
@@ -125,7 +125,7 @@ enum Command {
     Run(run::Args),
     /// Runs generated cases; minimises and stores what fails
     Fuzz(fuzz::Args),
-    /// Judges stored failures again, or runs them on a backend
+    /// Judges stored failures again, or runs them on a candidate
     Replay(replay::Args),
     /// Judges stored failures again beside witnesses that compute the same
     Confirm(confirm::Args),
@@ -133,21 +133,21 @@ enum Command {
     Matrix(matrix::Args),
     /// Minimises a stored failure
     Shrink(shrink::Args),
-    /// Prints a case: why it exists, its options, the digest of its inputs, what it covers
+    /// Prints a case: why it exists, its options, the digest of its inputs, what it features
     Show(show::Args),
-    /// Lists the backends, and why those that are not available here are not
-    Backends(backends::Args),
+    /// Lists the candidates, and why those that are not available here are not
+    Candidates(candidates::Args),
     /// Checks gradients by central differences that know their own error
     Gradcheck(gradcheck::Args),
-    /// Compares a backend with answers that PyTorch gave
+    /// Compares a candidate with answers that PyTorch gave
     Golden(golden::Args),
     /// Computes the oracle's answers for a file of inputs
     Oracle(oracle::Args),
     /// Plants faults and reports which are noticed
     Detect(detect::Args),
-    /// Measures how a backend's dot products round, and holds it to what it declares of them
+    /// Measures how a candidate's dot products round, and holds it to what it declares of them
     Calibrate(calibrate::Args),
-    /// Times a backend on named shapes, and judges what was timed
+    /// Times a candidate on named shapes, and judges what was timed
     Bench(bench::Args),
     /// Computes entries with the CUDA kernels in this process, for compute-sanitizer
     Compute(compute::Args),
@@ -191,7 +191,7 @@ fn run(command: Command, console: &Console) -> Result<Outcome, Refusal> {
         Command::Matrix(args) => matrix::main(&args, console),
         Command::Shrink(args) => shrink::main(&args, console),
         Command::Show(args) => show::main(&args, console),
-        Command::Backends(args) => backends::main(&args, console),
+        Command::Candidates(args) => candidates::main(&args, console),
         Command::Gradcheck(args) => gradcheck::main(&args, console),
         Command::Golden(args) => golden::main(&args, console),
         Command::Oracle(args) => oracle::main(&args, console),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nsa_corpus::{Element, check_folder, entries};
+use nsa_corpus::{Dtype, check_folder, entries};
 use nsa_gpu::Rung;
 use rayon::prelude::*;
 use serde_json::json;
@@ -10,10 +10,10 @@ use serde_json::json;
 use super::console::{Console, Json, Output};
 use super::output::progress;
 use super::{Outcome, Refusal};
-use crate::backend::Backend;
-use crate::backend::cuda::Cuda;
 use crate::calibrate::{Sum, Unmeasured, measure};
-use crate::records::Recorder;
+use crate::campaign::records::Recorder;
+use crate::candidate::Candidate;
+use crate::candidate::cuda::Cuda;
 use crate::run::run_entry;
 
 /// Arguments of `record`.
@@ -44,13 +44,13 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let mut summary = Vec::new();
     let mut failed = false;
     for rung in Rung::ALL {
-        let backend = Cuda::new(Some(rung), None, args.workers)?;
-        for element in [Element::F32, Element::F16, Element::Bf16] {
-            let counts = record(args, &output, &backend, rung, element, device.clone())?;
+        let candidate = Cuda::new(Some(rung), None, args.workers)?;
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            let counts = record(args, &output, &candidate, rung, dtype, device.clone())?;
             failed |= counts.1 > 0;
-            output.text(&format!("{rung} {element}: {} cases, {} failed, {} skipped\n", counts.0, counts.1, counts.2));
+            output.text(&format!("{rung} {dtype}: {} cases, {} failed, {} skipped\n", counts.0, counts.1, counts.2));
             summary.push(
-                json!({ "rung": rung, "element": element, "cases": counts.0, "failed": counts.1, "skipped": counts.2 }),
+                json!({ "rung": rung, "element": dtype, "cases": counts.0, "failed": counts.1, "skipped": counts.2 }),
             );
         }
     }
@@ -67,28 +67,28 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
 fn record(
     args: &Args,
     output: &Output<'_>,
-    backend: &dyn Backend,
+    candidate: &dyn Candidate,
     rung: Rung,
-    element: Element,
+    dtype: Dtype,
     device: serde_json::Value,
 ) -> Result<(usize, usize, usize), Refusal> {
-    let chosen: Vec<_> = entries().iter().filter(|entry| entry.elements.contains(&element)).collect();
+    let chosen: Vec<_> = entries().iter().filter(|entry| entry.dtypes.contains(&dtype)).collect();
     let bar = progress(Some(chosen.len() as u64));
     let reports = chosen
         .par_iter()
         .map(|entry| {
-            let report = run_entry(entry, element, backend)?;
+            let report = run_entry(entry, dtype, candidate)?;
             bar.inc(1);
-            Ok((entry.case.materialize(element)?, report))
+            Ok((entry.case.materialize(dtype)?, report))
         })
         .collect::<Result<Vec<_>, nsa_corpus::Error>>()?;
     bar.finish_and_clear();
-    let unmeasured = |error: Unmeasured| Refusal::new(format!("{rung} {element}: {error}"));
-    let calibration = match Sum::ALL.map(|sum| measure(backend, sum, element, 1)).into_iter().collect() {
+    let unmeasured = |error: Unmeasured| Refusal::new(format!("{rung} {dtype}: {error}"));
+    let calibration = match Sum::ALL.map(|sum| measure(candidate, sum, dtype, 1)).into_iter().collect() {
         Err(Unmeasured::Unsupported(_)) => Vec::new(),
         measured => measured.map_err(unmeasured)?,
     };
-    let mut recorder = Recorder::new(rung, element, device, calibration);
+    let mut recorder = Recorder::new(rung, dtype, device, calibration);
     let (mut cases, mut failed, mut skipped) = (0, 0, 0);
     for (entry, (inputs, report)) in chosen.iter().zip(&reports) {
         match report.verdict.word() {
@@ -97,7 +97,7 @@ fn record(
                 cases += 1;
                 failed += usize::from(word == "fail");
                 if word == "fail" {
-                    output.text(&format!("{} {element} {rung}: {}\n", entry.name, report.verdict));
+                    output.text(&format!("{} {dtype} {rung}: {}\n", entry.name, report.verdict));
                 }
                 recorder.add(entry, inputs, report);
             }

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Bundle, Element, Entry, foreign, read_entries};
+use nsa_corpus::{Bundle, Dtype, Entry, foreign, read_entries};
 use serde_json::json;
 
 use super::console::{Console, Json, Output};
 use super::output::not_judged;
 use super::{Outcome, Refusal, concluded};
-use crate::backend::{Backend, by_name};
+use crate::campaign::store;
+use crate::candidate::{Candidate, by_name};
 use crate::report::Report;
 use crate::run::run_entry;
-use crate::store;
 use crate::tally::{Fields, Tally};
 
 /// Arguments of `replay`.
@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// Stored failures (.safetensors) or files of entries (.toml)
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Run the cases on this backend instead of judging the stored answers
+    /// Run the cases on this candidate instead of judging the stored answers
     #[arg(long, value_name = "NAME")]
     candidate: Option<String>,
     #[command(flatten)]
@@ -58,18 +58,18 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<Stored>, Refusal> {
 
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
-    let backend = args.candidate.as_deref().map(by_name).transpose()?;
+    let candidate = args.candidate.as_deref().map(by_name).transpose()?;
     let mut reports = Vec::new();
     for path in &args.files {
         for stored in read_file(path)? {
-            for element in &stored.entry.elements {
-                let report = replay(&stored, *element, backend.as_deref()).map_err(|error| in_file(path, error))?;
-                output.text(&format!("{} {element} {}: {}\n", report.name, report.candidate, report.verdict));
+            for dtype in &stored.entry.dtypes {
+                let report = replay(&stored, *dtype, candidate.as_deref()).map_err(|error| in_file(path, error))?;
+                output.text(&format!("{} {dtype} {}: {}\n", report.name, report.candidate, report.verdict));
                 reports.push(report);
             }
         }
     }
-    let fields = backend.as_deref().map(Fields::of);
+    let fields = candidate.as_deref().map(Fields::of);
     output.text(&fields.as_ref().map(not_judged).unwrap_or_default());
     output.json("replay", json!({ "fields": fields, "reports": reports }));
     concluded(&Tally::of(reports.iter().map(|report| &report.verdict)), 0)
@@ -80,9 +80,9 @@ fn in_file(path: &Path, error: Refusal) -> Refusal {
     Refusal::new(if error.starts_with(&path) { error } else { format!("{path}: {error}") })
 }
 
-fn replay(stored: &Stored, element: Element, backend: Option<&dyn Backend>) -> Result<Report, Refusal> {
-    let bundle = match (backend, &stored.bundle) {
-        (Some(backend), _) => return Ok(run_entry(&stored.entry, element, backend)?),
+fn replay(stored: &Stored, dtype: Dtype, candidate: Option<&dyn Candidate>) -> Result<Report, Refusal> {
+    let bundle = match (candidate, &stored.bundle) {
+        (Some(candidate), _) => return Ok(run_entry(&stored.entry, dtype, candidate)?),
         (None, Some(bundle)) => bundle,
         (None, None) => return Err(Refusal::new("a file of entries holds no answers: name a --candidate to run")),
     };

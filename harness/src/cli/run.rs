@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use nsa_corpus::{Element, Entry, Error, foreign};
+use nsa_corpus::{Dtype, Entry, Error, foreign};
 use rayon::prelude::*;
 use serde_json::json;
 
 use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, not_judged, progress, quoted, table, tightness_table};
-use super::select::{Candidate, Elements, select};
+use super::select::{CandidateArg, Dtypes, select};
 use super::{Outcome, Refusal, concluded};
-use crate::judge::sensitivity::Injected;
-use crate::localize::{Localization, localize_reports};
+use crate::explain::{Localization, localize_reports};
+use crate::judge::sensitivity::Perturbation;
+use crate::judge::verdict::Verdict;
 use crate::report::Report;
 use crate::run::{rerun, run_entry};
+use crate::summary::Summary;
 use crate::tally::{Fields, Tally};
-use crate::tightness::Summary;
-use crate::verdict::Verdict;
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -33,10 +33,10 @@ pub(super) struct Args {
     #[arg(value_name = "PATTERN")]
     patterns: Vec<String>,
     #[command(flatten)]
-    candidate: Candidate,
+    candidate: CandidateArg,
     #[command(flatten)]
-    elements: Elements,
-    /// Run each case N times more; each field must repeat as the backend declares: every bit, or but for the order of additions
+    dtypes: Dtypes,
+    /// Run each case N times more; each field must repeat as the candidate declares: every bit, or but for the order of additions
     #[arg(long, value_name = "N", default_value_t = 0)]
     reruns: usize,
     /// Run problems too large to answer whole instead: sampled rows against the oracle, and relations between answers to the same
@@ -53,25 +53,25 @@ pub(super) struct Args {
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
     if args.large {
-        return super::large::main(&args.patterns, &args.candidate, &args.elements, &output);
+        return super::large::main(&args.patterns, &args.candidate, &args.dtypes, &output);
     }
     let chosen = select(&args.patterns)?;
-    let backend = args.candidate.make()?;
-    let jobs: Vec<(&Entry, Element)> = chosen
+    let candidate = args.candidate.make()?;
+    let jobs: Vec<(&Entry, Dtype)> = chosen
         .into_iter()
-        .flat_map(|entry| args.elements.of(entry).into_iter().map(move |element| (entry, element)))
+        .flat_map(|entry| args.dtypes.of(entry).into_iter().map(move |dtype| (entry, dtype)))
         .collect();
     catch_interrupt();
     let bar = progress(Some(jobs.len() as u64));
     let reports: Vec<Option<Report>> = jobs
         .par_iter()
-        .map(|(entry, element)| {
+        .map(|(entry, dtype)| {
             if interrupted() {
                 return Ok(None);
             }
-            let mut report = run_entry(entry, *element, backend.as_ref())?;
+            let mut report = run_entry(entry, *dtype, candidate.as_ref())?;
             if let (Some(outputs), 1..) = (&report.outputs, args.reruns) {
-                let failure = rerun(&entry.case, *element, backend.as_ref(), outputs, args.reruns)?;
+                let failure = rerun(&entry.case, *dtype, candidate.as_ref(), outputs, args.reruns)?;
                 report.verdict = failure.map_or(report.verdict, Verdict::Fail);
             }
             bar.inc(1);
@@ -80,17 +80,14 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         .collect::<Result<_, Error>>()?;
     bar.finish_and_clear();
     let left_out = reports.iter().filter(|report| report.is_none()).count();
-    let (cases, mut reports): (Vec<_>, Vec<Report>) = jobs
-        .iter()
-        .zip(reports)
-        .filter_map(|((entry, element), report)| Some(((&entry.case, *element), report?)))
-        .unzip();
-    localize_reports(&cases, &mut reports, backend.as_ref())?;
+    let (cases, mut reports): (Vec<_>, Vec<Report>) =
+        jobs.iter().zip(reports).filter_map(|((entry, dtype), report)| Some(((&entry.case, *dtype), report?))).unzip();
+    localize_reports(&cases, &mut reports, candidate.as_ref())?;
     output.text(&render(&reports, args));
     if left_out > 0 {
         output.text(&format!("interrupted: {left_out} of {} cases were not run\n", jobs.len()));
     }
-    let fields = Fields::of(backend.as_ref());
+    let fields = Fields::of(candidate.as_ref());
     output.text(&not_judged(&fields));
     let mut content = json!({
         "candidate": args.candidate.name(), "fields": fields, "left_out": left_out, "reports": reports,
@@ -107,7 +104,7 @@ fn render(reports: &[Report], args: &Args) -> String {
     rows.extend(reports.iter().map(row));
     let mut text = table(&rows);
     for report in reports.iter().filter(|report| report.verdict != Verdict::Pass) {
-        text.push_str(&format!("\n{} {}\n", report.name, report.element));
+        text.push_str(&format!("\n{} {}\n", report.name, report.dtype));
         match &report.verdict {
             Verdict::Fail(failure) if report.comparisons.is_empty() => text.push_str(&quoted(&failure.message)),
             Verdict::Fail(_) => {
@@ -130,9 +127,9 @@ fn render(reports: &[Report], args: &Args) -> String {
     text.push_str(&summary(reports));
     text.push_str(&vacuous(reports, args.vacuous));
     if let Some(report) = reports.iter().find(|report| report.verdict.failure().is_some()) {
-        let (name, element) = (&report.name, report.element);
+        let (name, dtype) = (&report.name, report.dtype);
         text.push_str(&format!(
-            "run one again: nsa-diff run {name} --candidate {} --element {element}\n",
+            "run one again: nsa-diff run {name} --candidate {} --element {dtype}\n",
             args.candidate.name()
         ));
     }
@@ -145,7 +142,7 @@ fn row(report: &Report) -> Vec<String> {
     let worst = worst.max_by(|(_, left), (_, right)| left.total_cmp(right));
     vec![
         report.name.clone(),
-        report.element.to_string(),
+        report.dtype.to_string(),
         report.verdict.word().to_owned(),
         report.elements().to_string(),
         worst.map_or_else(|| "0".to_owned(), |(_, ratio)| format!("{ratio:.3}")),
@@ -157,12 +154,12 @@ fn row(report: &Report) -> Vec<String> {
 fn summary(reports: &[Report]) -> String {
     let tally = Tally::of(reports.iter().map(|report| &report.verdict));
     let elements: usize = reports.iter().map(Report::elements).sum();
-    let unbounded: usize =
-        reports.iter().flat_map(|report| &report.comparisons).map(|comparison| comparison.unbounded).sum();
+    let not_judged: usize =
+        reports.iter().flat_map(|report| &report.comparisons).map(|comparison| comparison.not_judged).sum();
     let words = ["pass", "suspect", "fail", "skip", "inconclusive"];
     let counts: Vec<String> = words.iter().map(|word| format!("{} {word}", tally.count(word))).collect();
     let mut text =
-        format!("\n{}; {elements} elements judged, {unbounded} without a finite budget\n", counts.join(", "));
+        format!("\n{}; {elements} elements judged, {not_judged} without a finite budget\n", counts.join(", "));
     for (reason, count) in tally.skips {
         text.push_str(&format!("skipped {count}: {}\n", foreign::line(&reason)));
     }
@@ -170,22 +167,23 @@ fn summary(reports: &[Report]) -> String {
 }
 
 /// How many checks (fields of cases) each injected fault would have passed.
-fn vacuous_counts(reports: &[Report]) -> BTreeMap<Injected, usize> {
-    let mut counts: BTreeMap<Injected, usize> = Injected::ALL.into_iter().map(|fault| (fault, 0)).collect();
+fn vacuous_counts(reports: &[Report]) -> BTreeMap<Perturbation, usize> {
+    let mut counts: BTreeMap<Perturbation, usize> =
+        Perturbation::ALL.into_iter().map(|mutation| (mutation, 0)).collect();
     let passed =
         reports.iter().flat_map(|report| &report.comparisons).flat_map(|field| field.sensitivity.vacuous.keys());
-    passed.for_each(|fault| *counts.entry(*fault).or_default() += 1);
+    passed.for_each(|mutation| *counts.entry(*mutation).or_default() += 1);
     counts
 }
 
 fn vacuous(reports: &[Report], list: bool) -> String {
     let checks: usize = reports.iter().map(|report| report.comparisons.len()).sum();
     let counts = vacuous_counts(reports);
-    let each: Vec<String> = counts.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
+    let each: Vec<String> = counts.iter().map(|(mutation, count)| format!("{mutation} {count}")).collect();
     let total: usize = counts.values().sum();
     let mut text = format!(
         "{total} of {} checks are vacuous: of {checks} fields, so many would have passed with {}\n",
-        checks * Injected::ALL.len(),
+        checks * Perturbation::ALL.len(),
         each.join(", ")
     );
     if !list {
@@ -196,10 +194,10 @@ fn vacuous(reports: &[Report], list: bool) -> String {
     }
     for report in reports {
         for comparison in &report.comparisons {
-            for (fault, reason) in &comparison.sensitivity.vacuous {
+            for (mutation, reason) in &comparison.sensitivity.vacuous {
                 text.push_str(&format!(
-                    "  {} {} {}: {fault}: {reason}\n",
-                    report.name, report.element, comparison.field
+                    "  {} {} {}: {mutation}: {reason}\n",
+                    report.name, report.dtype, comparison.field
                 ));
             }
         }

@@ -1,24 +1,24 @@
-//! Which entries, elements and backend a command line names.
+//! Which entries, elements and candidate a command line names.
 
 use globset::{GlobBuilder, GlobMatcher};
-use nsa_corpus::{Element, Entry, entries};
+use nsa_corpus::{Dtype, Entry, entries};
 
 use super::Refusal;
-use crate::backend::{Backend, by_name};
+use crate::candidate::{Candidate, by_name};
 
 /// The longest pattern; no name of an entry is longer.
 const PATTERN_BYTES_MAX: usize = 240;
 
 /// The implementation under test.
 #[derive(clap::Args)]
-pub(super) struct Candidate {
-    /// The implementation under test (see `nsa-diff backends`)
+pub(super) struct CandidateArg {
+    /// The implementation under test (see `nsa-diff candidates`)
     #[arg(long, value_name = "NAME", default_value = "tiled")]
     candidate: String,
 }
 
-impl Candidate {
-    pub(super) fn make(&self) -> Result<Box<dyn Backend>, Refusal> {
+impl CandidateArg {
+    pub(super) fn make(&self) -> Result<Box<dyn Candidate>, Refusal> {
         Ok(by_name(&self.candidate)?)
     }
 
@@ -29,20 +29,20 @@ impl Candidate {
 
 /// The formats to run in.
 #[derive(clap::Args)]
-pub(super) struct Elements {
+pub(super) struct Dtypes {
     /// Format of the inputs; may be given several times [default: f32, f16 and bf16, where the case allows]
     #[arg(long = "element", value_name = "f32|f16|bf16|f64")]
-    elements: Vec<Element>,
+    elements: Vec<Dtype>,
 }
 
-impl Elements {
+impl Dtypes {
     /// The formats that were asked for, each once; none: all.
-    pub(super) fn given(&self) -> Vec<Element> {
+    pub(super) fn given(&self) -> Vec<Dtype> {
         let mut given = self.elements.clone();
         let mut seen = Vec::new();
-        given.retain(|element| {
-            !seen.contains(element) && {
-                seen.push(*element);
+        given.retain(|dtype| {
+            !seen.contains(dtype) && {
+                seen.push(*dtype);
                 true
             }
         });
@@ -50,17 +50,17 @@ impl Elements {
     }
 
     /// The formats that were asked for, or those of `entry`.
-    pub(super) fn of(&self, entry: &Entry) -> Vec<Element> {
-        self.or(&entry.elements)
+    pub(super) fn of(&self, entry: &Entry) -> Vec<Dtype> {
+        self.or(&entry.dtypes)
     }
 
     /// The formats that were asked for, or the usual three.
-    pub(super) fn or_usual(&self) -> Vec<Element> {
-        self.or(&Entry::ELEMENTS)
+    pub(super) fn or_usual(&self) -> Vec<Dtype> {
+        self.or(&Entry::DTYPES)
     }
 
     /// The formats that were asked for, or these.
-    pub(super) fn or(&self, these: &[Element]) -> Vec<Element> {
+    pub(super) fn or(&self, these: &[Dtype]) -> Vec<Dtype> {
         if self.elements.is_empty() { these.to_vec() } else { self.given() }
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn flops(inputs: &Inputs) -> [f64; 2] {
 
 #[cfg(test)]
 mod tests {
-    use nsa_corpus::Element;
+    use nsa_corpus::Dtype;
 
     use super::*;
 
@@ -92,7 +92,7 @@ mod tests {
             Sizes { batch: 1, q_heads: 2, kv_heads: 1, sel_heads: 1, seq_len: 3, dim: 5, value_dim: 7, ..case.sizes };
         case.mask = Mask::None {};
         // Diagonals of 1, 2 and 3 keys for 2 heads: 12 terms of 5 + 7 multiply-adds forward, 3 * 5 + 2 * 7 more backward.
-        let inputs = case.materialize(Element::F32).unwrap();
+        let inputs = case.materialize(Dtype::F32).unwrap();
         assert_eq!(flops(&inputs), [2.0 * 12.0 * 12.0, 2.0 * 12.0 * (12.0 + 29.0)]);
     }
 }

@@ -10,7 +10,7 @@ use super::console::{Console, Json, Output};
 use super::replay::{Stored, read_file};
 use super::select::select;
 use super::{Outcome, Refusal};
-use crate::waiver::Extent;
+use crate::campaign::waiver::Extent;
 
 /// Failing elements of a field that are shown.
 const ELEMENTS_SHOWN: usize = 16;
@@ -62,11 +62,11 @@ fn render(entry: &Entry) -> Result<String, Refusal> {
     for flag in &entry.flags {
         text.push_str(&format!("  flag {}: {}\n", flag.name, foreign::line(&flag.note)));
     }
-    text.push_str(&format!("  covers: {}\n  case {}:\n", entry.case.covers().join(", "), entry.case.id()));
+    text.push_str(&format!("  features: {}\n  case {}:\n", entry.case.features().join(", "), entry.case.id()));
     entry.case.to_toml().lines().for_each(|line| text.push_str(&format!("    {line}\n")));
-    for element in &entry.elements {
-        let inputs = entry.case.materialize(*element)?;
-        text.push_str(&format!("  inputs {element}: sha256 {}\n", digest::inputs(&inputs)));
+    for dtype in &entry.dtypes {
+        let inputs = entry.case.materialize(*dtype)?;
+        text.push_str(&format!("  inputs {dtype}: sha256 {}\n", digest::inputs(&inputs)));
     }
     text.push('\n');
     Ok(text)
@@ -104,15 +104,15 @@ fn failing(bundle: &Bundle) -> String {
 
 fn describe(entry: &Entry) -> Result<Value, Refusal> {
     let mut digests = serde_json::Map::new();
-    for element in &entry.elements {
-        digests.insert(element.to_string(), digest::inputs(&entry.case.materialize(*element)?).into());
+    for dtype in &entry.dtypes {
+        digests.insert(dtype.to_string(), digest::inputs(&entry.case.materialize(*dtype)?).into());
     }
     Ok(json!({
         "name": entry.name,
         "why": entry.why,
         "source": entry.source,
         "flags": entry.flags.iter().map(|flag| flag.name.clone()).collect::<Vec<_>>(),
-        "covers": entry.case.covers(),
+        "features": entry.case.features(),
         "id": entry.case.id(),
         "case": entry.case.to_toml(),
         "inputs": digests,

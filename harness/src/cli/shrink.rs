@@ -8,13 +8,13 @@ use serde_json::json;
 
 use super::console::{Console, Json, Output};
 use super::replay::read_file;
-use super::select::Candidate;
+use super::select::CandidateArg;
 use super::{Outcome, Refusal, concluded};
-use crate::minimize::{Effort, minimize};
+use crate::campaign::minimize::{Effort, minimize};
+use crate::campaign::store::store;
+use crate::campaign::waiver::Extent;
 use crate::run::run_case;
-use crate::store::store;
 use crate::tally::Tally;
-use crate::waiver::Extent;
 
 /// Arguments of `shrink`.
 #[derive(clap::Args)]
@@ -36,32 +36,32 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    candidate: Candidate,
+    candidate: CandidateArg,
     #[command(flatten)]
     json: Json,
 }
 
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
-    let backend = args.candidate.make()?;
+    let candidate = args.candidate.make()?;
     let folder = args.out.clone().or_else(|| args.file.parent().map(PathBuf::from)).unwrap_or_default();
     let effort = Effort { calls: args.calls, time: Duration::from_secs(args.seconds), ..Effort::default() };
     check_folder(&folder)?;
     let (mut results, mut tally) = (Vec::new(), Tally::default());
     for stored in read_file(&args.file)? {
-        for element in &stored.entry.elements {
-            let report = run_case(&stored.entry.case, *element, backend.as_ref())?;
+        for dtype in &stored.entry.dtypes {
+            let report = run_case(&stored.entry.case, *dtype, candidate.as_ref())?;
             tally.add(&report.verdict);
             if report.verdict.failure().is_none() {
-                output.text(&format!("{} {element}: {}: nothing to minimise\n", stored.entry.name, report.verdict));
+                output.text(&format!("{} {dtype}: {}: nothing to minimise\n", stored.entry.name, report.verdict));
                 continue;
             }
-            let minimized = minimize(&stored.entry.case, report, *element, backend.as_ref(), effort);
+            let minimized = minimize(&stored.entry.case, report, *dtype, candidate.as_ref(), effort);
             let stem = args.file.file_stem().unwrap_or_default().to_string_lossy();
             let name = format!("{stem}-{}", minimized.case.id());
             let why = format!("{}; minimised in {} runs", stored.entry.why, minimized.calls);
-            let seen = Extent::of_report(&minimized.case, &minimized.report, backend.as_ref())?;
-            let path = store(&folder, &name, &why, &minimized.case, &minimized.report, &seen, backend.as_ref())?;
+            let seen = Extent::of_report(&minimized.case, &minimized.report, candidate.as_ref())?;
+            let path = store(&folder, &name, &why, &minimized.case, &minimized.report, &seen, candidate.as_ref())?;
             let verdict = &minimized.report.verdict;
             output.text(&format!("{}: {verdict}\n", foreign::path(&path)));
             minimized.case.to_toml().lines().for_each(|line| output.text(&format!("  {line}\n")));

@@ -1,14 +1,14 @@
 //! What becomes of a planted mistake once it is seen: whether it is placed and named rightly, and how small its
 //! counterexample gets.
 
-use nsa_corpus::{Bundle, Element, Entry, Inputs, Sizes};
+use nsa_corpus::{Bundle, Dtype, Entry, Inputs, Sizes};
 use serde::{Deserialize, Serialize};
 
 use super::{Failed, Fate, Job, Plant, Row, Rule};
-use crate::backend::Backend;
-use crate::defect::Defect;
-use crate::localize::{self, EVIDENCE, Evidence, cost};
-use crate::minimize::{Effort, minimize};
+use crate::campaign::minimize::{Effort, minimize};
+use crate::candidate::Candidate;
+use crate::explain::{self, EVIDENCE, Evidence, cost};
+use crate::mutants::Mutant;
 use crate::run::run_case;
 
 /// Cases of more score terms times features than this are not placed: there are many mistakes to place.
@@ -36,7 +36,7 @@ pub struct Placed {
 pub struct Minimal {
     /// Its sizes.
     pub sizes: Sizes,
-    /// Elements of floating-point inputs that are not 0.
+    /// Dtypes of floating-point inputs that are not 0.
     pub nonzero: usize,
     /// Cases run on the way.
     pub calls: usize,
@@ -49,28 +49,28 @@ pub struct Minimal {
 /// Places the mistake of `row`, and minimises its first failing case.
 ///
 /// # Errors
-/// The backend cannot be made, or a case is broken.
+/// The candidate cannot be made, or a case is broken.
 pub fn explain(plant: &Plant<'_>, jobs: &[Job], row: &mut Row) -> Result<(), Failed> {
     let Some(Fate::Killed(kill)) = row.fates.get(&Rule::Ours) else { return Ok(()) };
-    let backend = plant.backend()?;
-    let killer = jobs.iter().find(|job| job.entry.name == kill.entry && job.element == kill.element);
+    let candidate = plant.candidate()?;
+    let killer = jobs.iter().find(|job| job.entry.name == kill.entry && job.dtype == kill.dtype);
     let Some(killer) = killer.filter(|_| kill.cases <= jobs.len()) else { return Ok(()) };
-    row.minimal = minimal(&killer.entry.case, killer.element, backend.as_ref())?;
-    if let Plant::Defect(defect, _) = plant {
-        row.placed = placed(defect, jobs, killer, backend.as_ref())?;
+    row.minimal = minimal(&killer.entry.case, killer.dtype, candidate.as_ref())?;
+    if let Plant::Mutant(mutant, _) = plant {
+        row.placed = placed(mutant, jobs, killer, candidate.as_ref())?;
     }
     Ok(())
 }
 
-fn minimal(case: &nsa_corpus::Case, element: Element, backend: &dyn Backend) -> Result<Option<Minimal>, Failed> {
-    let report = run_case(case, element, backend)?;
+fn minimal(case: &nsa_corpus::Case, dtype: Dtype, candidate: &dyn Candidate) -> Result<Option<Minimal>, Failed> {
+    let report = run_case(case, dtype, candidate)?;
     if report.verdict.failure().is_none() {
         return Ok(None);
     }
     let effort = Effort { calls: 20_000, ..Effort::default() };
-    let minimized = minimize(case, report, element, backend, effort);
+    let minimized = minimize(case, report, dtype, candidate, effort);
     let entry = Entry::new("bugs/minimal", "Minimised.", minimized.case.clone());
-    let bundle = Bundle::new(entry, element, minimized.report.outputs.clone())?;
+    let bundle = Bundle::new(entry, dtype, minimized.report.outputs.clone())?;
     Ok(Some(Minimal {
         sizes: minimized.case.sizes,
         nonzero: nonzero(&bundle.inputs),
@@ -80,7 +80,7 @@ fn minimal(case: &nsa_corpus::Case, element: Element, backend: &dyn Backend) -> 
     }))
 }
 
-/// Elements of floating-point inputs that are not 0.
+/// Dtypes of floating-point inputs that are not 0.
 fn nonzero(inputs: &Inputs) -> usize {
     let cotangents = inputs.cotangents();
     let tensors = [Some(inputs.q()), Some(inputs.k()), Some(inputs.v()), inputs.sel_scale()];
@@ -91,7 +91,7 @@ fn nonzero(inputs: &Inputs) -> usize {
 }
 
 /// Answers that are wrong, those of the largest cases that are still cheap to explain first; else the one that killed.
-fn evidence(jobs: &[Job], killer: &Job, backend: &dyn Backend) -> Result<Vec<(String, Evidence)>, Failed> {
+fn evidence(jobs: &[Job], killer: &Job, candidate: &dyn Candidate) -> Result<Vec<(String, Evidence)>, Failed> {
     let cheap =
         jobs.iter().rev().filter(|job| cost(&job.entry.case) <= COST_MAX && !job.entry.name.starts_with("non_finite"));
     let mut found = Vec::new();
@@ -100,32 +100,32 @@ fn evidence(jobs: &[Job], killer: &Job, backend: &dyn Backend) -> Result<Vec<(St
         if found.len() == EVIDENCE || known {
             continue;
         }
-        let report = run_case(&job.entry.case, job.element, backend)?;
+        let report = run_case(&job.entry.case, job.dtype, candidate)?;
         let (Some(_), Some(outputs)) = (report.verdict.failure(), report.outputs) else { continue };
-        let inputs = job.entry.case.materialize(job.element)?;
-        let declaration = backend.declaration(&inputs);
+        let inputs = job.entry.case.materialize(job.dtype)?;
+        let declaration = candidate.declaration(&inputs);
         found.push((job.entry.name.clone(), Evidence { inputs, declaration, outputs }));
     }
     Ok(found)
 }
 
-fn placed(defect: &Defect, jobs: &[Job], killer: &Job, backend: &dyn Backend) -> Result<Option<Placed>, Failed> {
-    let evidence = evidence(jobs, killer, backend)?;
+fn placed(mutant: &Mutant, jobs: &[Job], killer: &Job, candidate: &dyn Candidate) -> Result<Option<Placed>, Failed> {
+    let evidence = evidence(jobs, killer, candidate)?;
     let Some(((entry, first), more)) = evidence.split_first() else { return Ok(None) };
     let more: Vec<&Evidence> = more.iter().map(|(_, evidence)| evidence).collect();
-    let Some(found) = localize::localize(first, &more) else { return Ok(None) };
-    let Some(changed) = localize::changed(defect, first) else { return Ok(None) };
+    let Some(found) = explain::localize(first, &more) else { return Ok(None) };
+    let Some(changed) = explain::changed(mutant, first) else { return Ok(None) };
     let here = |place: &[usize]| place[..3] == found.place[..3];
-    let truth = localize::terms(&first.inputs, defect, found.field, &found.place);
+    let truth = explain::terms(&first.inputs, mutant, found.field, &found.place);
     let best = found.likely.first();
-    let own = found.likely.iter().find(|likely| likely.defect == defect.name);
+    let own = found.likely.iter().find(|likely| likely.mutant == mutant.name);
     Ok(Some(Placed {
         entry: entry.clone(),
         field: changed.iter().any(|(field, _)| *field == found.field),
         row: changed.iter().any(|(field, place)| *field == found.field && here(place)),
         term: (!truth.is_empty()).then(|| found.terms.iter().any(|term| truth.contains(term))),
         named: matches!((best, own), (Some(best), Some(own)) if best.explained == own.explained),
-        likely: found.likely.iter().map(|likely| likely.defect.clone()).collect(),
+        likely: found.likely.iter().map(|likely| likely.mutant.clone()).collect(),
     }))
 }
 

@@ -5,14 +5,14 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use nsa_corpus::{Element, Entry, Genre, entries};
+use nsa_corpus::{Category, Dtype, Entry, entries};
 use nsa_gpu::{Mutant, Rung};
 
 use super::{Failed, Fate, Job, Kill, Plant, Rejections, Row, Rule, fates};
-use crate::backend::Backend;
-use crate::backend::cuda::Cuda;
+use crate::candidate::Candidate;
+use crate::candidate::cuda::Cuda;
+use crate::judge::verdict::Verdict;
 use crate::run::run_entry;
-use crate::verdict::Verdict;
 
 /// The entry on which tensors and workspaces are set apart: small, with every kind of tensor, two batch entries and several heads.
 const SMALL: &str = "edges/seq_ragged";
@@ -25,7 +25,7 @@ const HAZARDS: i32 = 86;
 
 /// The sanitizer's tool that shows what no case does: racecheck a race in shared memory that did not happen, memcheck what is
 /// read beside a buffer and not used. Each with the entry that it watches.
-const TOOLS: [(Genre, &str, &str); 2] = [(Genre::Race, "racecheck", FULL), (Genre::Memory, "memcheck", SMALL)];
+const TOOLS: [(Category, &str, &str); 2] = [(Category::Race, "racecheck", FULL), (Category::Memory, "memcheck", SMALL)];
 
 /// Looks for faults beyond what the corpus shows.
 pub struct Means<'a> {
@@ -39,18 +39,18 @@ impl Means<'_> {
     /// # Errors
     /// It finds something.
     pub fn baseline(&self, mutants: &[&Mutant]) -> Result<(), Failed> {
-        let any = |genre| mutants.iter().any(|mutant| mutant.genre == genre);
+        let any = |category| mutants.iter().any(|mutant| mutant.category == category);
         for rung in Rung::ALL {
-            let mut found = if any(Genre::Memory) { apart(rung, None)? } else { None };
-            for (genre, tool, entry) in TOOLS {
-                if found.is_none() && any(genre) {
+            let mut found = if any(Category::Memory) { apart(rung, None)? } else { None };
+            for (category, tool, entry) in TOOLS {
+                if found.is_none() && any(category) {
                     found = self.sanitize(tool, entry, rung, None)?;
                 }
             }
             if let Some(kill) = found {
                 let candidate = format!("cuda:{rung}");
-                let (entry, element, message) = (kill.entry, kill.element, kill.detail);
-                return Err(Failed::Baseline { candidate, entry, element, message });
+                let (entry, dtype, message) = (kill.entry, kill.dtype, kill.detail);
+                return Err(Failed::Baseline { candidate, entry, dtype, message });
             }
         }
         Ok(())
@@ -72,12 +72,12 @@ impl Means<'_> {
         let ours = rules.contains(&Rule::Ours);
         // First, because the whole corpus would be run before the next: it compiles each kernel at every size.
         let found =
-            if ours && mutant.genre == Genre::Memory { apart(mutant.rung(), Some(&mutant.name))? } else { None };
+            if ours && mutant.category == Category::Memory { apart(mutant.rung(), Some(&mutant.name))? } else { None };
         let open: Vec<Rule> = rules.iter().copied().filter(|rule| found.is_none() || *rule != Rule::Ours).collect();
         let mut row = fates(plant, jobs, &open, alarms)?;
         row.fates.extend(found.map(|kill| (Rule::Ours, Fate::Killed(kill))));
         let escaped = row.fates.get(&Rule::Ours).is_some_and(|fate| fate.kill().is_none());
-        let tool = TOOLS.into_iter().find(|(genre, ..)| *genre == mutant.genre);
+        let tool = TOOLS.into_iter().find(|(category, ..)| *category == mutant.category);
         if let (true, Some((_, tool, entry))) = (escaped, tool) {
             let kill = self.sanitize(tool, entry, mutant.rung(), Some(&mutant.name))?;
             row.fates.extend(kill.map(|kill| (Rule::Ours, Fate::Killed(kill))));
@@ -115,15 +115,15 @@ fn entry(name: &str) -> &'static Entry {
 }
 
 /// The element in which a rung is tried.
-fn element_of(rung: Rung) -> Element {
+fn element_of(rung: Rung) -> Dtype {
     match rung {
-        Rung::Plain => Element::F32,
-        Rung::Tensor => Element::Bf16,
+        Rung::Plain => Dtype::F32,
+        Rung::Tensor => Dtype::Bf16,
     }
 }
 
 fn kill(rung: Rung, entry: &str, detail: String) -> Kill {
-    Kill { entry: entry.to_owned(), element: element_of(rung), field: None, detail, cases: 1 }
+    Kill { entry: entry.to_owned(), dtype: element_of(rung), field: None, detail, cases: 1 }
 }
 
 /// What is found once each tensor in turn is set apart, if anything; nothing where the device is too small for that.
@@ -131,8 +131,8 @@ fn apart(rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
     // One at a time: tensors set apart fill the device.
     static DEVICE: Mutex<()> = Mutex::new(());
     let _device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
-    let backend = Cuda::apart(Some(rung), mutant)?;
-    let report = run_entry(entry(SMALL), element_of(rung), &backend as &dyn Backend)?;
+    let candidate = Cuda::apart(Some(rung), mutant)?;
+    let report = run_entry(entry(SMALL), element_of(rung), &candidate as &dyn Candidate)?;
     Ok(match &report.verdict {
         Verdict::Fail(failure) => Some(kill(rung, SMALL, format!("apart: {}", failure.message))),
         _ => None,
@@ -152,7 +152,7 @@ mod tests {
         for rung in Rung::ALL {
             let inputs = entry(SMALL).case.materialize(element_of(rung)).unwrap();
             assert!(Field::ALL.into_iter().all(|field| field.asked_by(&inputs)));
-            Variant::uniform(rung).supports(inputs.shape(), inputs.element(), "sm_90a").unwrap();
+            Variant::uniform(rung).supports(inputs.shape(), inputs.dtype(), "sm_90a").unwrap();
             for (operand, axis) in Operand::ALL.into_iter().flat_map(|operand| Axis::ALL.map(|axis| (operand, axis))) {
                 assert!(operand.count(axis, inputs.shape()) > 1, "{operand:?} {axis:?}");
             }
@@ -163,7 +163,7 @@ mod tests {
     fn the_full_entry_fills_every_scan_and_list() {
         for rung in Rung::ALL {
             let inputs = entry(FULL).case.materialize(element_of(rung)).unwrap();
-            Variant::uniform(rung).supports(inputs.shape(), inputs.element(), "sm_90a").unwrap();
+            Variant::uniform(rung).supports(inputs.shape(), inputs.dtype(), "sm_90a").unwrap();
             let lists = Lists::of(inputs.shape());
             assert!(inputs.shape().blocks() > lists.scanned_at_once, "{} blocks", inputs.shape().blocks());
             assert!(lists.chunks > 1 && inputs.shape().sel_heads() > 1, "{lists:?}");

@@ -6,13 +6,13 @@ use std::fmt::Write;
 use nsa_corpus::entries;
 
 use super::{Fate, Rejections, Row, Rule, explained};
-use crate::defect::defects;
+use crate::mutants::mutants;
 
-/// What the page depends on: every defect, every case, and the formulas of the rules. A page whose digest differs is old.
+/// What the page depends on: every mutant, every case, and the formulas of the rules. A page whose digest differs is old.
 pub fn digest() -> String {
     let mut text = String::new();
-    for defect in defects() {
-        text += &serde_json::to_string(defect).expect("plain data serialises");
+    for mutant in mutants() {
+        text += &serde_json::to_string(mutant).expect("plain data serialises");
     }
     for entry in entries() {
         text += &entry.name;
@@ -29,7 +29,7 @@ pub fn markdown(candidate: &str, cases: usize, rows: &[Row], rules: &[Rule], rej
     let _ = writeln!(text, "Catalogue and corpus: `{}`.\n", digest());
     summary(&mut text, rows, rules, rejections, cases);
     measured(&mut text, rows);
-    genres(&mut text, rows, rules);
+    categories(&mut text, rows, rules);
     matrix(&mut text, rows, rules);
     arguments(&mut text, rows);
     text
@@ -39,8 +39,8 @@ const HEAD: &str = "# Detection
 
 <!-- Written by `nsa-diff detect --rule all --explain --markdown docs/detection.md`; `harness/tests/detection.rs` fails when it is old. -->
 
-A tester is worth what it catches. Each mistake of `harness/defects` is planted, the corpus is run, cheapest cases first, until a rule
-rejects the answer. Without any mistake the same backend passes every case by our rule.
+A tester is worth what it catches. Each mistake of `harness/mutants` is planted, the corpus is run, cheapest cases first, until a rule
+rejects the answer. Without any mistake the same candidate passes every case by our rule.
 
 ";
 
@@ -52,7 +52,7 @@ fn summary(text: &mut String, rows: &[Row], rules: &[Rule], rejections: &Rejecti
     let possible: Vec<&Row> = rows.iter().filter(|row| row.equivalent.is_none()).collect();
     let of = possible.len();
     text.push_str(
-        "| rule | corpus: killed | mock inputs alone: killed | rejects the correct backend |\n|---|---|---|---|\n",
+        "| rule | corpus: killed | mock inputs alone: killed | rejects the correct candidate |\n|---|---|---|---|\n",
     );
     for rule in rules {
         let corpus = possible.iter().filter(|row| killed(row.fates.get(rule))).count();
@@ -69,7 +69,7 @@ fn summary(text: &mut String, rows: &[Row], rules: &[Rule], rejections: &Rejecti
 
 const BELOW_SUMMARY: &str = "
 The mock inputs are those of the seed's own test, in f16 (`seed/mock_inputs`: blocks 0 and 1, factors of 1, a sum as the loss). A case in
-which a rule rejects the correct backend too shows nothing by that rule and is not counted as a kill: the corpus is full of such
+which a rule rejects the correct candidate too shows nothing by that rule and is not counted as a kill: the corpus is full of such
 cases, as its values are not all of size 1.
 
 ";
@@ -96,13 +96,13 @@ well mistakes are told apart from their answers, not whether an unknown one woul
 
 ";
 
-fn genres(text: &mut String, rows: &[Row], rules: &[Rule]) {
+fn categories(text: &mut String, rows: &[Row], rules: &[Rule]) {
     let mut by_genre: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-    rows.iter().for_each(|row| by_genre.entry(&row.genre).or_default().push(row));
+    rows.iter().for_each(|row| by_genre.entry(&row.category).or_default().push(row));
     let names: Vec<&str> = rules.iter().map(|rule| rule.name()).collect();
-    let _ = writeln!(text, "## By genre\n\nKilled of all that are not equivalent.\n");
-    let _ = writeln!(text, "| genre | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
-    for (genre, rows) in by_genre {
+    let _ = writeln!(text, "## By category\n\nKilled of all that are not equivalent.\n");
+    let _ = writeln!(text, "| category | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    for (category, rows) in by_genre {
         let possible = rows.iter().filter(|row| row.equivalent.is_none()).count();
         let counts: Vec<String> = rules
             .iter()
@@ -111,7 +111,7 @@ fn genres(text: &mut String, rows: &[Row], rules: &[Rule]) {
                 format!("{} / {possible}", killed.count())
             })
             .collect();
-        let _ = writeln!(text, "| {} | {} |", genre.replace('_', " "), counts.join(" | "));
+        let _ = writeln!(text, "| {} | {} |", category.replace('_', " "), counts.join(" | "));
     }
     text.push('\n');
 }
@@ -142,7 +142,7 @@ fn cell(fate: &Fate) -> String {
     match fate.kill() {
         Some(kill) => {
             let field = kill.field.map_or_else(|| kill.detail.clone(), |field| field.to_string());
-            format!("{} {}, {field}", kill.entry, kill.element)
+            format!("{} {}, {field}", kill.entry, kill.dtype)
         }
         None => fate.word().to_owned(),
     }

@@ -1,4 +1,4 @@
-//! Whether planted mistakes are noticed: each is planted in a backend that passes without it, and run through cases until
+//! Whether planted mistakes are noticed: each is planted in a candidate that passes without it, and run through cases until
 //! every rule has rejected it or no case is left.
 
 mod explain;
@@ -10,16 +10,16 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use nsa_corpus::{Element, Entry, Error, Field, entries};
-use nsa_gpu::Mutant;
+use nsa_corpus::{Dtype, Entry, Error, Field, entries};
+use nsa_gpu::Mutant as KernelMutant;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::cuda::Cuda;
-use crate::backend::{Backend, Declaration, Unavailable};
-use crate::defect::{Defect, planted};
-use crate::localize::cost;
+use crate::candidate::cuda::Cuda;
+use crate::candidate::{Candidate, Declaration, Unavailable};
+use crate::explain::cost;
+use crate::judge::verdict::{Class, Verdict};
+use crate::mutants::{Mutant, mutated};
 use crate::run::{rerun, run_entry};
-use crate::verdict::{Class, Verdict};
 
 pub use explain::{Minimal, Placed, explain, explained};
 pub use kernel::Means;
@@ -31,19 +31,17 @@ pub struct Job {
     /// The case.
     pub entry: &'static Entry,
     /// The format.
-    pub element: Element,
+    pub dtype: Dtype,
     reference: OnceLock<Reference>,
 }
 
 /// Every entry of `chosen` in each of its formats that `elements` names (none: all), those with the fewest terms first.
-pub fn jobs(chosen: &[&'static Entry], elements: &[Element]) -> Vec<Job> {
-    let wanted = |element: &Element| elements.is_empty() || elements.contains(element);
+pub fn jobs(chosen: &[&'static Entry], elements: &[Dtype]) -> Vec<Job> {
+    let wanted = |dtype: &Dtype| elements.is_empty() || elements.contains(dtype);
     let mut jobs: Vec<Job> = chosen
         .iter()
-        .flat_map(|entry| {
-            entry.elements.iter().filter(|element| wanted(element)).map(move |element| (*entry, *element))
-        })
-        .map(|(entry, element)| Job { entry, element, reference: OnceLock::new() })
+        .flat_map(|entry| entry.dtypes.iter().filter(|dtype| wanted(dtype)).map(move |dtype| (*entry, *dtype)))
+        .map(|(entry, dtype)| Job { entry, dtype, reference: OnceLock::new() })
         .collect();
     jobs.sort_by_key(|job| cost(&job.entry.case));
     jobs
@@ -56,16 +54,16 @@ pub fn all_entries() -> Vec<&'static Entry> {
 
 /// One planted mistake.
 pub enum Plant<'a> {
-    /// In the plain implementation, or round a backend.
-    Defect(&'static Defect, &'a dyn Backend),
+    /// In the plain implementation, or round a candidate.
+    Mutant(&'static Mutant, &'a dyn Candidate),
     /// In a CUDA kernel.
-    Kernel(Mutant),
+    Kernel(KernelMutant),
 }
 
 impl Plant<'_> {
-    fn backend(&self) -> Result<Box<dyn Backend + '_>, Unavailable> {
+    fn candidate(&self) -> Result<Box<dyn Candidate + '_>, Unavailable> {
         match self {
-            Plant::Defect(defect, inner) => Ok(planted(defect, *inner)),
+            Plant::Mutant(mutant, inner) => Ok(mutated(mutant, *inner)),
             Plant::Kernel(mutant) => Ok(Box::new(Cuda::new(Some(mutant.rung()), Some(&mutant.name), 1)?)),
         }
     }
@@ -73,33 +71,33 @@ impl Plant<'_> {
     /// Its name.
     pub fn name(&self) -> &str {
         match self {
-            Plant::Defect(defect, _) => &defect.name,
+            Plant::Mutant(mutant, _) => &mutant.name,
             Plant::Kernel(mutant) => &mutant.name,
         }
     }
 
     /// The fault, where it is one of a kernel.
-    pub fn kernel(&self) -> Option<&Mutant> {
+    pub fn kernel(&self) -> Option<&KernelMutant> {
         match self {
-            Plant::Defect(..) => None,
+            Plant::Mutant(..) => None,
             Plant::Kernel(mutant) => Some(mutant),
         }
     }
 
     fn row(&self) -> Row {
-        let (name, genre, place, why, equivalent) = match self {
-            Plant::Defect(defect, _) => {
-                let place = defect.place().to_owned();
-                (defect.name.clone(), word(&defect.genre), place, defect.why.clone(), defect.argument.clone())
+        let (name, category, place, why, equivalent) = match self {
+            Plant::Mutant(mutant, _) => {
+                let place = mutant.place().to_owned();
+                (mutant.name.clone(), word(&mutant.category), place, mutant.why.clone(), mutant.argument.clone())
             }
             Plant::Kernel(mutant) => {
                 let place = mutant.file.clone();
-                (mutant.name.clone(), word(&mutant.genre), place, mutant.why.clone(), mutant.argument.clone())
+                (mutant.name.clone(), word(&mutant.category), place, mutant.why.clone(), mutant.argument.clone())
             }
         };
         Row {
             name,
-            genre,
+            category,
             place,
             why,
             equivalent,
@@ -160,7 +158,7 @@ pub struct Kill {
     /// The entry.
     pub entry: String,
     /// The format.
-    pub element: Element,
+    pub dtype: Dtype,
     /// The first field that was rejected.
     pub field: Option<Field>,
     /// How, in words.
@@ -174,8 +172,8 @@ pub struct Kill {
 pub struct Row {
     /// Its name.
     pub name: String,
-    /// Its genre.
-    pub genre: String,
+    /// Its category.
+    pub category: String,
     /// What carries it: `plain`, `inputs`, `outputs`, or a kernel's file.
     pub place: String,
     /// What it stands for.
@@ -205,18 +203,18 @@ impl Row {
     }
 }
 
-/// Runs the jobs in order until every rule has rejected the planted mistake. A case in which a rule also rejects the backend
+/// Runs the jobs in order until every rule has rejected the planted mistake. A case in which a rule also rejects the candidate
 /// without any mistake (`alarms`) shows nothing by that rule.
 ///
 /// # Errors
-/// The backend cannot be made, or a case is broken.
+/// The candidate cannot be made, or a case is broken.
 pub fn fates(plant: &Plant<'_>, jobs: &[Job], rules: &[Rule], alarms: &Rejections) -> Result<Row, Failed> {
     let start = Instant::now();
-    let backend = plant.backend()?;
+    let candidate = plant.candidate()?;
     let mut row = plant.row();
-    if let Plant::Defect(defect, inner) = plant {
+    if let Plant::Mutant(mutant, inner) = plant {
         // Of a candidate that declares some fields only, no other field shows anything.
-        let hidden = !defect.shows_in(&Declaration::typical(*inner).fields);
+        let hidden = !mutant.shows_in(&Declaration::typical(*inner).fields);
         row.equivalent =
             row.equivalent.or(hidden.then(|| "the candidate computes no field that it changes".to_owned()));
     }
@@ -229,12 +227,12 @@ pub fn fates(plant: &Plant<'_>, jobs: &[Job], rules: &[Rule], alarms: &Rejection
         if open.is_empty() {
             continue;
         }
-        for (rule, fate) in judged(job, &open, backend.as_ref(), at + 1)? {
+        for (rule, fate) in judged(job, &open, candidate.as_ref(), at + 1)? {
             row.fates.insert(rule, fate);
         }
     }
     if rules.contains(&Rule::Ours) && !row.fates.contains_key(&Rule::Ours) {
-        let kill = rerun_all(jobs, backend.as_ref())?;
+        let kill = rerun_all(jobs, candidate.as_ref())?;
         row.fates.extend(kill.map(|kill| (Rule::Ours, Fate::Killed(kill))));
     }
     for rule in rules {
@@ -251,9 +249,9 @@ pub enum Failed {
     /// A case is broken.
     #[error("{0}")]
     Case(#[from] Error),
-    /// The backend is not to be had.
+    /// The candidate is not to be had.
     #[error("{0}")]
-    Backend(#[from] Unavailable),
+    Candidate(#[from] Unavailable),
     /// The sanitizer does not run.
     #[error("{program}: {message}")]
     Sanitizer {
@@ -263,24 +261,23 @@ pub enum Failed {
         message: String,
     },
     /// Without any mistake planted it fails.
-    #[error("{candidate} fails {entry} {element} without any mistake planted: {message}")]
+    #[error("{candidate} fails {entry} {dtype} without any mistake planted: {message}")]
     Baseline {
-        /// The backend.
+        /// The candidate.
         candidate: String,
         /// The entry.
         entry: String,
         /// The format.
-        element: Element,
+        dtype: Dtype,
         /// How.
         message: String,
     },
 }
 
-/// The rules of `open` that reject what `backend` answers to the job.
-fn judged(job: &Job, open: &[Rule], backend: &dyn Backend, cases: usize) -> Result<Vec<(Rule, Fate)>, Failed> {
-    let report = run_entry(job.entry, job.element, backend)?;
-    let kill =
-        |field, detail: String| Kill { entry: job.entry.name.clone(), element: job.element, field, detail, cases };
+/// The rules of `open` that reject what `candidate` answers to the job.
+fn judged(job: &Job, open: &[Rule], candidate: &dyn Candidate, cases: usize) -> Result<Vec<(Rule, Fate)>, Failed> {
+    let report = run_entry(job.entry, job.dtype, candidate)?;
+    let kill = |field, detail: String| Kill { entry: job.entry.name.clone(), dtype: job.dtype, field, detail, cases };
     let mut found = Vec::new();
     for rule in open {
         let fate = match (rule, &report.verdict, &report.outputs) {
@@ -294,8 +291,8 @@ fn judged(job: &Job, open: &[Rule], backend: &dyn Backend, cases: usize) -> Resu
             }
             (Rule::Ours, _, _) | (_, _, None) => None,
             (rule, _, Some(outputs)) => {
-                let inputs = job.entry.case.materialize(job.element)?;
-                let declaration = backend.declaration(&inputs);
+                let inputs = job.entry.case.materialize(job.dtype)?;
+                let declaration = candidate.declaration(&inputs);
                 let field = job.reference(&inputs).rejected(*rule, outputs, |field| declaration.computes(field));
                 field.map(|field| Fate::Killed(kill(Some(field), "rejected".to_owned())))
             }
@@ -312,13 +309,13 @@ impl Job {
 }
 
 /// Runs each job twice and compares every bit: what no single run shows.
-fn rerun_all(jobs: &[Job], backend: &dyn Backend) -> Result<Option<Kill>, Failed> {
+fn rerun_all(jobs: &[Job], candidate: &dyn Candidate) -> Result<Option<Kill>, Failed> {
     for (at, job) in jobs.iter().enumerate() {
-        let Some(outputs) = run_entry(job.entry, job.element, backend)?.outputs else { continue };
-        if let Some(failure) = rerun(&job.entry.case, job.element, backend, &outputs, 1)? {
+        let Some(outputs) = run_entry(job.entry, job.dtype, candidate)?.outputs else { continue };
+        if let Some(failure) = rerun(&job.entry.case, job.dtype, candidate, &outputs, 1)? {
             return Ok(Some(Kill {
                 entry: job.entry.name.clone(),
-                element: job.element,
+                dtype: job.dtype,
                 field: failure.field,
                 detail: failure.class.to_string(),
                 cases: jobs.len() + at + 1,
@@ -328,7 +325,7 @@ fn rerun_all(jobs: &[Job], backend: &dyn Backend) -> Result<Option<Kill>, Failed
     Ok(None)
 }
 
-/// The cases in which each rule rejects the backend without any mistake in it: false alarms.
+/// The cases in which each rule rejects the candidate without any mistake in it: false alarms.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Rejections(BTreeMap<Rule, Vec<Kill>>);
@@ -347,7 +344,7 @@ impl Rejections {
     }
 
     fn has(&self, rule: Rule, job: &Job) -> bool {
-        let same = |kill: &Kill| kill.entry == job.entry.name && kill.element == job.element;
+        let same = |kill: &Kill| kill.entry == job.entry.name && kill.dtype == job.dtype;
         self.0.get(&rule).is_some_and(|kills| kills.iter().any(same))
     }
 }
@@ -356,15 +353,15 @@ impl Rejections {
 ///
 /// # Errors
 /// A case fails by our own rule: nothing could be said of planted mistakes then.
-pub fn baseline(job: &Job, rules: &[Rule], backend: &dyn Backend) -> Result<Rejections, Failed> {
+pub fn baseline(job: &Job, rules: &[Rule], candidate: &dyn Candidate) -> Result<Rejections, Failed> {
     let mut rejections = Rejections::default();
-    for (rule, fate) in judged(job, rules, backend, 1)? {
+    for (rule, fate) in judged(job, rules, candidate, 1)? {
         let Some(kill) = fate.kill() else { continue };
         if rule == Rule::Ours {
             return Err(Failed::Baseline {
-                candidate: backend.name().to_owned(),
+                candidate: candidate.name().to_owned(),
                 entry: kill.entry.clone(),
-                element: kill.element,
+                dtype: kill.dtype,
                 message: kill.detail.clone(),
             });
         }
@@ -373,8 +370,8 @@ pub fn baseline(job: &Job, rules: &[Rule], backend: &dyn Backend) -> Result<Reje
     Ok(rejections)
 }
 
-/// The defects that can be planted in, or round, the backend called `candidate`.
-pub fn plants<'a>(candidate: &str, inner: &'a dyn Backend, defects: &'static [Defect]) -> Vec<Plant<'a>> {
+/// The mutants that can be planted in, or round, the candidate called `candidate`.
+pub fn plants<'a>(candidate: &str, inner: &'a dyn Candidate, mutants: &'static [Mutant]) -> Vec<Plant<'a>> {
     let all = candidate == "plain";
-    defects.iter().filter(|defect| all || defect.decorates()).map(|defect| Plant::Defect(defect, inner)).collect()
+    mutants.iter().filter(|mutant| all || mutant.decorates()).map(|mutant| Plant::Mutant(mutant, inner)).collect()
 }

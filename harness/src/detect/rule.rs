@@ -3,9 +3,9 @@
 use std::str::FromStr;
 
 use ndarray::ArrayD;
-use nsa_corpus::{Element, Field, Inputs, Outputs};
+use nsa_corpus::{Dtype, Field, Inputs, Outputs};
 use nsa_reference::oracle;
-use nsa_reference::plain::{self, Fault, Numbers};
+use nsa_reference::rowwise::{self, Mutation, Numbers};
 use serde::{Deserialize, Serialize};
 
 /// How an answer is judged.
@@ -81,10 +81,10 @@ impl Reference {
     /// For these inputs. PyTorch in 16 bits is played by the plain implementation with scores rounded to the format, as a matrix
     /// product of 16-bit tensors returns them; P, dS, outputs and gradients are rounded to it anyway.
     pub fn new(inputs: &Inputs) -> Self {
-        let element = inputs.element();
-        let half = matches!(element, Element::F16 | Element::Bf16).then(|| {
-            let fault = Fault::Numbers { change: Numbers::ScoresIn(element) };
-            plain::attend(inputs, Some(&fault))
+        let dtype = inputs.dtype();
+        let half = matches!(dtype, Dtype::F16 | Dtype::Bf16).then(|| {
+            let mutation = Mutation::Numbers { change: Numbers::ScoresIn(dtype) };
+            rowwise::attend(inputs, Some(&mutation))
         });
         Reference { exact: oracle::attend(inputs), half }
     }

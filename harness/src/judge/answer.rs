@@ -9,7 +9,7 @@ use super::field::{Comparison, Expected};
 use super::overflow::Overflows;
 use super::reach::Reach;
 use super::unconditional;
-use crate::backend::Declaration;
+use crate::candidate::Declaration;
 
 /// What every field of one answer is held to.
 pub(crate) struct HeldTo<'a> {

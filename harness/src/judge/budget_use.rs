@@ -61,12 +61,12 @@ fn upper_end(bucket: usize) -> f64 {
 
 /// How tight the budgets of one field are.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tightness {
-    /// Elements held to a finite budget.
+pub struct BudgetUse {
+    /// Dtypes held to a finite budget.
     pub judged: u64,
     /// Of these, the ones without any error.
     pub exact: u64,
-    /// Elements that are not finite in the oracle, or that nothing is promised for.
+    /// Dtypes that are not finite in the oracle, or that nothing is promised for.
     pub apart: u64,
     rigorous: Ratios,
     likely: Ratios,
@@ -85,7 +85,7 @@ pub struct Quantiles {
     pub max: f64,
 }
 
-impl Tightness {
+impl BudgetUse {
     /// Counts an element with its error over tier B and over tier H, both 0 where it is exact.
     pub(crate) fn add(&mut self, rigorous: f64, likely: f64) {
         self.judged += 1;
@@ -98,7 +98,7 @@ impl Tightness {
     }
 
     /// Adds what `other` counted.
-    pub fn merge(&mut self, other: &Tightness) {
+    pub fn merge(&mut self, other: &BudgetUse) {
         self.judged += other.judged;
         self.exact += other.exact;
         self.apart += other.apart;
@@ -129,10 +129,10 @@ impl Tightness {
 mod tests {
     use super::*;
 
-    fn counted(ratios: impl IntoIterator<Item = f64>) -> Tightness {
-        let mut tightness = Tightness::default();
-        ratios.into_iter().for_each(|ratio| tightness.add(ratio, 2.0 * ratio));
-        tightness
+    fn counted(ratios: impl IntoIterator<Item = f64>) -> BudgetUse {
+        let mut budget_use = BudgetUse::default();
+        ratios.into_iter().for_each(|ratio| budget_use.add(ratio, 2.0 * ratio));
+        budget_use
     }
 
     #[test]
@@ -165,16 +165,16 @@ mod tests {
         for [first, second] in [[&left, &right], [&right, &left]] {
             let mut merged = counted(first.iter().copied());
             merged.merge(&counted(second.iter().copied()));
-            merged.merge(&Tightness::default());
+            merged.merge(&BudgetUse::default());
             assert_eq!(merged, together);
         }
     }
 
     #[test]
     fn ratios_beyond_the_buckets_are_kept_in_the_last_ones() {
-        let tightness = counted([1e-300, f64::MIN_POSITIVE, 1e300, f64::INFINITY]);
-        assert_eq!(tightness.rigorous().max, f64::INFINITY);
-        assert!(tightness.rigorous().p50 < 1e-11);
+        let budget_use = counted([1e-300, f64::MIN_POSITIVE, 1e300, f64::INFINITY]);
+        assert_eq!(budget_use.rigorous().max, f64::INFINITY);
+        assert!(budget_use.rigorous().p50 < 1e-11);
         assert_eq!((bucket(2f64.powi(LOWEST)), bucket(1e-300), bucket(f64::INFINITY)), (0, 0, BUCKETS - 1));
         assert_eq!(upper_end(bucket(1.0)), 1.125);
     }

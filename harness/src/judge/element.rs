@@ -1,7 +1,7 @@
 //! The one rule that says whether an element is wrong. Comparison, localisation, sensitivity and probes ask it; NaN, infinities
 //! and budgets without end are handled here and nowhere else.
 
-use nsa_corpus::{Element, Field};
+use nsa_corpus::{Dtype, Field};
 
 use super::overflow::Overflow;
 
@@ -17,7 +17,7 @@ pub struct Held {
     /// Tier H, absolute: an error above it is suspect.
     pub likely: f64,
     /// The format that the field is stored in.
-    pub stored: Element,
+    pub stored: Dtype,
     /// Where a correct program may overflow. Where nothing is promised, it may then answer NaN or infinity.
     pub overflow: Overflow,
     /// Whether `0 * NaN` can reach it ([`super::reach`]), and the implementation says that it does not prevent that.
@@ -50,7 +50,7 @@ impl Outcome {
 
 impl Held {
     /// What has to be answered without any error.
-    pub fn exactly(field: Field, expected: f64, stored: Element) -> Self {
+    pub fn exactly(field: Field, expected: f64, stored: Dtype) -> Self {
         let (rigorous, likely, overflow, reached) = (0.0, 0.0, Overflow::Nowhere, false);
         Held { field, expected, rigorous, likely, stored, overflow, reached }
     }
@@ -172,7 +172,7 @@ mod tests {
     const NAN: f64 = f64::NAN;
 
     fn held(expected: f64, rigorous: f64) -> Held {
-        let (field, stored) = (Field::Out, Element::F16);
+        let (field, stored) = (Field::Out, Dtype::F16);
         Held { field, expected, rigorous, likely: rigorous / 2.0, stored, overflow: Overflow::Nowhere, reached: false }
     }
 

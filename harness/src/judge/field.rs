@@ -1,15 +1,15 @@
 //! One field of an answer beside the oracle's, element by element: none is left out, and NaN never passes.
 
 use ndarray::{ArrayD, Dimension, IxDyn};
-use nsa_corpus::{Element, Field};
+use nsa_corpus::{Dtype, Field};
 use serde::{Deserialize, Serialize};
 
-use super::budget_use::Tightness;
+use super::budget_use::BudgetUse;
 use super::element::{Held, Outcome};
 use super::overflow::Overflow;
 use super::sensitivity::Sensitivity;
 use super::unconditional::Unconditional;
-use crate::verdict::{Class, Failure, NotJudged};
+use crate::judge::verdict::{Class, Failure, NotJudged};
 
 /// What a field is compared with.
 pub struct Expected<'a> {
@@ -20,7 +20,7 @@ pub struct Expected<'a> {
     /// Tier H, absolute.
     pub likely: &'a ArrayD<f64>,
     /// The format that the implementation stores this field in.
-    pub stored: Element,
+    pub stored: Dtype,
     /// Where a correct program may overflow.
     pub overflow: Overflow,
     /// The elements that `0 * NaN` can reach; `None`: none, or the implementation says that it prevents that.
@@ -47,17 +47,17 @@ impl Expected<'_> {
 pub struct Comparison {
     /// The field.
     pub field: Field,
-    /// Elements compared: all of them.
+    /// Dtypes compared: all of them.
     pub elements: usize,
-    /// Elements above the rigorous budget, or not finite where they should be (or the reverse).
+    /// Dtypes above the rigorous budget, or not finite where they should be (or the reverse).
     pub failed: usize,
-    /// Elements above a likely budget and within the rigorous one.
+    /// Dtypes above a likely budget and within the rigorous one.
     pub suspect: usize,
-    /// Elements that are NaN where they should be finite, and that `0 * NaN` explains: neither right nor failed.
+    /// Dtypes that are NaN where they should be finite, and that `0 * NaN` explains: neither right nor failed.
     #[serde(default)]
     pub excused: usize,
-    /// Elements for which the declared arithmetic promises nothing, whatever was found there.
-    pub unbounded: usize,
+    /// Dtypes for which the declared arithmetic promises nothing, whatever was found there.
+    pub not_judged: usize,
     /// The element with the largest error / budget, if any element differs.
     pub worst: Option<Worst>,
     /// Of a gradient, the suspect elements that only the distance from the oracle's own gradient makes so.
@@ -67,7 +67,7 @@ pub struct Comparison {
     pub failure: Option<Failure>,
     /// How much of the budgets the errors take; reports hold the sums over all cases instead.
     #[serde(skip)]
-    pub tightness: Tightness,
+    pub budget_use: BudgetUse,
     /// What the check could have caught, and which injected faults would have passed it.
     #[serde(default)]
     pub sensitivity: Sensitivity,
@@ -135,23 +135,23 @@ impl Comparison {
             failed: 0,
             suspect: 0,
             excused: 0,
-            unbounded: 0,
+            not_judged: 0,
             worst: None,
             unconditional: None,
             failure: None,
-            tightness: Tightness::default(),
+            budget_use: BudgetUse::default(),
             sensitivity: Sensitivity::of(field, expected),
         }
     }
 
     fn add(&mut self, index: &IxDyn, held: &Held, found: f64) {
         self.elements += 1;
-        self.unbounded += usize::from(held.unpromised());
+        self.not_judged += usize::from(held.unpromised());
         let (outcome, ratio) = (held.judge(found), held.ratio(found, held.rigorous));
         if held.measures(found) && outcome != Outcome::Excused {
-            self.tightness.add(ratio, held.ratio(found, held.likely));
+            self.budget_use.add(ratio, held.ratio(found, held.likely));
         } else {
-            self.tightness.apart += 1;
+            self.budget_use.apart += 1;
         }
         self.suspect += usize::from(outcome == Outcome::Suspect);
         self.excused += usize::from(outcome == Outcome::Excused);
@@ -180,8 +180,8 @@ impl Comparison {
         if self.elements == 0 {
             return Some(NotJudged::Empty);
         }
-        if self.unbounded == self.elements {
-            return Some(NotJudged::Unbounded);
+        if self.not_judged == self.elements {
+            return Some(NotJudged::NotJudged);
         }
         self.sensitivity.mostly_blind().then_some(NotJudged::AboveSignal)
     }
@@ -234,7 +234,7 @@ mod tests {
             values: &values,
             rigorous: &rigorous,
             likely: &likely,
-            stored: Element::F16,
+            stored: Dtype::F16,
             overflow: Overflow::Nowhere,
             reached: None,
         };
@@ -279,7 +279,7 @@ mod tests {
             values: &one,
             rigorous: &one,
             likely: &one,
-            stored: Element::F32,
+            stored: Dtype::F32,
             overflow: Overflow::Nowhere,
             reached: None,
         };

@@ -6,12 +6,16 @@
 mod answer;
 pub mod budget_use;
 pub mod element;
+pub mod exact;
 pub mod field;
 pub mod overflow;
 mod reach;
+pub mod reruns;
+pub mod sample;
 mod sampled;
 pub mod sensitivity;
 pub mod unconditional;
+pub mod verdict;
 
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
 
@@ -20,8 +24,8 @@ use field::{Comparison, compare};
 pub use sampled::judge_sampled;
 pub(crate) use sampled::sampled;
 
-use crate::backend::Declaration;
-use crate::verdict::Verdict;
+use crate::candidate::Declaration;
+use crate::judge::verdict::Verdict;
 
 /// Judges `found`, the answer of an implementation of `arithmetic` to `inputs`, as strictly as the contract reads: one comparison
 /// for each field asked for.

@@ -3,7 +3,7 @@
 //! A budget is infinite where the declared arithmetic promises nothing. That alone does not make NaN right: a correct program
 //! answers NaN or infinity there only if a number on the way leaves the range of its format (docs/numerics.md).
 
-use nsa_corpus::{Arithmetic, Element, Field, Inputs};
+use nsa_corpus::{Arithmetic, Dtype, Field, Inputs};
 
 /// Roundings on the way may enlarge a number, never by this factor.
 const SLACK: f64 = 2.0;
@@ -32,7 +32,7 @@ impl Overflows {
         let sums = accumulator(arithmetic.unit);
         let sizes = Magnitudes::of(inputs, sums.unit_roundoff());
         let casts = if arithmetic.probability_roundoff() > 0.0 { arithmetic.probability.max() } else { sums.max() };
-        let products = arithmetic.value_gradient_products.map_or(sums.max(), Element::max);
+        let products = arithmetic.value_gradient_products.map_or(sums.max(), Dtype::max);
         let fits = Field::ALL.into_iter().all(|field| within(sizes.of_field(field), sums.max()))
             && within(sizes.score(), sums.max())
             && within(sizes.row * sizes.v, sums.max())
@@ -41,7 +41,7 @@ impl Overflows {
         Overflows { on_the_way: !fits, sizes }
     }
 
-    pub(crate) fn of_field(&self, field: Field, stored: Element) -> Overflow {
+    pub(crate) fn of_field(&self, field: Field, stored: Dtype) -> Overflow {
         if self.on_the_way {
             Overflow::OnTheWay
         } else if within(self.sizes.of_field(field), stored.max()) {
@@ -58,13 +58,13 @@ fn within(size: f64, limit: f64) -> bool {
 }
 
 /// The format whose sums have about this unit roundoff.
-fn accumulator(unit: f64) -> Element {
-    if unit >= Element::F16.unit_roundoff() / 2.0 {
-        Element::F16
-    } else if unit < Element::F32.unit_roundoff() / 2.0 {
-        Element::F64
+fn accumulator(unit: f64) -> Dtype {
+    if unit >= Dtype::F16.unit_roundoff() / 2.0 {
+        Dtype::F16
+    } else if unit < Dtype::F32.unit_roundoff() / 2.0 {
+        Dtype::F64
     } else {
-        Element::F32
+        Dtype::F32
     }
 }
 
@@ -169,20 +169,20 @@ mod tests {
 
     fn with(tensor: Tensor, value: f64) -> Inputs {
         let overrides = vec![Override::new(tensor, &[0, 0, 5, 1], value)];
-        Case { overrides, ..case() }.materialize(Element::F32).unwrap()
+        Case { overrides, ..case() }.materialize(Dtype::F32).unwrap()
     }
 
     fn on_the_way(inputs: &Inputs, arithmetic: &Arithmetic) -> bool {
-        Overflows::of(inputs, arithmetic).of_field(Field::Out, Element::F64) == Overflow::OnTheWay
+        Overflows::of(inputs, arithmetic).of_field(Field::Out, Dtype::F64) == Overflow::OnTheWay
     }
 
     #[test]
     fn ordinary_numbers_overflow_nowhere() {
-        for element in [Element::F32, Element::F16, Element::Bf16] {
-            let inputs = case().materialize(element).unwrap();
-            let overflows = Overflows::of(&inputs, &Arithmetic::tensor_core(element));
-            assert_eq!(overflows.of_field(Field::Out, element), Overflow::Nowhere, "{element}");
-            assert_eq!(overflows.of_field(Field::Lse, Element::F32), Overflow::Nowhere, "{element}");
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            let inputs = case().materialize(dtype).unwrap();
+            let overflows = Overflows::of(&inputs, &Arithmetic::tensor_core(dtype));
+            assert_eq!(overflows.of_field(Field::Out, dtype), Overflow::Nowhere, "{dtype}");
+            assert_eq!(overflows.of_field(Field::Lse, Dtype::F32), Overflow::Nowhere, "{dtype}");
         }
         assert!(!on_the_way(&with(Tensor::Q, 0.0), &Arithmetic::f32()));
     }
@@ -191,9 +191,9 @@ mod tests {
     fn a_number_that_may_leave_its_format_is_seen_in_each_of_them() {
         // Scores of 10^38 leave f32; 10^6 in dS leaves f16, and nothing of f32.
         assert!(on_the_way(&with(Tensor::Q, 1e38), &Arithmetic::f32()));
-        assert!(on_the_way(&with(Tensor::V, 6e4), &Arithmetic::tensor_core(Element::F16)));
+        assert!(on_the_way(&with(Tensor::V, 6e4), &Arithmetic::tensor_core(Dtype::F16)));
         assert!(!on_the_way(&with(Tensor::V, 6e4), &Arithmetic::f32()));
-        let half = Arithmetic { value_gradient_products: Some(Element::F16), ..Arithmetic::f32() };
+        let half = Arithmetic { value_gradient_products: Some(Dtype::F16), ..Arithmetic::f32() };
         assert!(on_the_way(&with(Tensor::DOut, 6e4), &half));
         for value in [f64::NAN, f64::INFINITY] {
             assert!(on_the_way(&with(Tensor::K, value), &Arithmetic::f64()));
@@ -201,7 +201,7 @@ mod tests {
         // A sum of thousands fits f32, not f16.
         let sums = Overflows::of(&with(Tensor::DOut, 6e3), &Arithmetic::f32());
         let of = |stored| sums.of_field(Field::Dv, stored);
-        assert_eq!([of(Element::F16), of(Element::F32)], [Overflow::WhenStored, Overflow::Nowhere]);
+        assert_eq!([of(Dtype::F16), of(Dtype::F32)], [Overflow::WhenStored, Overflow::Nowhere]);
     }
 
     #[test]

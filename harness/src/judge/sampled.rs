@@ -11,7 +11,7 @@ use super::overflow::Overflows;
 /// for each field that has sampled rows, whose `elements` are those that were compared.
 ///
 /// The gradients follow from what `found` saved, at every row that attends to a sampled key. Something there that is not finite
-/// makes them say nothing, so that is looked for first, by the caller ([`crate::large`]). Without a saved `out` and `lse` of the
+/// makes them say nothing, so that is looked for first, by the caller ([`crate::relations`]). Without a saved `out` and `lse` of the
 /// right shape they are not judged; those fields fail.
 pub fn judge_sampled(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs, sample: &Sample) -> Vec<Comparison> {
     let mut rows = oracle::sampled_forward(inputs, sample, arithmetic);

@@ -15,7 +15,7 @@ use super::field::Expected;
 /// A fault in a whole field, injected into the expected values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Injected {
+pub enum Perturbation {
     /// Every element is 0: nothing was written, or to another place.
     Zeros,
     /// Every element has the other sign.
@@ -26,18 +26,19 @@ pub enum Injected {
     Gain,
 }
 
-impl Injected {
+impl Perturbation {
     /// Every fault.
-    pub const ALL: [Injected; 4] = [Injected::Zeros, Injected::SignFlip, Injected::SwappedRows, Injected::Gain];
+    pub const ALL: [Perturbation; 4] =
+        [Perturbation::Zeros, Perturbation::SignFlip, Perturbation::SwappedRows, Perturbation::Gain];
 }
 
-impl fmt::Display for Injected {
+impl fmt::Display for Perturbation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Injected::Zeros => "zeros",
-            Injected::SignFlip => "sign flip",
-            Injected::SwappedRows => "swapped rows",
-            Injected::Gain => "1 % gain",
+            Perturbation::Zeros => "zeros",
+            Perturbation::SignFlip => "sign flip",
+            Perturbation::SwappedRows => "swapped rows",
+            Perturbation::Gain => "1 % gain",
         })
     }
 }
@@ -57,7 +58,7 @@ pub enum Reason {
     /// No expected element is finite, and which non-finite value it is may differ.
     NotFinite,
     /// What the fault changes has no finite budget.
-    Unbounded,
+    NotJudged,
     /// What the fault changes stays within its budget.
     WithinBudget,
 }
@@ -70,7 +71,7 @@ impl fmt::Display for Reason {
             Reason::OneRow => "there is one row",
             Reason::EqualRows => "adjacent rows are equal",
             Reason::NotFinite => "no expected element is finite",
-            Reason::Unbounded => "nothing is promised of what it changes",
+            Reason::NotJudged => "nothing is promised of what it changes",
             Reason::WithinBudget => "it stays within the budget",
         })
     }
@@ -86,8 +87,8 @@ pub struct Sensitivity {
     pub gain: Option<f64>,
     /// The injected faults that would have passed, each with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub vacuous: BTreeMap<Injected, Reason>,
-    /// Elements that have a sign, are not finite, or of which nothing is promised; a 0 with a budget, or that has to be exactly 0,
+    pub vacuous: BTreeMap<Perturbation, Reason>,
+    /// Dtypes that have a sign, are not finite, or of which nothing is promised; a 0 with a budget, or that has to be exactly 0,
     /// is none of these.
     #[serde(default)]
     pub weighed: usize,
@@ -118,7 +119,7 @@ impl Sensitivity {
             sensitivity.weighed += 1;
             sensitivity.blind += usize::from(held.blind());
         }
-        let passed = Injected::ALL.into_iter().filter_map(|fault| Some((fault, check.passes(fault)?)));
+        let passed = Perturbation::ALL.into_iter().filter_map(|mutation| Some((mutation, check.passes(mutation)?)));
         sensitivity.vacuous = passed.collect();
         sensitivity
     }
@@ -161,21 +162,21 @@ impl<'a> Check<'a> {
     }
 
     /// `None` where the check rejects the fault, else why it does not.
-    fn passes(&self, fault: Injected) -> Option<Reason> {
+    fn passes(&self, mutation: Perturbation) -> Option<Reason> {
         let rejected = (0..self.values.len()).any(|at| {
-            let found = self.faulty(fault, at);
+            let found = self.faulty(mutation, at);
             found != self.values[at] && self.held(at).judge(found).is_wrong()
         });
-        if rejected { None } else { Some(self.reason(fault)) }
+        if rejected { None } else { Some(self.reason(mutation)) }
     }
 
     /// What the fault makes of element `at`.
-    fn faulty(&self, fault: Injected, at: usize) -> f64 {
-        match fault {
-            Injected::Zeros => 0.0,
-            Injected::SignFlip => -self.values[at],
-            Injected::Gain => 1.01 * self.values[at],
-            Injected::SwappedRows => {
+    fn faulty(&self, mutation: Perturbation, at: usize) -> f64 {
+        match mutation {
+            Perturbation::Zeros => 0.0,
+            Perturbation::SignFlip => -self.values[at],
+            Perturbation::Gain => 1.01 * self.values[at],
+            Perturbation::SwappedRows => {
                 let row = at / self.width % self.rows;
                 let other = if row.is_multiple_of(2) { at + self.width } else { at - self.width };
                 if row.is_multiple_of(2) && row + 1 == self.rows { self.values[at] } else { self.values[other] }
@@ -183,9 +184,9 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn reason(&self, fault: Injected) -> Reason {
-        let changed: Vec<usize> = (0..self.values.len()).filter(|at| self.changed(fault, *at)).collect();
-        let swapped = fault == Injected::SwappedRows;
+    fn reason(&self, mutation: Perturbation) -> Reason {
+        let changed: Vec<usize> = (0..self.values.len()).filter(|at| self.changed(mutation, *at)).collect();
+        let swapped = mutation == Perturbation::SwappedRows;
         if self.values.is_empty() {
             Reason::Empty
         } else if self.values.iter().all(|value| *value == 0.0) {
@@ -199,15 +200,15 @@ impl<'a> Check<'a> {
                 (false, _) => Reason::AllZero,
             }
         } else if changed.iter().all(|at| self.held(*at).unpromised() || !self.values[*at].is_finite()) {
-            Reason::Unbounded
+            Reason::NotJudged
         } else {
             Reason::WithinBudget
         }
     }
 
     /// Whether the fault makes another number of element `at`; another NaN, or another sign of 0, is none.
-    fn changed(&self, fault: Injected, at: usize) -> bool {
-        let (value, found) = (self.values[at], self.faulty(fault, at));
+    fn changed(&self, mutation: Perturbation, at: usize) -> bool {
+        let (value, found) = (self.values[at], self.faulty(mutation, at));
         value != found && !(value.is_nan() && found.is_nan())
     }
 }
@@ -215,7 +216,7 @@ impl<'a> Check<'a> {
 #[cfg(test)]
 mod tests {
     use ndarray::Array3;
-    use nsa_corpus::Element;
+    use nsa_corpus::Dtype;
 
     use super::super::overflow::Overflow;
     use super::*;
@@ -228,7 +229,7 @@ mod tests {
             values: &values,
             rigorous: &budgets,
             likely: &budgets,
-            stored: Element::F32,
+            stored: Dtype::F32,
             overflow: Overflow::Nowhere,
             reached: None,
         };
@@ -236,7 +237,7 @@ mod tests {
     }
 
     fn reasons(sensitivity: &Sensitivity) -> [Option<Reason>; 4] {
-        Injected::ALL.map(|fault| sensitivity.vacuous.get(&fault).copied())
+        Perturbation::ALL.map(|mutation| sensitivity.vacuous.get(&mutation).copied())
     }
 
     #[test]
@@ -262,11 +263,11 @@ mod tests {
 
     #[test]
     fn a_fault_within_the_budget_is_vacuous() {
-        use Reason::{Unbounded, WithinBudget};
+        use Reason::{NotJudged, WithinBudget};
         assert_eq!(reasons(&of(&[1.0, 1.1], &[0.05; 2])), [None, None, None, Some(WithinBudget)]);
         assert_eq!(reasons(&of(&[1.0, 1.1], &[0.5; 2])), [None, None, Some(WithinBudget), Some(WithinBudget)]);
         assert_eq!(reasons(&of(&[1.0, 1.1], &[3.0; 2])), [Some(WithinBudget); 4]);
-        assert_eq!(reasons(&of(&[1.0, 2.0], &[f64::INFINITY; 2])), [Some(Unbounded); 4]);
+        assert_eq!(reasons(&of(&[1.0, 2.0], &[f64::INFINITY; 2])), [Some(NotJudged); 4]);
         assert_eq!(of(&[1.0, 2.0], &[f64::INFINITY; 2]).shift, None);
         // One element with a finite budget is enough to reject.
         assert_eq!(reasons(&of(&[1.0, 2.0], &[f64::INFINITY, 0.001])), [None; 4]);
@@ -281,7 +282,7 @@ mod tests {
             values: &values,
             rigorous: &budgets,
             likely: &budgets,
-            stored: Element::F32,
+            stored: Dtype::F32,
             overflow: Overflow::Nowhere,
             reached: None,
         };

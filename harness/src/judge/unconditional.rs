@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::field::{Comparison, place};
 
-/// Elements of a gradient that are too far from the oracle's own, though not from the one that follows from what was saved.
+/// Dtypes of a gradient that are too far from the oracle's own, though not from the one that follows from what was saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unconditional {
     /// How many.

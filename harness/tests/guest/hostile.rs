@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use nsa_harness::backend::guest::{GuestBackend, Limits};
-use nsa_harness::backend::{Backend, BackendError};
+use nsa_harness::candidate::guest::{GuestCandidate, Limits};
+use nsa_harness::candidate::{Candidate, CandidateError};
 
 use super::scripted::{Scripted, folders, inputs, wait_until};
 
@@ -33,22 +33,22 @@ fn canary_sings(folder: &Path) {
 fn a_folder_replaced_by_a_link_costs_its_target_nothing() {
     let replaced = "rm -rf $folder; ln -s $at/precious $folder; give right";
     let moved = "mv $folder $at/moved-$id-$$; ln -s $at/precious $folder; give right";
-    for fault in [replaced, moved] {
-        let guest = Scripted::new(fault, None);
+    for mutation in [replaced, moved] {
+        let guest = Scripted::new(mutation, None);
         let folder = precious(&guest);
         for case in 1..=2 {
             let verdict = guest.verdict();
-            assert!(verdict.contains("No such file"), "{fault}: {verdict}");
+            assert!(verdict.contains("No such file"), "{mutation}: {verdict}");
             canary_sings(&folder);
             // A new process has a new folder: what one did to its own does not follow the next.
             assert_eq!((guest.processes().len(), folders(guest.folder.path()).len()), (case, case));
         }
         // The answer was written through the link by the guest itself, and is not ours to delete.
         assert!(folder.join("answer").exists());
-        let Scripted { folder: fixtures, backend } = guest;
-        drop(backend);
+        let Scripted { folder: fixtures, candidate } = guest;
+        drop(candidate);
         canary_sings(&folder);
-        super::scripted::leaves_nothing(fixtures.path(), fault);
+        super::scripted::leaves_nothing(fixtures.path(), mutation);
     }
 }
 
@@ -83,25 +83,25 @@ fn a_link_in_the_place_of_the_next_request_is_not_written_through() {
 #[test]
 fn a_guest_that_never_reads_is_a_timeout_once_its_pipe_is_full() {
     // It answers what it was never asked, by counting: each request stays in its stdin.
-    let fault = "while :; do echo '{\"type\":\"skip\",\"id\":'$id',\"reason\":\"no\"}'; id=$((id + 1)); done";
-    let guest = Scripted::new(fault, None);
+    let mutation = "while :; do echo '{\"type\":\"skip\",\"id\":'$id',\"reason\":\"no\"}'; id=$((id + 1)); done";
+    let guest = Scripted::new(mutation, None);
     let guest = in_time("a guest that never reads", move || {
         let inputs = inputs();
         let mut skipped = 0;
         let error = loop {
-            match guest.backend.run(&inputs) {
-                Err(BackendError::Unsupported(_)) if skipped < 100_000 => skipped += 1,
+            match guest.candidate.run(&inputs) {
+                Err(CandidateError::Unsupported(_)) if skipped < 100_000 => skipped += 1,
                 other => break other.unwrap_err(),
             }
         };
-        assert_eq!(error, BackendError::Timeout(Duration::from_secs(2)), "after {skipped} skips");
+        assert_eq!(error, CandidateError::Timeout(Duration::from_secs(2)), "after {skipped} skips");
         // A pipe holds that many requests at least.
         assert!(skipped > 10, "{skipped}");
-        assert_eq!(guest.backend.run(&inputs), Err(BackendError::Unsupported("no".to_owned())));
+        assert_eq!(guest.candidate.run(&inputs), Err(CandidateError::Unsupported("no".to_owned())));
         guest
     });
     assert_eq!(guest.processes().len(), 2);
-    guest.leaves_nothing(fault);
+    guest.leaves_nothing(mutation);
 }
 
 #[test]
@@ -118,14 +118,14 @@ fn a_pipe_exchanged_for_the_answer_is_never_waited_for() {
     let (answers, pipes) = in_time("a pipe exchanged for the answer", move || {
         let second = Duration::from_secs(20);
         let limits = Limits { case: second, start: second, memory_mib: None, processes: 1 };
-        let guest = GuestBackend::start(&name, limits).unwrap();
+        let guest = GuestCandidate::start(&name, limits).unwrap();
         let inputs = inputs();
         let (mut answers, mut pipes) = (0, 0);
         // Until it was lucky with both, which takes a few cases.
         while answers.min(pipes) < 10 && answers + pipes < 2000 {
             match guest.run(&inputs) {
                 Ok(_) => answers += 1,
-                Err(BackendError::Broken(why)) if why.contains("is no regular file") => pipes += 1,
+                Err(CandidateError::Broken(why)) if why.contains("is no regular file") => pipes += 1,
                 other => panic!("{other:?}"),
             }
         }

@@ -7,8 +7,8 @@ mod signals;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nsa_harness::backend::Backend;
-use nsa_harness::backend::guest::{GuestBackend, Limits};
+use nsa_harness::candidate::Candidate;
+use nsa_harness::candidate::guest::{GuestCandidate, Limits};
 
 use scripted::{Scripted, inputs};
 
@@ -58,15 +58,15 @@ const FAULTS: &[(&str, &str, bool)] = &[
 
 #[test]
 fn every_fault_is_a_verdict_and_the_next_case_is_asked_all_the_same() {
-    for (fault, expected, stays) in FAULTS {
-        let guest = Scripted::new(fault, None);
+    for (mutation, expected, stays) in FAULTS {
+        let guest = Scripted::new(mutation, None);
         for _ in 0..2 {
             let verdict = guest.verdict();
-            assert!(verdict.contains(expected), "{fault}: {verdict}");
+            assert!(verdict.contains(expected), "{mutation}: {verdict}");
         }
         let processes = guest.processes();
-        assert_eq!(processes.len(), if *stays { 1 } else { 2 }, "{fault}");
-        guest.leaves_nothing(fault);
+        assert_eq!(processes.len(), if *stays { 1 } else { 2 }, "{mutation}");
+        guest.leaves_nothing(mutation);
     }
 }
 
@@ -93,7 +93,7 @@ fn so_many_processes_answer_at_once() {
 #[test]
 fn what_does_not_declare_itself_is_not_available() {
     let limits = Limits { case: Duration::from_secs(1), start: Duration::from_secs(1), memory_mib: None, processes: 1 };
-    let refused = |program: &str| match GuestBackend::start(program, limits.clone()) {
+    let refused = |program: &str| match GuestCandidate::start(program, limits.clone()) {
         Ok(_) => panic!("{program} was accepted"),
         Err(reason) => reason.to_string(),
     };
@@ -112,7 +112,7 @@ fn a_request_file_does_not_outlive_its_case() {
     assert_eq!(guest.verdict(), "pass");
     let folder = PathBuf::from(std::fs::read_to_string(guest.folder.path().join("where")).unwrap().trim());
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
-    assert!(guest.backend.supports(&inputs()).is_ok());
+    assert!(guest.candidate.supports(&inputs()).is_ok());
     drop(guest);
     assert!(!folder.exists());
 }

@@ -3,35 +3,35 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nsa_corpus::{Element, Entry, Field, Inputs, Outputs, TensorFileBuilder, entries};
-use nsa_harness::backend::guest::{GuestBackend, Limits};
+use nsa_corpus::{Dtype, Entry, Field, Inputs, Outputs, TensorFileBuilder, entries};
+use nsa_harness::candidate::guest::{GuestCandidate, Limits};
 use nsa_harness::run::run_case;
 use nsa_reference::oracle;
 use tempfile::TempDir;
 
-const ELEMENT: Element = Element::F32;
+const DTYPE: Dtype = Dtype::F32;
 
 /// A guest in the shell's language: it declares itself, then does `fault` at every request.
 pub(crate) struct Scripted {
     pub(crate) folder: TempDir,
-    pub(crate) backend: GuestBackend,
+    pub(crate) candidate: GuestCandidate,
 }
 
 impl Scripted {
-    pub(crate) fn new(fault: &str, memory_mib: Option<u64>) -> Self {
-        Self::with(fault, memory_mib, 1)
+    pub(crate) fn new(mutation: &str, memory_mib: Option<u64>) -> Self {
+        Self::with(mutation, memory_mib, 1)
     }
 
-    pub(crate) fn with(fault: &str, memory_mib: Option<u64>, processes: usize) -> Self {
+    pub(crate) fn with(mutation: &str, memory_mib: Option<u64>, processes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let script = write_script(folder.path(), fault);
+        let script = write_script(folder.path(), mutation);
         let limits = Limits { case: Duration::from_secs(2), start: Duration::from_secs(20), memory_mib, processes };
-        let backend = GuestBackend::start(&format!("guest:sh {}", script.display()), limits).unwrap();
-        Scripted { folder, backend }
+        let candidate = GuestCandidate::start(&format!("guest:sh {}", script.display()), limits).unwrap();
+        Scripted { folder, candidate }
     }
 
     pub(crate) fn verdict(&self) -> String {
-        run_case(&entry().case, ELEMENT, &self.backend).unwrap().verdict.to_string()
+        run_case(&entry().case, DTYPE, &self.candidate).unwrap().verdict.to_string()
     }
 
     /// The processes that it ran as, one for each start.
@@ -40,9 +40,9 @@ impl Scripted {
     }
 
     /// Ends it, and holds it to having left no process and no folder.
-    pub(crate) fn leaves_nothing(self, fault: &str) {
-        drop(self.backend);
-        leaves_nothing(self.folder.path(), fault);
+    pub(crate) fn leaves_nothing(self, mutation: &str) {
+        drop(self.candidate);
+        leaves_nothing(self.folder.path(), mutation);
     }
 }
 
@@ -88,14 +88,14 @@ pub(crate) fn alive_with(fixtures: &Path) -> Vec<u32> {
 }
 
 /// Writes the script and what it answers with into `fixtures`.
-pub(crate) fn write_script(fixtures: &Path, fault: &str) -> PathBuf {
+pub(crate) fn write_script(fixtures: &Path, mutation: &str) -> PathBuf {
     write_answers(fixtures);
     let script = fixtures.join("guest.sh");
-    std::fs::write(&script, script_text(fixtures, fault)).unwrap();
+    std::fs::write(&script, script_text(fixtures, mutation)).unwrap();
     script
 }
 
-fn script_text(fixtures: &Path, fault: &str) -> String {
+fn script_text(fixtures: &Path, mutation: &str) -> String {
     format!(
         r#"at={}
 # A script that is started by name has these in its own environment only once it has become another program.
@@ -109,7 +109,7 @@ give() {{ cp "$at/$1" "$folder/answer"; reply $id answer; }}
 echo '{{"type":"hello","protocol":1,"name":"scripted","arithmetic":"f32"}}'
 while IFS= read -r request; do
   id=$(printf '%s' "$request" | sed 's/.*"id":\([0-9]*\).*/\1/')
-  {fault}
+  {mutation}
 done
 "#,
         fixtures.display()
@@ -121,7 +121,7 @@ fn entry() -> &'static Entry {
 }
 
 pub(crate) fn inputs() -> Inputs {
-    entry().case.materialize(ELEMENT).unwrap()
+    entry().case.materialize(DTYPE).unwrap()
 }
 
 /// Answers to copy: the right one, and each way of being no answer or a wrong one.
@@ -147,7 +147,7 @@ fn write_answers(folder: &Path) {
 fn write_answer(outputs: &Outputs, keep: impl Fn(Field) -> bool, path: &Path) {
     let mut file = TensorFileBuilder::new();
     for (field, tensor) in outputs.iter().filter(|(field, _)| keep(*field)) {
-        file.float(field.name(), Element::F64, tensor);
+        file.float(field.name(), Dtype::F64, tensor);
     }
     file.write(path).unwrap();
 }

@@ -134,8 +134,9 @@ fn the_next_run_sweeps_what_a_killed_harness_left_and_nothing_else() {
 fn a_python_guest_ends_soon_after_a_killed_harness_whatever_it_is_at() {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.python");
     let python = std::env::var("NSA_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let needs = Command::new(&python).env("PYTHONPATH", packages).args(["-c", "import numpy, safetensors"]).output();
-    if !needs.is_ok_and(|output| output.status.success()) {
+    let required_features =
+        Command::new(&python).env("PYTHONPATH", packages).args(["-c", "import numpy, safetensors"]).output();
+    if !required_features.is_ok_and(|output| output.status.success()) {
         return println!("skipped: {python} has no numpy or no safetensors");
     }
     let folder = tempfile::tempdir().unwrap();

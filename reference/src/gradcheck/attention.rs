@@ -1,7 +1,7 @@
 //! The loss of attention as a problem for the checker.
 
 use ndarray::{Array, ArrayD, Dimension, Ix4};
-use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs, Outputs};
+use nsa_corpus::{Cotangents, Dtype, Field, InputParts, Inputs, Outputs};
 
 use super::{Problem, Variable};
 use crate::{Error, ErrorKind};
@@ -62,7 +62,7 @@ pub fn attention<'a>(
     }
     let mut parts = inputs.clone().into_parts();
     // Steps are taken in f64: rounding them to a narrower element would make the loss a staircase.
-    parts.element = Element::F64;
+    parts.dtype = Dtype::F64;
     let cotangents = std::mem::take(&mut parts.cotangents);
     let loss = move |point: &[ArrayD<f64>]| loss(&parts, &cotangents, &attend, point);
     Ok(Problem::new(loss, variables))

@@ -21,9 +21,9 @@ impl Problem<'_> {
         &self,
         measured: &Measured,
         settings: &Settings,
-        planted: Option<(usize, &ArrayD<f64>)>,
+        mutated: Option<(usize, &ArrayD<f64>)>,
     ) -> Report {
-        let judge = Judge::new(self, settings, measured, planted);
+        let judge = Judge::new(self, settings, measured, mutated);
         let mut findings: Vec<Finding> =
             measured.estimates.iter().map(|(direction, estimate)| judge.finding(direction, *estimate)).collect();
         let mut evaluations = measured.estimates.iter().flat_map(|(_, estimate)| estimate).map(|e| e.evaluations).sum();
@@ -37,7 +37,7 @@ impl Problem<'_> {
             }
             evaluations += judge.confirm(&measured.estimates[index].0, &mut findings[index]);
             if findings[index].verdict == Verdict::Fail {
-                if planted.is_some() {
+                if mutated.is_some() {
                     break;
                 }
                 if explained < EXPLAINED {
@@ -81,7 +81,7 @@ pub(super) struct Judge<'a> {
     scales: &'a [Scale],
     largest: Vec<f64>,
     reach: f64,
-    planted: Option<(usize, &'a ArrayD<f64>)>,
+    mutated: Option<(usize, &'a ArrayD<f64>)>,
 }
 
 impl<'a> Judge<'a> {
@@ -89,10 +89,10 @@ impl<'a> Judge<'a> {
         problem: &'a Problem<'a>,
         settings: &'a Settings,
         measured: &'a Measured,
-        planted: Option<(usize, &'a ArrayD<f64>)>,
+        mutated: Option<(usize, &'a ArrayD<f64>)>,
     ) -> Self {
         let (scales, largest, reach) = (&measured.scales, largest(measured), reach(measured));
-        Judge { problem, settings, scales, largest, reach, planted }
+        Judge { problem, settings, scales, largest, reach, mutated }
     }
 }
 
@@ -170,7 +170,7 @@ impl Judge<'_> {
     /// rounding is to be judged, not this sum's.
     fn claim(&self, direction: &Direction) -> (f64, f64) {
         let variable = &self.problem.variables[direction.variable];
-        let gradient = match self.planted {
+        let gradient = match self.mutated {
             Some((index, gradient)) if index == direction.variable => gradient,
             _ => &variable.gradient,
         };
@@ -311,7 +311,7 @@ mod tests {
         let coefficients = signed(derivatives);
         let report = linear(&coefficients, &ones, &signed(claims)).check_directions(&settings);
         assert_eq!(report.failures.len(), 1, "{report}");
-        report.failures[0].culprit.as_ref().and_then(|culprit| culprit.element())
+        report.failures[0].culprit.as_ref().and_then(|culprit| culprit.dtype())
     }
 
     #[test]
@@ -362,16 +362,16 @@ mod tests {
         let problem = Problem::new(loss, variables);
         let settings = Settings::default();
         let measured = problem.measure(problem.every_element(), &settings);
-        let planted = Array1::from(vec![1.0, 1.0, 1.5]).into_dyn();
-        let report = problem.judge(&measured, &settings, Some((1, &planted)));
+        let mutated = Array1::from(vec![1.0, 1.0, 1.5]).into_dyn();
+        let report = problem.judge(&measured, &settings, Some((1, &mutated)));
         assert_eq!((report.failures.len(), report.checks), (1, 5));
-        assert_eq!((report.failures[0].claimed, report.failures[0].element()), (1.5, Some(vec![2])));
+        assert_eq!((report.failures[0].claimed, report.failures[0].dtype()), (1.5, Some(vec![2])));
         // Those faults are found, and are of the size that was asked for.
-        let all = problem.planted(&settings);
+        let all = problem.mutated(&settings);
         assert_eq!(all.len(), 4);
-        for planted in all {
-            assert_eq!(planted.verdict, Verdict::Fail, "{planted:?}");
-            assert!((planted.size / settings.relative - 1.0).abs() < 1e-6, "{planted:?}");
+        for mutated in all {
+            assert_eq!(mutated.verdict, Verdict::Fail, "{mutated:?}");
+            assert!((mutated.size / settings.relative - 1.0).abs() < 1e-6, "{mutated:?}");
         }
     }
 

@@ -23,7 +23,7 @@ pub struct Finding {
     pub variable: String,
     /// The direction in words: `"one token"`.
     pub what: String,
-    /// The region it covers, one range for each axis.
+    /// The region it features, one range for each axis.
     pub region: Vec<Range<usize>>,
     /// The claimed gradient along the direction.
     pub claimed: f64,
@@ -41,7 +41,7 @@ pub struct Finding {
 
 impl Finding {
     /// The element's index, where the finding is of one element.
-    pub fn element(&self) -> Option<Vec<usize>> {
+    pub fn dtype(&self) -> Option<Vec<usize>> {
         let one = self.region.iter().all(|range| range.len() == 1);
         one.then(|| self.region.iter().map(|range| range.start).collect())
     }
@@ -61,7 +61,7 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {}", self.verdict, self.variable)?;
-        match self.element() {
+        match self.dtype() {
             Some(index) => write!(f, "{index:?}")?,
             None => write!(f, ", {} {:?}", self.what, self.region)?,
         }

@@ -91,11 +91,11 @@ impl Scratch {
     /// what they are multiplied by is added first.
     #[inline(always)]
     fn stored(&mut self, model: &Model, row: &BoundRow<'_>, off: &OffRow<'_>, d_out: &[f64]) -> f64 {
-        let element = model.arithmetic.output;
+        let dtype = model.arithmetic.output;
         self.features.clear();
         self.features.extend(row.out.iter().zip(d_out).zip(off.out[LIKELY]).map(|((out, d_out), off)| {
             // A feature that is known has been stored.
-            let rounding = if *off == 0.0 { 0.0 } else { model.storing(element, *out, *off) };
+            let rounding = if *off == 0.0 { 0.0 } else { model.storing(dtype, *out, *off) };
             [out.abs(), if *out < 0.0 { -d_out } else { *d_out }, rounding]
         }));
         self.features.sort_unstable_by(|left, right| left[0].total_cmp(&right[0]));

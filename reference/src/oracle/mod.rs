@@ -8,14 +8,14 @@
 //! one key of one span of keys that a row attends to, with multiplicity.
 //!
 //! ```
-//! use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs};
+//! use nsa_corpus::{Cotangents, Dtype, Field, InputParts, Inputs};
 //! use ndarray::Array4;
 //!
 //! let inputs = Inputs::new(InputParts {
 //!     block_size: 2,
 //!     include_block_causal: true,
 //!     sliding_window: None,
-//!     element: Element::F32,
+//!     element: Dtype::F32,
 //!     q: Array4::zeros((1, 1, 3, 4)),
 //!     k: Array4::zeros((1, 1, 3, 4)),
 //!     v: Array4::ones((1, 1, 3, 4)),

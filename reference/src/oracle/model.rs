@@ -1,6 +1,6 @@
 //! The constants of an error budget, read off a declared [`Arithmetic`].
 
-use nsa_corpus::{Arithmetic, Dot, Element, RunningSum, Shape, gamma};
+use nsa_corpus::{Arithmetic, Dot, Dtype, RunningSum, Shape, gamma};
 
 /// The two tiers of a budget, in the order in which arrays hold them.
 pub(super) const TIERS: usize = 2;
@@ -53,11 +53,8 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new(arithmetic: &Arithmetic, shape: &Shape) -> Self {
-        let flush = if arithmetic.unit < Element::F32.unit_roundoff() {
-            f64::MIN_POSITIVE
-        } else {
-            Element::F32.min_positive()
-        };
+        let flush =
+            if arithmetic.unit < Dtype::F32.unit_roundoff() { f64::MIN_POSITIVE } else { Dtype::F32.min_positive() };
         let probability = arithmetic.probability;
         let heads = shape.groups() as f64;
         let narrow = arithmetic.value_gradient_products;
@@ -134,15 +131,15 @@ impl Model {
     }
 
     /// Adds the rounding to the stored format: `error + u_o (|value| + error) + underflow`.
-    pub(super) fn stored(&self, element: Element, value: f64, error: f64) -> f64 {
-        let bound = error + self.storing(element, value, error);
+    pub(super) fn stored(&self, dtype: Dtype, value: f64, error: f64) -> f64 {
+        let bound = error + self.storing(dtype, value, error);
         if bound.is_nan() { f64::INFINITY } else { bound }
     }
 
     /// The rounding to the stored format alone, of a number within `error` of `value`.
-    pub(super) fn storing(&self, element: Element, value: f64, error: f64) -> f64 {
-        let underflow = element.unit_roundoff() * element.min_positive() + self.flush;
-        element.unit_roundoff() * (value.abs() + error) + underflow
+    pub(super) fn storing(&self, dtype: Dtype, value: f64, error: f64) -> f64 {
+        let underflow = dtype.unit_roundoff() * dtype.min_positive() + self.flush;
+        dtype.unit_roundoff() * (value.abs() + error) + underflow
     }
 
     /// Rescalings of the running sum over the spans of a row.

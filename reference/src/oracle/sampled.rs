@@ -55,12 +55,12 @@ pub struct SampledField {
 ///
 /// # Examples
 /// ```
-/// use nsa_corpus::{Arithmetic, Case, Element, Field, Sizes};
+/// use nsa_corpus::{Arithmetic, Case, Dtype, Field, Sizes};
 /// use nsa_reference::oracle::{self, Sample};
 /// let sizes = Sizes {
 ///     batch: 1, q_heads: 2, kv_heads: 1, seq_len: 4096, dim: 8, value_dim: 8, block_size: 32, num_sel: 2, sel_heads: 1,
 /// };
-/// let inputs = Case::ordinary(sizes, 1).materialize(Element::F32).unwrap();
+/// let inputs = Case::ordinary(sizes, 1).materialize(Dtype::F32).unwrap();
 /// let sample = Sample { tokens: [[0, 0, 4000]].into(), ..Sample::default() };
 /// let fields = oracle::sampled_forward(&inputs, &sample, &Arithmetic::f32());
 /// assert_eq!((fields[0].field, fields[0].positions.as_slice()), (Field::Out, &[[0, 0, 4000], [0, 1, 4000]][..]));

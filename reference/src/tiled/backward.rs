@@ -43,7 +43,7 @@ pub(super) fn run<R: Real>(
         add_scaled(&mut sums.values, R::ONE, &part.values);
     }
     let (tokens, gradient) = (head.shape.seq_len(), head.arithmetic.gradient);
-    let stored = |sums: &[R], element| sums.iter().map(|sum| sum.cast(element).widen()).collect();
+    let stored = |sums: &[R], dtype| sums.iter().map(|sum| sum.cast(dtype).widen()).collect();
     [
         stored(&sums.queries, gradient),
         stored(&sums.keys[..tokens * head.shape.dim()], gradient),

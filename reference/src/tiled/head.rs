@@ -67,7 +67,7 @@ impl<'a, R: Real> Head<'a, R> {
             batch,
             kv_head,
             shape,
-            arithmetic: super::arithmetic(inputs.element()),
+            arithmetic: super::arithmetic(inputs.dtype()),
             scale: R::narrow(shape.scale()),
             queries: query_heads(inputs.q(), &shape, batch, kv_head),
             keys: one(inputs.k()),

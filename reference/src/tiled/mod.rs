@@ -20,7 +20,7 @@ mod forward;
 mod head;
 
 use ndarray::{ArrayD, IxDyn};
-use nsa_corpus::{Arithmetic, Dot, Element, Field, Inputs, Outputs, Shape};
+use nsa_corpus::{Arithmetic, Dot, Dtype, Field, Inputs, Outputs, Shape};
 use rayon::prelude::*;
 
 use crate::real::Real;
@@ -32,17 +32,17 @@ use head::{Head, Scratch};
 /// # Examples
 /// ```
 /// use nsa_reference::ndarray::Array4;
-/// use nsa_reference::{Element, Field, InputParts, Inputs};
+/// use nsa_reference::{Dtype, Field, InputParts, Inputs};
 /// let ones = Array4::ones((1, 2, 9, 4));
 /// let parts = InputParts::new(4, ones.clone(), ones.clone(), ones, Array4::zeros((1, 2, 9, 1)));
-/// let inputs = Inputs::new(InputParts { element: Element::Bf16, ..parts }).unwrap();
+/// let inputs = Inputs::new(InputParts { element: Dtype::Bf16, ..parts }).unwrap();
 /// let outputs = nsa_reference::tiled::attend(&inputs);
 /// assert_eq!(outputs.get(Field::Out).unwrap()[[0, 1, 8, 3]], 1.0);
 /// ```
 pub fn attend(inputs: &Inputs) -> Outputs {
-    match inputs.element() {
-        Element::F64 => attend_in::<f64>(inputs),
-        Element::F32 | Element::F16 | Element::Bf16 => attend_in::<f32>(inputs),
+    match inputs.dtype() {
+        Dtype::F64 => attend_in::<f64>(inputs),
+        Dtype::F32 | Dtype::F16 | Dtype::Bf16 => attend_in::<f32>(inputs),
     }
 }
 
@@ -51,13 +51,13 @@ pub fn attend(inputs: &Inputs) -> Outputs {
 /// Products and sums are rounded separately, not fused: the first product starts the sum, so `K` of each still make at
 /// most `K` roundings of any term, and the bound of [`Dot::Fma`] holds. `libm`'s exponential errs by less than an ulp,
 /// `2^-23` in f32; twice that is declared.
-pub fn arithmetic(element: Element) -> Arithmetic {
-    match element {
-        Element::F64 => Arithmetic::f64(),
-        Element::F32 => Arithmetic::f32(),
-        Element::F16 | Element::Bf16 => {
-            let dot = Dot::Fma { unit: Element::F32.unit_roundoff() };
-            Arithmetic { scores: dot, products: dot, ..Arithmetic::tensor_core(element) }
+pub fn arithmetic(dtype: Dtype) -> Arithmetic {
+    match dtype {
+        Dtype::F64 => Arithmetic::f64(),
+        Dtype::F32 => Arithmetic::f32(),
+        Dtype::F16 | Dtype::Bf16 => {
+            let dot = Dot::Fma { unit: Dtype::F32.unit_roundoff() };
+            Arithmetic { scores: dot, products: dot, ..Arithmetic::tensor_core(dtype) }
         }
     }
 }

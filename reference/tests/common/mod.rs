@@ -6,7 +6,7 @@ pub(crate) mod naive;
 pub(crate) mod transform;
 
 use ndarray::{Array, Array4, ArrayD, Dimension, ShapeBuilder};
-use nsa_corpus::{Cotangents, Element, Field, InputParts, Inputs, Outputs, Random};
+use nsa_corpus::{Cotangents, Dtype, Field, InputParts, Inputs, Outputs, Random};
 
 /// What problems are drawn from: each is a pure function of its number.
 pub(crate) struct Draw(Random);
@@ -41,7 +41,7 @@ impl Draw {
 
 /// A small problem with every option drawn: groups, selections of query heads, masks, factors, no diagonal, sliding
 /// windows, any subset of cotangents, logits up to a few tens.
-pub(crate) fn problem(seed: u64, element: Element) -> Inputs {
+pub(crate) fn problem(seed: u64, dtype: Dtype) -> Inputs {
     let mut draw = Draw::new(seed);
     let (batch, kv_heads, groups) = (1 + draw.below(2), 1 + draw.below(2), draw.one_of(&[1, 2, 3]));
     let q_heads = kv_heads * groups;
@@ -66,7 +66,7 @@ pub(crate) fn problem(seed: u64, element: Element) -> Inputs {
         block_size,
         include_block_causal,
         sliding_window,
-        element,
+        dtype,
         q: draw.tensor((batch, q_heads, seq_len, dim), logits),
         k: draw.tensor((batch, kv_heads, seq_len, dim), logits),
         v: draw.tensor((batch, kv_heads, seq_len, value_dim), 1.0),

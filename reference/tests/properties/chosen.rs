@@ -2,7 +2,7 @@
 //! be believed. The bounds count roundings: an answer of `t` terms differs from exact by at most some `t` units of its terms.
 
 use ndarray::{Array4, ArrayD, Axis};
-use nsa_corpus::{Case, Element, Field, InputParts, Inputs, Outputs, Sizes, Values};
+use nsa_corpus::{Case, Dtype, Field, InputParts, Inputs, Outputs, Sizes, Values};
 use nsa_reference::oracle;
 
 use crate::common::transform::{
@@ -34,7 +34,7 @@ fn cases() -> Vec<Inputs> {
             selection: nsa_corpus::Selection::Any {},
             ..Case::ordinary(sizes, 100 + seed as u64)
         };
-        cases.push(case.materialize(Element::F64).unwrap());
+        cases.push(case.materialize(Dtype::F64).unwrap());
     }
     cases
 }

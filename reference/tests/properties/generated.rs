@@ -1,7 +1,7 @@
 //! What must hold of any right answer, whatever its numbers: the oracle on generated cases, with no other program beside it.
 
 use ndarray::{Array, ArrayD, Axis, Dimension, Slice};
-use nsa_corpus::{Case, Cotangents, Element, Field, InputParts, Inputs, Outputs};
+use nsa_corpus::{Case, Cotangents, Dtype, Field, InputParts, Inputs, Outputs};
 use nsa_reference::oracle;
 use quickcheck::{Arbitrary, Gen};
 
@@ -13,7 +13,7 @@ use crate::common::transform::{
 fn problems(count: usize, wanted: impl Fn(&Inputs) -> bool) -> Vec<Inputs> {
     let drawn = (0..20_000).map(|seed| Case::arbitrary(&mut Gen::from_size_and_seed(24, seed)));
     let finite = |case: &Case| case.overrides.iter().all(|change| change.value.is_finite());
-    let inputs = drawn.filter(finite).map(|case| case.materialize(Element::F32).unwrap());
+    let inputs = drawn.filter(finite).map(|case| case.materialize(Dtype::F32).unwrap());
     let found: Vec<Inputs> = inputs.filter(wanted).take(count).collect();
     assert_eq!(found.len(), count, "the generator reaches what this property needs");
     found
@@ -21,13 +21,13 @@ fn problems(count: usize, wanted: impl Fn(&Inputs) -> bool) -> Vec<Inputs> {
 
 fn changed(inputs: &Inputs, change: impl FnOnce(&mut InputParts)) -> Inputs {
     let mut parts = inputs.clone().into_parts();
-    parts.element = Element::F64;
+    parts.dtype = Dtype::F64;
     change(&mut parts);
     Inputs::new(parts).unwrap()
 }
 
 /// Sums of at most some 10^4 terms, whose scores are off by as much as their size times `2^-53`: relative to the largest
-/// element, 1e-9 covers both for every generated size.
+/// element, 1e-9 features both for every generated size.
 fn assert_same(expected: &Outputs, found: &Outputs, what: &str) {
     for (field, expected) in expected.iter() {
         assert_field(expected, found.get(field).unwrap(), &format!("{what}, {field}"));

@@ -5,17 +5,17 @@ mod backward;
 mod forward;
 mod near;
 
-use nsa_corpus::{Arithmetic, Dot, Element, Inputs};
+use nsa_corpus::{Arithmetic, Dot, Dtype, Inputs};
 
 use super::naive::{Row, Term, selected_terms, sliding_terms};
 
 /// Unit roundoff, smallest normal and largest value of a format.
-fn format(element: Element) -> [f64; 3] {
-    let [digits, smallest, largest] = match element {
-        Element::F64 => [53, -1022, 1023],
-        Element::F32 => [24, -126, 127],
-        Element::F16 => [11, -14, 15],
-        Element::Bf16 => [8, -126, 127],
+fn format(dtype: Dtype) -> [f64; 3] {
+    let [digits, smallest, largest] = match dtype {
+        Dtype::F64 => [53, -1022, 1023],
+        Dtype::F32 => [24, -126, 127],
+        Dtype::F16 => [11, -14, 15],
+        Dtype::Bf16 => [8, -126, 127],
     };
     let u = 2f64.powi(-digits);
     [u, 2f64.powi(smallest), (2.0 - 2.0 * u) * 2f64.powi(largest)]
@@ -103,8 +103,8 @@ impl<'a> Budgets<'a> {
     }
 
     /// With what storing adds, but for the order of additions, which decides before that.
-    fn stored(&self, element: Element, value: f64, error: f64) -> f64 {
-        let [u_o, smallest, _] = format(element);
+    fn stored(&self, dtype: Dtype, value: f64, error: f64) -> f64 {
+        let [u_o, smallest, _] = format(dtype);
         let budget = match self.tier {
             Tier::Order => error,
             _ => error + u_o * (value.abs() + error) + u_o * smallest + self.flush,

@@ -1,0 +1,111 @@
+//! Found failures as files: one self-contained bundle for each, holding values, not seeds.
+
+use std::path::{Path, PathBuf};
+
+use nsa_corpus::{Arithmetic, Bundle, Case, Entry, Error, foreign};
+
+use crate::campaign::waiver::{self, Extent};
+use crate::candidate::{Candidate, Declaration};
+use crate::judge::{intervals, judge_declared};
+use crate::report::Report;
+
+/// Writes the failure that `report` tells of into `folder`, with everything that judging it again needs: the inputs, what
+/// the candidate answered, what it could have answered where it failed, what it declares of its arithmetic, the report, where
+/// this was, and the extents of the wrong answers `seen` on the way to it, from which a waiver follows. Returns the file.
+///
+/// # Errors
+/// The folder or the file cannot be written.
+pub fn store(
+    folder: &Path,
+    name: &str,
+    why: &str,
+    case: &Case,
+    report: &Report,
+    seen: &Extent,
+    candidate: &dyn Candidate,
+) -> Result<PathBuf, Error> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Error::invalid(format!("cannot be made: {error}")).in_file(folder))?;
+    let words: String = name
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '_' })
+        .collect();
+    let entry = Entry::new(&format!("bugs/{words}"), why, case.clone());
+    let mut bundle = Bundle::new(entry, report.dtype, report.outputs.clone())?;
+    let declaration = candidate.declaration(&bundle.inputs);
+    let arithmetic = &declaration.arithmetic;
+    if let Some(outputs) = &report.outputs {
+        let failed = report.comparisons.iter().filter(|comparison| comparison.failure.is_some());
+        let failed: Vec<_> = failed.map(|comparison| comparison.field).collect();
+        bundle.intervals = intervals(&bundle.inputs, arithmetic, outputs, &failed);
+    }
+    let mut environment = crate::environment::describe();
+    environment["candidate"] = declaration.environment;
+    bundle.notes.insert("candidate".to_owned(), report.candidate.clone());
+    bundle.notes.insert("arithmetic".to_owned(), json(arithmetic));
+    bundle.notes.insert("report".to_owned(), json(report));
+    if report.outputs.is_some() {
+        bundle.notes.insert(waiver::NOTE.to_owned(), json(seen));
+    }
+    bundle.notes.insert("environment".to_owned(), environment.to_string());
+    let path = folder.join(format!("{name}.safetensors"));
+    bundle.write(&path)?;
+    Ok(path)
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("plain data serialises")
+}
+
+/// What the stored failure's candidate declared.
+///
+/// # Errors
+/// The bundle does not say, or says it in a form that cannot be read.
+pub fn arithmetic(bundle: &Bundle) -> Result<Arithmetic, Error> {
+    let text = bundle.notes.get("arithmetic").ok_or_else(|| Error::invalid("no note `arithmetic`"))?;
+    let declared: Arithmetic =
+        serde_json::from_str(text).map_err(|error| Error::invalid(format!("note `arithmetic`: {error}")))?;
+    declared.check(bundle.dtype)?;
+    Ok(declared)
+}
+
+/// What a stored answer is judged by: the arithmetic that its candidate declared, and the fields that were judged then, as strictly
+/// as the contract reads.
+///
+/// # Errors
+/// As [`arithmetic`].
+pub fn declaration(bundle: &Bundle) -> Result<Declaration, Error> {
+    let strict = Declaration::strict(arithmetic(bundle)?);
+    let Some(stored) = stored_report(bundle) else { return Ok(strict) };
+    Ok(Declaration { fields: stored.comparisons.iter().map(|comparison| comparison.field).collect(), ..strict })
+}
+
+/// Judges the answer that a stored failure holds again; `None` where it holds none, as after a crash. Of the fields, those
+/// that were judged when it was stored.
+///
+/// # Errors
+/// As [`arithmetic`]; the stored report does not list the field that it says failed, so that judging it again would say nothing.
+pub fn judge_again(bundle: &Bundle) -> Result<Option<Report>, Error> {
+    let Some(outputs) = &bundle.outputs else { return Ok(None) };
+    let candidate = bundle.notes.get("candidate").map_or("stored", String::as_str);
+    let mut report = Report::new(&foreign::line(candidate), bundle.dtype, &bundle.entry.case)?;
+    report.name.clone_from(&bundle.entry.name);
+    if let Some(stored) = stored_report(bundle) {
+        let judged = |field| stored.comparisons.iter().any(|comparison| comparison.field == field);
+        let failed = stored.verdict.failure().and_then(|failure| failure.field);
+        if let Some(field) = failed.filter(|field| !judged(*field)) {
+            let listed: Vec<&str> = stored.comparisons.iter().map(|comparison| comparison.field.name()).collect();
+            let listed =
+                if listed.is_empty() { "no comparison".to_owned() } else { format!("only {}", listed.join(", ")) };
+            return Err(Error::invalid(format!("note `report` says that {field} failed, and lists {listed}")));
+        }
+    }
+    let declaration = declaration(bundle)?;
+    report.conclude(&bundle.inputs, &declaration, judge_declared(&bundle.inputs, &declaration, outputs));
+    Ok(Some(report))
+}
+
+/// The report that a failure was stored with, where it can be read.
+pub fn stored_report(bundle: &Bundle) -> Option<Report> {
+    serde_json::from_str(bundle.notes.get("report")?).ok()
+}
