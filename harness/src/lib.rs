@@ -8,7 +8,6 @@
 pub mod calibrate;
 pub mod campaign;
 pub mod candidate;
-pub mod cli;
 pub mod detect;
 pub mod environment;
 pub mod explain;

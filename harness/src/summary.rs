@@ -48,7 +48,7 @@ impl Summary {
     }
 
     /// One row for each field and format, with a head: a table for [`crate::cli`].
-    pub(crate) fn table(&self) -> Vec<Vec<String>> {
+    pub fn table(&self) -> Vec<Vec<String>> {
         let head = ["field", "element", "judged", "exact", "B: p50", "p99.9", "max", "H: p50", "p99.9", "max"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         for ((field, dtype), budget_use) in self.rows.iter().filter(|(_, budget_use)| budget_use.judged > 0) {
@@ -64,7 +64,7 @@ impl Summary {
     }
 
     /// Adds `judged` (by format) and `budget_use` (by field and format) to a JSON object: docs/reports.md.
-    pub(crate) fn add_to(&self, content: &mut Value) {
+    pub fn add_to(&self, content: &mut Value) {
         content["judged"] = json!(self.judged());
         content["budget_use"] =
             self.rows.iter().map(|((field, dtype), budget_use)| json_of(budget_use, *field, *dtype)).collect();

@@ -1,7 +1,7 @@
 //! The CUDA kernels as a candidate, in a child process: a crash, a hang or a CUDA error that poisons its context is a
 //! verdict on one case, and the rest goes on in a fresh process.
 
-pub(crate) mod worker;
+pub mod worker;
 mod workers;
 
 use std::ffi::OsString;

@@ -11,20 +11,15 @@ use crate::candidate::CandidateError;
 use crate::candidate::process::{end_with, frame};
 
 /// What the process is started with.
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// Number of the GPU
-    #[arg(long, default_value_t = 0)]
-    device: usize,
-    /// Rung of every pass
-    #[arg(long)]
-    rung: Option<String>,
-    /// Fault to plant in the kernels
-    #[arg(long)]
-    mutant: Option<String>,
-    /// Set each tensor apart in turn
-    #[arg(long)]
-    apart: bool,
+pub struct Args {
+    /// Number of the GPU.
+    pub device: usize,
+    /// Rung of every pass; `None`: the fastest.
+    pub rung: Option<String>,
+    /// The mutant of a kernel that is computed with.
+    pub mutant: Option<String>,
+    /// Whether each tensor and workspace is set far apart in turn.
+    pub apart: bool,
 }
 
 /// An error as it travels.
@@ -57,7 +52,7 @@ impl Trouble {
 }
 
 /// Serves requests until standard input ends, or, in the middle of one, until the harness does. The first byte of an answer is 0 before outputs and 1 before trouble.
-pub(crate) fn main(args: &Args) -> Result<(), String> {
+pub fn main(args: &Args) -> Result<(), String> {
     end_with(rustix::process::getppid());
     let device = open(args.device, args.mutant.as_deref())?;
     let rung = args.rung.as_deref().map(str::parse::<Rung>).transpose().map_err(|error| error.to_string())?;
@@ -77,7 +72,7 @@ pub(crate) fn main(args: &Args) -> Result<(), String> {
 }
 
 /// The device, with the fault called `mutant` planted in its kernels.
-pub(crate) fn open(device: usize, mutant: Option<&str>) -> Result<Device, String> {
+pub fn open(device: usize, mutant: Option<&str>) -> Result<Device, String> {
     let device = Device::open(device).map_err(|error| error.to_string())?;
     let Some(name) = mutant else { return Ok(device) };
     let mutants = nsa_gpu::mutants().map_err(|error| error.to_string())?;
@@ -127,7 +122,7 @@ fn expect_same(first: &Outputs, second: &Outputs, when: &str) -> Result<(), Trou
 }
 
 /// Both dense layouts take their turn, by the length of the sequence.
-pub(crate) fn layout(inputs: &Inputs) -> Layout {
+pub fn layout(inputs: &Inputs) -> Layout {
     if inputs.shape().seq_len().is_multiple_of(2) { Layout::TokenMajor } else { Layout::HeadMajor }
 }
 

@@ -7,8 +7,8 @@ use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, progress, table};
 use super::select::{CandidateArg, Dtypes};
 use super::{Outcome, Refusal};
-use crate::calibrate::{Measured, PRODUCTS, Sum, Unmeasured, measure, units};
-use crate::candidate::{CandidateError, Declaration};
+use nsa_harness::calibrate::{Measured, PRODUCTS, Sum, Unmeasured, measure, units};
+use nsa_harness::candidate::{CandidateError, Declaration};
 
 /// Arguments of `calibrate`.
 #[derive(clap::Args)]

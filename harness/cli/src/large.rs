@@ -7,9 +7,9 @@ use super::console::Output;
 use super::output::{catch_interrupt, interrupted, not_judged, table};
 use super::select::{CandidateArg, Dtypes, chosen};
 use super::{Outcome, Refusal, concluded};
-use crate::judge::verdict::Verdict;
-use crate::relations::{Check, LargeCase, LargeReport, cases, run_large};
-use crate::tally::{Fields, Tally};
+use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::relations::{Check, LargeCase, LargeReport, cases, run_large};
+use nsa_harness::tally::{Fields, Tally};
 
 pub(super) fn main(
     patterns: &[String],

@@ -8,11 +8,11 @@ use serde_json::json;
 use super::console::{Console, Json, Output};
 use super::output::not_judged;
 use super::{Outcome, Refusal, concluded};
-use crate::campaign::store;
-use crate::candidate::{Candidate, by_name};
-use crate::report::Report;
-use crate::run::run_entry;
-use crate::tally::{Fields, Tally};
+use nsa_harness::campaign::store;
+use nsa_harness::candidate::{Candidate, by_name};
+use nsa_harness::report::Report;
+use nsa_harness::run::run_entry;
+use nsa_harness::tally::{Fields, Tally};
 
 /// Arguments of `replay`.
 #[derive(clap::Args)]

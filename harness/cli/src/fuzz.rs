@@ -14,11 +14,11 @@ use super::fuzz_failures::{Failing, Failures};
 use super::output::{catch_interrupt, interrupted, not_judged, progress, tightness_table};
 use super::select::{CandidateArg, Dtypes};
 use super::{Outcome, Refusal};
-use crate::judge::verdict::Verdict;
-use crate::report::Report;
-use crate::run::run_case;
-use crate::summary::Summary;
-use crate::tally::{Conclusion, Tally};
+use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::report::Report;
+use nsa_harness::run::run_case;
+use nsa_harness::summary::Summary;
+use nsa_harness::tally::{Conclusion, Tally};
 
 /// Cases drawn, run and reported together: enough that several processes of a guest which skips most have work.
 const BATCH: usize = 512;

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::console::{Console, Json, Output};
 use super::{Outcome, Refusal};
-use crate::campaign::store::{declaration, judge_again};
-use crate::candidate::{Candidate, by_name};
-use crate::explain::{Localization, localize_alone};
-use crate::judge::verdict::Verdict;
-use crate::report::Report;
-use crate::run::run_case;
+use nsa_harness::campaign::store::{declaration, judge_again};
+use nsa_harness::candidate::{Candidate, by_name};
+use nsa_harness::explain::{Localization, localize_alone};
+use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::report::Report;
+use nsa_harness::run::run_case;
 
 /// Arguments of `confirm`.
 #[derive(clap::Args)]

@@ -9,7 +9,7 @@ use super::console::Console;
 use super::output::table;
 use super::select::select;
 use super::{Outcome, Refusal};
-use crate::candidate::cuda::worker;
+use nsa_harness::candidate::cuda::worker;
 
 /// Arguments of `compute`.
 #[derive(clap::Args)]

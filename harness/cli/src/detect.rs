@@ -13,12 +13,12 @@ use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, progress, table};
 use super::select::{Dtypes, select};
 use super::{Outcome, Refusal};
-use crate::candidate::by_name;
-use crate::candidate::cuda::Cuda;
-use crate::detect::{
+use nsa_harness::candidate::by_name;
+use nsa_harness::candidate::cuda::Cuda;
+use nsa_harness::detect::{
     Failed, Fate, Job, Means, Plant, Rejections, Row, Rule, baseline, explain, explained, fates, jobs, markdown, plants,
 };
-use crate::mutants::mutants;
+use nsa_harness::mutants::mutants;
 
 /// The inputs of the seed's own test, at its size.
 const MOCK_INPUTS: &str = "upstream/mock_inputs";
@@ -108,7 +108,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         return Err(Refusal::new(format!("no mistake's name contains `{}`", args.only)));
     }
     let mock = match &args.markdown {
-        Some(_) => crate::detect::jobs(&select(&[MOCK_INPUTS.to_owned()])?, &[Dtype::F16]),
+        Some(_) => nsa_harness::detect::jobs(&select(&[MOCK_INPUTS.to_owned()])?, &[Dtype::F16]),
         None => Vec::new(),
     };
     catch_interrupt();
@@ -152,7 +152,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
 fn baselines(
     jobs: &[Job],
     rules: &[Rule],
-    candidate: &dyn crate::candidate::Candidate,
+    candidate: &dyn nsa_harness::candidate::Candidate,
     bar: &ProgressBar,
 ) -> Result<Rejections, Refusal> {
     let all: Vec<Rejections> = jobs

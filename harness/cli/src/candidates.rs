@@ -8,7 +8,7 @@ use serde_json::json;
 use super::console::{Console, Json, Output};
 use super::output::table;
 use super::{Outcome, Refusal};
-use crate::candidate::{Declaration, Determinism, LISTED};
+use nsa_harness::candidate::{Declaration, Determinism, LISTED};
 
 /// Arguments of `candidates`.
 #[derive(clap::Args)]

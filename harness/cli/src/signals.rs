@@ -8,7 +8,7 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::candidate::process::end_everything;
+use nsa_harness::candidate::process::end_everything;
 
 /// The command that runs looks at [`interrupted`].
 static LOOKED_AT: AtomicBool = AtomicBool::new(false);

@@ -10,9 +10,9 @@ use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, table};
 use super::shapes::{HELP, flops, shape};
 use super::{Outcome, Refusal};
-use crate::candidate::by_name;
-use crate::judge::sample::judge_excerpt;
-use crate::judge::verdict::Verdict;
+use nsa_harness::candidate::by_name;
+use nsa_harness::judge::sample::judge_excerpt;
+use nsa_harness::judge::verdict::Verdict;
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]

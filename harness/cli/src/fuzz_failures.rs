@@ -13,16 +13,16 @@ use super::Refusal;
 use super::console::Output;
 use super::fuzz::Args;
 use super::output::interrupted;
-use crate::campaign::known::{KnownFailure, note_needs, required_features, stored};
-use crate::campaign::minimize::{Effort, Minimized, Signature, minimize_to};
-use crate::campaign::store::store;
-use crate::campaign::waiver::{Extent, Waiver};
-use crate::candidate::Candidate;
-use crate::explain::{Localization, localize_alone};
-use crate::judge::verdict::Verdict;
-use crate::report::Report;
-use crate::run::run_case;
-use crate::tally::Fields;
+use nsa_harness::campaign::known::{KnownFailure, note_needs, required_features, stored};
+use nsa_harness::campaign::minimize::{Effort, Minimized, Signature, minimize_to};
+use nsa_harness::campaign::store::store;
+use nsa_harness::campaign::waiver::{Extent, Waiver};
+use nsa_harness::candidate::Candidate;
+use nsa_harness::explain::{Localization, localize_alone};
+use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::report::Report;
+use nsa_harness::run::run_case;
+use nsa_harness::tally::Fields;
 
 /// A generated case that failed.
 pub(super) struct Failing {

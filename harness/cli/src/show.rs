@@ -10,7 +10,7 @@ use super::console::{Console, Json, Output};
 use super::replay::{Stored, read_file};
 use super::select::select;
 use super::{Outcome, Refusal};
-use crate::campaign::waiver::Extent;
+use nsa_harness::campaign::waiver::Extent;
 
 /// Failing elements of a field that are shown.
 const ELEMENTS_SHOWN: usize = 16;

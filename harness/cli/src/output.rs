@@ -7,8 +7,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nsa_corpus::foreign;
 
 pub(super) use super::signals::{catch_interrupt, interrupted};
-use crate::summary::Summary;
-use crate::tally::Fields;
+use nsa_harness::summary::Summary;
+use nsa_harness::tally::Fields;
 
 /// Lines of somebody else's text that are shown.
 const LINES_QUOTED: usize = 40;

@@ -123,7 +123,7 @@ impl<'a> Output<'a> {
         let Some(file) = self.json else { return };
         let mut document = json!({
             "schema": format!("nsa-diff/{kind}/1"),
-            "environment": crate::environment::describe(),
+            "environment": nsa_harness::environment::describe(),
         });
         if let (Value::Object(document), Value::Object(content)) = (&mut document, content) {
             document.extend(content);

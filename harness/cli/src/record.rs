@@ -10,11 +10,11 @@ use serde_json::json;
 use super::console::{Console, Json, Output};
 use super::output::progress;
 use super::{Outcome, Refusal};
-use crate::calibrate::{Sum, Unmeasured, measure};
-use crate::campaign::records::Recorder;
-use crate::candidate::Candidate;
-use crate::candidate::cuda::Cuda;
-use crate::run::run_entry;
+use nsa_harness::calibrate::{Sum, Unmeasured, measure};
+use nsa_harness::campaign::records::Recorder;
+use nsa_harness::candidate::Candidate;
+use nsa_harness::candidate::cuda::Cuda;
+use nsa_harness::run::run_entry;
 
 /// Arguments of `record`.
 #[derive(clap::Args)]

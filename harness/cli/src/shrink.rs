@@ -10,11 +10,11 @@ use super::console::{Console, Json, Output};
 use super::replay::read_file;
 use super::select::CandidateArg;
 use super::{Outcome, Refusal, concluded};
-use crate::campaign::minimize::{Effort, minimize};
-use crate::campaign::store::store;
-use crate::campaign::waiver::Extent;
-use crate::run::run_case;
-use crate::tally::Tally;
+use nsa_harness::campaign::minimize::{Effort, minimize};
+use nsa_harness::campaign::store::store;
+use nsa_harness::campaign::waiver::Extent;
+use nsa_harness::run::run_case;
+use nsa_harness::tally::Tally;
 
 /// Arguments of `shrink`.
 #[derive(clap::Args)]

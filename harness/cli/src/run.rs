@@ -10,13 +10,13 @@ use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, not_judged, progress, quoted, table, tightness_table};
 use super::select::{CandidateArg, Dtypes, select};
 use super::{Outcome, Refusal, concluded};
-use crate::explain::{Localization, localize_reports};
-use crate::judge::sensitivity::Perturbation;
-use crate::judge::verdict::Verdict;
-use crate::report::Report;
-use crate::run::{rerun, run_entry};
-use crate::summary::Summary;
-use crate::tally::{Fields, Tally};
+use nsa_harness::explain::{Localization, localize_reports};
+use nsa_harness::judge::sensitivity::Perturbation;
+use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::report::Report;
+use nsa_harness::run::{rerun, run_entry};
+use nsa_harness::summary::Summary;
+use nsa_harness::tally::{Fields, Tally};
 
 /// Arguments of `run`.
 #[derive(clap::Args)]

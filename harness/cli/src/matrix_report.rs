@@ -7,11 +7,11 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::output::table;
-use crate::candidate::Candidate;
-use crate::judge::field::Worst;
-use crate::judge::verdict::Verdict;
-use crate::report::Report;
-use crate::run::run_entry;
+use nsa_harness::candidate::Candidate;
+use nsa_harness::judge::field::Worst;
+use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::report::Report;
+use nsa_harness::run::run_entry;
 
 /// One case in one format, on every candidate.
 pub(super) struct Row {

@@ -29,7 +29,7 @@ impl Files {
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir(at("golden")).unwrap();
         GoldenCase::new("small", inputs, outputs).write(at("golden/small.safetensors")).unwrap();
-        let entry = Entry { elements: vec![Dtype::F32], ..small };
+        let entry = Entry { dtypes: vec![Dtype::F32], ..small };
         std::fs::write(at("entry.toml"), entry.to_toml()).unwrap();
         Files(folder)
     }

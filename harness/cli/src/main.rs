@@ -1,4 +1,6 @@
-//! The command line: one file for each subcommand.
+//! `nsa-diff`: the harness on the command line, one file for each subcommand.
+
+#![forbid(unsafe_code)]
 
 mod bench;
 mod calibrate;
@@ -27,6 +29,7 @@ mod show;
 mod shrink;
 mod signals;
 mod threads;
+mod worker;
 
 use std::fmt;
 use std::io::Write;
@@ -35,9 +38,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::console::Console;
-use crate::candidate::Unavailable;
-use crate::candidate::cuda::worker;
-use crate::tally::{Conclusion, Tally};
+use nsa_harness::candidate::Unavailable;
+use nsa_harness::tally::{Conclusion, Tally};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +163,7 @@ enum Command {
 }
 
 /// Parses the command line, runs the command, reports a refusal in a line.
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     let console = Console::default();
     let outcome = match Cli::try_parse() {
         Ok(cli) => threads::check_environment().and_then(|()| {
@@ -201,6 +203,6 @@ fn run(command: Command, console: &Console) -> Result<Outcome, Refusal> {
         Command::Compute(args) => compute::main(&args, console),
         Command::SelfTest(args) => self_test::main(&args, console),
         Command::Record(args) => record::main(&args, console),
-        Command::CudaWorker(args) => worker::main(&args).map(|()| Outcome::Passed).map_err(Refusal::new),
+        Command::CudaWorker(args) => worker::main(args),
     }
 }
