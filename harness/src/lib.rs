@@ -12,6 +12,7 @@ pub mod detect;
 pub mod environment;
 pub mod explain;
 pub mod judge;
+pub mod localize;
 pub mod mutants;
 mod number;
 pub mod readers;

@@ -43,6 +43,7 @@ mod model;
 mod packed;
 mod rows;
 mod sampled;
+mod saved;
 mod spans;
 mod tiles;
 
@@ -54,7 +55,8 @@ use rayon::prelude::*;
 
 pub use sampled::{Sample, SampledField, sampled_backward, sampled_forward, sampled_order_bounds};
 
-use backward::{Off, Region, Saved, Sums, backward as backward_regions};
+use backward::{Region, backward as backward_regions};
+use saved::{Off, Saved, Sums};
 use forward::{Forward, forward as forward_part};
 use model::{DEVIATIONS, LIKELY, Model, RIGOROUS, TIERS, cap};
 use packed::Head;

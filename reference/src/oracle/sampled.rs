@@ -11,8 +11,8 @@ use nsa_corpus::{Arithmetic, Delta, Field, Inputs, Outputs};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::backward::{Counts, Saved, Sums};
-use super::backward_rows::{self, RowTask, TokenRows};
+use super::backward_rows::{self, RowTask};
+use super::saved::{Counts, Saved, Sums, TokenRows};
 use super::columns::{self, Columns};
 use super::forward::forward_token;
 use super::kernels::PANEL;
