@@ -16,6 +16,7 @@ pub mod localize;
 pub mod mutants;
 mod number;
 pub mod readers;
+pub mod registry;
 pub mod relations;
 pub mod report;
 pub mod run;

@@ -11,9 +11,9 @@ use super::output::{catch_interrupt, interrupted, not_judged, progress, quoted, 
 use super::select::{CandidateArg, Dtypes, select};
 use super::{Outcome, Refusal, concluded};
 use nsa_harness::explain::Localization;
-use nsa_harness::localize::localize_reports;
 use nsa_harness::judge::sensitivity::Perturbation;
 use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::localize::localize_reports;
 use nsa_harness::report::Report;
 use nsa_harness::run::{rerun, run_entry};
 use nsa_harness::summary::Summary;

@@ -185,8 +185,8 @@ mod tests {
     use nsa_corpus::{Case, Dtype, Sizes, Values, entries};
 
     use super::*;
-    use crate::candidate::by_name;
     use crate::mutants::mutated;
+    use crate::registry::by_name;
 
     fn evidence(entry: &str, mutant: Option<&str>) -> Evidence {
         let entry = entries().iter().find(|found| found.name == entry).unwrap();
