@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use nsa_corpus::{Dtype, Entry, Field, entries};
-use nsa_harness::candidate::by_name;
 use nsa_harness::judge::sensitivity::{Perturbation, Reason};
 use nsa_harness::judge::verdict::{NotJudged, Verdict};
+use nsa_harness::registry::by_name;
 use nsa_harness::report::Report;
 use nsa_harness::run::run_entry;
 use rayon::prelude::*;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use nsa_corpus::Dtype;
-use nsa_harness::candidate::by_name;
+use nsa_harness::candidate::CandidateName;
 use nsa_harness::detect::{Fate, Job, Rejections, Rule, all_entries, baseline, digest, fates, jobs, plants};
 use nsa_harness::mutants::{Expected, mutants};
+use nsa_harness::registry::by_name;
 use rayon::prelude::*;
 
 /// The cases that cost least, three quarters of the corpus at a tenth of its cost, and the others.
@@ -22,7 +23,7 @@ fn every_defect_is_killed_and_nothing_correct_is_rejected() {
     cheap.par_iter().for_each(|job| {
         baseline(job, &[Rule::Ours], inner.as_ref()).unwrap_or_else(|error| panic!("{error}"));
     });
-    let plants = plants("plain", inner.as_ref(), mutants());
+    let plants = plants(&CandidateName::Rowwise, inner.as_ref(), mutants());
     assert_eq!(plants.len(), mutants().len());
     let expected = plants.par_iter().zip(mutants()).filter(|(_, mutant)| mutant.expect == Expected::Killed);
     expected.for_each(|(plant, mutant)| {
@@ -42,7 +43,7 @@ fn the_rule_of_the_seed_misses_what_ours_sees() {
     let small: Vec<_> = all_entries().into_iter().filter(|entry| entry.name == "upstream/small").collect();
     // In bf16 that rule rejects the correct candidate too.
     let jobs = jobs(&small, &[Dtype::F32, Dtype::F16]);
-    let plant = plants("plain", inner.as_ref(), std::slice::from_ref(mutant)).pop().unwrap();
+    let plant = plants(&CandidateName::Rowwise, inner.as_ref(), std::slice::from_ref(mutant)).pop().unwrap();
     let row = fates(&plant, &jobs, &Rule::ALL, &Rejections::default()).unwrap();
     assert!(matches!(row.fates[&Rule::Ours], Fate::Killed(_)));
     assert_eq!(row.fates[&Rule::Seed], Fate::Survived);

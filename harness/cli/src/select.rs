@@ -4,7 +4,8 @@ use globset::{GlobBuilder, GlobMatcher};
 use nsa_corpus::{Dtype, Entry, entries};
 
 use super::Refusal;
-use nsa_harness::candidate::{Candidate, by_name};
+use nsa_harness::candidate::Candidate;
+use nsa_harness::registry::by_name;
 
 /// The longest pattern; no name of an entry is longer.
 const PATTERN_BYTES_MAX: usize = 240;

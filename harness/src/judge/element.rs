@@ -164,6 +164,12 @@ impl Held {
     }
 }
 
+/// `batch 0, q_head 1, token 2`: a position in words.
+pub(crate) fn place(field: Field, index: &[usize]) -> String {
+    let places: Vec<String> = field.axes().iter().zip(index).map(|(axis, index)| format!("{axis} {index}")).collect();
+    places.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

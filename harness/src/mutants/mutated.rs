@@ -4,47 +4,9 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nsa_corpus::{Inputs, Outputs};
-use nsa_reference::rowwise::{self, Mutation};
 
 use super::{Carrier, Mutant, mutants};
-use crate::candidate::{Candidate, CandidateError, Declaration, Unsupported};
-
-/// The plain implementation, with at most one fault.
-pub struct Rowwise {
-    name: String,
-    mutation: Option<Mutation>,
-}
-
-impl Rowwise {
-    /// Without any fault.
-    pub fn new() -> Self {
-        Rowwise { name: "plain".to_owned(), mutation: None }
-    }
-}
-
-impl Default for Rowwise {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Candidate for Rowwise {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn declaration(&self, inputs: &Inputs) -> Declaration {
-        Declaration::strict(rowwise::arithmetic(inputs.dtype()))
-    }
-
-    fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
-        Ok(())
-    }
-
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
-        Ok(rowwise::attend(inputs, self.mutation.as_ref()))
-    }
-}
+use crate::candidate::{Candidate, CandidateError, Declaration, Rowwise, Unsupported};
 
 /// A candidate of which what goes in, or comes out, is changed.
 struct Decorated<'a> {
@@ -91,7 +53,7 @@ impl Candidate for Decorated<'_> {
 pub fn mutated<'a>(mutant: &'a Mutant, inner: &'a dyn Candidate) -> Box<dyn Candidate + 'a> {
     let name = format!("{}+{}", inner.name(), mutant.name);
     match &mutant.plant {
-        Carrier::Rowwise { mutation } => Box::new(Rowwise { name, mutation: Some(mutation.clone()) }),
+        Carrier::Rowwise { mutation } => Box::new(Rowwise::mutated(name, mutation.clone())),
         carrier => Box::new(Decorated { name, inner, carrier, runs: AtomicUsize::new(0) }),
     }
 }

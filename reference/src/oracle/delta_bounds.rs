@@ -10,10 +10,9 @@ use std::collections::HashMap;
 
 use nsa_corpus::{Delta, Inputs};
 
-use super::backward::{OffRow, Saved};
-use super::backward_bounds::{BoundRow, Term};
 use super::model::{DEVIATIONS, LIKELY, Model, RIGOROUS, TIERS};
 use super::rows::Terms;
+use super::saved::{BoundRow, OffRow, Saved, Term};
 
 /// An error of a row's `delta`.
 #[derive(Clone, Copy, Default)]
