@@ -1,12 +1,12 @@
 //! `nsa-diff run --large`.
 
 use nsa_corpus::Dtype;
-use serde_json::json;
 
 use super::console::Output;
 use super::output::{catch_interrupt, interrupted, not_judged, table};
 use super::select::{CandidateArg, Dtypes, chosen};
 use super::{Outcome, Refusal, concluded};
+use nsa_harness::document::Large;
 use nsa_harness::judge::verdict::Verdict;
 use nsa_harness::relations::{Check, LargeCase, LargeReport, cases, run_large};
 use nsa_harness::tally::{Fields, Tally};
@@ -40,8 +40,7 @@ pub(super) fn main(
     output.text(&format!("\n{} large cases: {failed} failed, {skipped} skipped, {left_out} not run\n", reports.len()));
     let fields = Fields::of(candidate.as_ref());
     output.text(&not_judged(&fields));
-    let content = json!({ "candidate": candidate.name(), "fields": fields, "left_out": left_out, "reports": reports });
-    output.json("large", content);
+    output.document(Large { candidate: candidate.name().to_owned(), fields, left_out, reports });
     concluded(&tally, left_out)
 }
 

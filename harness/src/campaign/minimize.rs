@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nsa_corpus::{Case, Dtype, Field};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::candidate::Candidate;
@@ -28,7 +29,7 @@ impl Default for Effort {
 }
 
 /// What stays the same while a case shrinks: the class, the field, and the kind.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Signature {
     /// The class.
     pub class: Class,

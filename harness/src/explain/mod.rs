@@ -8,6 +8,7 @@ mod residual;
 
 use nsa_corpus::{Field, Inputs, Outputs};
 use nsa_reference::rowwise;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::Declaration;
@@ -19,7 +20,7 @@ pub use reports::localize_reports;
 pub(crate) use reports::{EVIDENCE, cost};
 
 /// Where an answer is wrong.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Localization {
     /// The first wrong field.
     pub field: Field,
@@ -38,7 +39,7 @@ pub struct Localization {
 }
 
 /// A term of a row's softmax.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Term {
     /// The selection slot, where it is one's.
     pub slot: Option<usize>,

@@ -2,6 +2,7 @@
 
 use ndarray::{ArrayD, Dimension, IxDyn};
 use nsa_corpus::{Dtype, Field};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::budget_use::BudgetUse;
@@ -43,7 +44,7 @@ impl Expected<'_> {
 }
 
 /// A field compared whole.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// The field.
     pub field: Field,
@@ -74,24 +75,29 @@ pub struct Comparison {
 }
 
 /// The worst element of a field.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Worst {
     /// Its position, one number for each axis of the field.
     pub index: Vec<usize>,
     /// The oracle's value.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub expected: f64,
     /// The candidate's value.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub found: f64,
     /// `|found - expected|`.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub error: f64,
     /// Tier B.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub budget: f64,
     /// `error / budget`; infinite where the classes differ.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub ratio: f64,
 }
 
