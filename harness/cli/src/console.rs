@@ -134,9 +134,9 @@ impl<'a> Output<'a> {
     }
 
     /// Writes `document` in its envelope, where JSON was asked for.
-    pub(super) fn document<D: Document>(&self, document: D) {
+    pub(super) fn document<D: Document>(&self, document: &D) {
         if let Some(file) = self.json {
-            self.write_json(file, &Envelope::new(document));
+            self.write_json(file, &Envelope::of(document));
         }
     }
 

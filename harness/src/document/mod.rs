@@ -3,16 +3,25 @@
 //! A command makes the value; JSON, text and Markdown are renderers of it. The JSON Schema of each kind is derived from its type
 //! and stands in `docs/schemas/KIND.json`. Documents of one kind that tell of parts of the same work merge into one ([`Merge`]).
 
+mod fuzz;
 mod large;
 mod merge;
+mod run;
+mod seconds;
+mod stored;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 
+pub use fuzz::{Drawn, Fuzz, Known, NewFailure, Passing, passing};
 pub use large::Large;
+use merge::add_counts;
 pub use merge::{Apart, Merge};
+pub use run::Run;
+pub use seconds::Seconds;
+pub use stored::{Confirm, Confirmed, Replay, Shrink, Smaller};
 
 /// What a command leaves as JSON.
 pub trait Document: Serialize + JsonSchema {
@@ -37,7 +46,7 @@ pub struct Envelope<D> {
 
 impl<D: Document> Envelope<D> {
     /// A document of this program on this machine.
-    pub fn new(content: D) -> Self {
+    pub fn of(content: &D) -> Envelope<&D> {
         Envelope { schema: name(D::KIND), environment: Environment::here(), content }
     }
 }
@@ -49,7 +58,14 @@ pub fn name(kind: &str) -> String {
 
 /// Every kind with the JSON Schema of its documents, envelope included.
 pub fn schemas() -> Vec<(&'static str, Schema)> {
-    vec![schema::<Large>()]
+    vec![
+        schema::<Confirm>(),
+        schema::<Fuzz>(),
+        schema::<Large>(),
+        schema::<Replay>(),
+        schema::<Run>(),
+        schema::<Shrink>(),
+    ]
 }
 
 fn schema<D: Document>() -> (&'static str, Schema) {
