@@ -40,7 +40,15 @@ impl Workspace {
     /// Dtypes from one row to the next where rows are set apart: more than 2^32 from the first to the last.
     pub(super) fn far_stride(self, shape: &Shape, dims: &Dims) -> usize {
         let (rows, width) = self.rows(shape, dims);
-        far_stride(rows, width)
+        let far = match self {
+            // Partial sums are counted from the first of their batch entry: there, those of the last selection head lie that far.
+            Workspace::Partial => {
+                let own = dims.kv_heads * dims.blocks + (dims.sel_heads - 1) * dims.segments;
+                (own * dims.block_size) as usize + 1
+            }
+            _ => rows,
+        };
+        far_stride(far, width)
     }
 
     /// Where its rows lie: dense, or set apart.
