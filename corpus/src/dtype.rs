@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, ErrorKind, foreign};
 
 /// A floating-point storage format. Values of every format are handled as `f64`, which holds each of them exactly.
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {

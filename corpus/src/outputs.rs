@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, ErrorKind, Inputs, Shape, foreign};
 
 /// One tensor of an answer. Loops run over [`Field::ALL`], so that none is forgotten.
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Field {

@@ -9,6 +9,7 @@ pub mod calibrate;
 pub mod campaign;
 pub mod candidate;
 pub mod detect;
+pub mod document;
 pub mod environment;
 pub mod explain;
 pub mod judge;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use nsa_corpus::{Case, Dtype, Error, Field, Inputs, Outputs};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::Declaration;
@@ -13,7 +14,7 @@ use crate::judge::verdict;
 use crate::judge::verdict::{NotJudged, Verdict};
 
 /// One case on one candidate.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// The entry's name, or the case's id where it has none.
     pub name: String,
@@ -78,7 +79,7 @@ impl Report {
         fields.filter(|field| !self.not_judged.contains_key(field))
     }
 
-    /// Dtypes compared.
+    /// Elements compared.
     pub fn elements(&self) -> usize {
         self.comparisons.iter().map(|comparison| comparison.elements).sum()
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use nsa_corpus::Field;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::candidate::{Candidate, Declaration};
 use crate::judge::verdict::Verdict;
@@ -81,7 +82,7 @@ impl Tally {
 }
 
 /// Which fields of a candidate's answers are judged: those that it declares that it computes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fields {
     /// Those that it computes.
     pub judged: Vec<Field>,

@@ -11,6 +11,8 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use nsa_corpus::{check_file, foreign, write_atomically};
+use nsa_harness::document::{Document, Envelope};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::signals;
@@ -118,17 +120,28 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Writes `content` of schema `nsa-diff/KIND/1` where it was asked for.
+    /// Writes `content` of schema `nsa-diff/KIND/1` where it was asked for: what has no type yet (see [`Output::document`]).
     pub(super) fn json(&self, kind: &str, content: Value) {
         let Some(file) = self.json else { return };
         let mut document = json!({
             "schema": format!("nsa-diff/{kind}/1"),
-            "environment": nsa_harness::environment::describe(),
+            "environment": nsa_harness::environment::Environment::here(),
         });
         if let (Value::Object(document), Value::Object(content)) = (&mut document, content) {
             document.extend(content);
         }
-        let mut text = foreign::json(&serde_json::to_string_pretty(&document).expect("values serialise"));
+        self.write_json(file, &document);
+    }
+
+    /// Writes `document` in its envelope, where JSON was asked for.
+    pub(super) fn document<D: Document>(&self, document: &D) {
+        if let Some(file) = self.json {
+            self.write_json(file, &Envelope::of(document));
+        }
+    }
+
+    fn write_json(&self, file: &Path, document: &impl Serialize) {
+        let mut text = foreign::json(&serde_json::to_string_pretty(document).expect("values serialise"));
         text.push('\n');
         if !self.json_alone() {
             return self.file(file, &text);

@@ -9,9 +9,9 @@ use serde_json::json;
 use super::console::{Console, Json, Output};
 use super::matrix_report::{self, Row};
 use super::output::{catch_interrupt, interrupted, progress};
-use super::replay::read_file;
 use super::select::{Dtypes, select};
 use super::{Outcome, Refusal};
+use nsa_harness::campaign::replay::Stored;
 use nsa_harness::candidate::Candidate;
 use nsa_harness::registry::by_name;
 use nsa_harness::tally::{Conclusion, Fields, Tally};
@@ -120,7 +120,7 @@ fn chosen(cases: &[String]) -> Result<Vec<Entry>, Refusal> {
         entries.extend(select(&patterns)?.into_iter().cloned());
     }
     for file in files {
-        entries.extend(read_file(Path::new(file))?.into_iter().map(|stored| stored.entry));
+        entries.extend(Stored::read(Path::new(file))?.into_iter().map(|stored| stored.entry));
     }
     Ok(entries)
 }

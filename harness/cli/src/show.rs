@@ -7,9 +7,9 @@ use nsa_corpus::{Bundle, Entry, digest, foreign};
 use serde_json::{Value, json};
 
 use super::console::{Console, Json, Output};
-use super::replay::{Stored, read_file};
 use super::select::select;
 use super::{Outcome, Refusal};
+use nsa_harness::campaign::replay::Stored;
 use nsa_harness::campaign::waiver::Extent;
 
 /// Failing elements of a field that are shown.
@@ -36,9 +36,9 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
     let path = Path::new(&args.case);
     let stored: Vec<Stored> = if path.is_file() {
-        read_file(path)?
+        Stored::read(path)?
     } else {
-        select(std::slice::from_ref(&args.case))?.into_iter().map(|entry| Stored::new(entry.clone())).collect()
+        select(std::slice::from_ref(&args.case))?.into_iter().map(|entry| Stored::from(entry.clone())).collect()
     };
     let mut described = Vec::new();
     for Stored { entry, bundle } in &stored {

@@ -6,6 +6,7 @@ use nsa_corpus::{Arithmetic, Bundle, Case, Entry, Error, foreign};
 
 use crate::campaign::waiver::{self, Extent};
 use crate::candidate::{Candidate, Declaration};
+use crate::environment::Environment;
 use crate::judge::{intervals, judge_declared};
 use crate::report::Report;
 
@@ -39,7 +40,7 @@ pub fn store(
         let failed: Vec<_> = failed.map(|comparison| comparison.field).collect();
         bundle.intervals = intervals(&bundle.inputs, arithmetic, outputs, &failed);
     }
-    let mut environment = crate::environment::describe();
+    let mut environment = serde_json::to_value(Environment::here()).expect("plain data");
     environment["candidate"] = declaration.environment;
     bundle.notes.insert("candidate".to_owned(), report.candidate.clone());
     bundle.notes.insert("arithmetic".to_owned(), json(arithmetic));

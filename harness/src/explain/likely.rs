@@ -4,6 +4,7 @@
 use nsa_corpus::{Inputs, Outputs};
 use nsa_reference::rowwise::{self, Mutation};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::residual::{Residual, residuals};
@@ -29,7 +30,7 @@ pub struct Evidence {
 }
 
 /// A known mistake that would give such an answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Likely {
     /// Its name in the catalogue.
     pub mutant: String,

@@ -7,6 +7,7 @@ mod residual;
 
 use nsa_corpus::{Case, Field, Inputs, Outputs};
 use nsa_reference::rowwise;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::Declaration;
@@ -26,7 +27,7 @@ pub(crate) fn cost(case: &Case) -> usize {
 }
 
 /// Where an answer is wrong.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Localization {
     /// The first wrong field.
     pub field: Field,
@@ -38,14 +39,14 @@ pub struct Localization {
     pub pattern: Vec<String>,
     /// What the answer to a probe counts, where it counts something else than it should.
     pub readings: Vec<String>,
-    /// KnownFailure mistakes that would give this answer, the best first.
+    /// Known mistakes that would give this answer, the best first.
     pub likely: Vec<Likely>,
     /// The terms of the worst row that the best of them adds, leaves out or changes.
     pub terms: Vec<Term>,
 }
 
 /// A term of a row's softmax.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Term {
     /// The selection slot, where it is one's.
     pub slot: Option<usize>,
@@ -263,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_error_that_no_mistake_has_is_named_by_none() {
-        // KnownFailure mistakes put this lse off by 1e-4, by ln 2, or to -inf.
+        // Known mistakes put this lse off by 1e-4, by ln 2, or to -inf.
         assert_eq!(zero_scores(5.0).likely, []);
         assert_eq!(zero_scores(5e-5).likely, []);
         let named = zero_scores(2f64.ln()).likely;

@@ -2,6 +2,7 @@
 
 use ndarray::{ArrayD, Dimension, IxDyn};
 use nsa_corpus::Field;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::budget_use::BudgetUse;
@@ -12,20 +13,20 @@ use super::unconditional::Unconditional;
 use crate::judge::verdict::{Class, Failure, NotJudged};
 
 /// A field compared whole.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// The field.
     pub field: Field,
-    /// Dtypes compared: all of them.
+    /// Elements compared: all of them.
     pub elements: usize,
-    /// Dtypes above the rigorous budget, or not finite where they should be (or the reverse).
+    /// Elements above the rigorous budget, or not finite where they should be (or the reverse).
     pub failed: usize,
-    /// Dtypes above a likely budget and within the rigorous one.
+    /// Elements above a likely budget and within the rigorous one.
     pub suspect: usize,
-    /// Dtypes that are NaN where they should be finite, and that `0 * NaN` explains: neither right nor failed.
+    /// Elements that are NaN where they should be finite, and that `0 * NaN` explains: neither right nor failed.
     #[serde(default)]
     pub excused: usize,
-    /// Dtypes for which the declared arithmetic promises nothing, whatever was found there.
+    /// Elements for which the declared arithmetic promises nothing, whatever was found there.
     pub not_judged: usize,
     /// The element with the largest error / budget, if any element differs.
     pub worst: Option<Worst>,
@@ -43,24 +44,29 @@ pub struct Comparison {
 }
 
 /// The worst element of a field.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Worst {
     /// Its position, one number for each axis of the field.
     pub index: Vec<usize>,
     /// The oracle's value.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub expected: f64,
     /// The candidate's value.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub found: f64,
     /// `|found - expected|`.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub error: f64,
     /// Tier B.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub budget: f64,
     /// `error / budget`; infinite where the classes differ.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub ratio: f64,
 }
 
@@ -120,7 +126,7 @@ impl Comparison {
         if held.measures(found) && outcome != Outcome::Excused {
             self.budget_use.add(ratio, held.ratio(found, held.likely));
         } else {
-            self.budget_use.apart += 1;
+            self.budget_use.excluded += 1;
         }
         self.suspect += usize::from(outcome == Outcome::Suspect);
         self.excused += usize::from(outcome == Outcome::Excused);

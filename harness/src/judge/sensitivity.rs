@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use nsa_corpus::Field;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::element::Held;
 use super::expected::Expected;
 
 /// A fault in a whole field, injected into the expected values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Perturbation {
     /// Every element is 0: nothing was written, or to another place.
@@ -44,7 +45,7 @@ impl fmt::Display for Perturbation {
 }
 
 /// Why an injected fault was not rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The field has no elements.
@@ -78,7 +79,7 @@ impl fmt::Display for Reason {
 }
 
 /// What the check of one field of one case could have caught.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sensitivity {
     /// The smallest error of a single element that is rejected: anything above this. `None`: no element has a finite budget.
     pub shift: Option<f64>,
@@ -88,7 +89,7 @@ pub struct Sensitivity {
     /// The injected faults that would have passed, each with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vacuous: BTreeMap<Perturbation, Reason>,
-    /// Dtypes that have a sign, are not finite, or of which nothing is promised; a 0 with a budget, or that has to be exactly 0,
+    /// Elements that have a sign, are not finite, or of which nothing is promised; a 0 with a budget, or that has to be exactly 0,
     /// is none of these.
     #[serde(default)]
     pub weighed: usize,

@@ -9,12 +9,13 @@
 use ndarray::{ArrayD, Dimension};
 use nsa_corpus::{Field, Outputs};
 use nsa_reference::oracle::Answer;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::element::place;
 
-/// Dtypes of a gradient that are too far from the oracle's own, though not from the one that follows from what was saved.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Elements of a gradient that are too far from the oracle's own, though not from the one that follows from what was saved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Unconditional {
     /// How many.
     pub elements: usize,
@@ -23,7 +24,7 @@ pub struct Unconditional {
 }
 
 /// An element and both gradients that it is held to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Far {
     /// Its position, one number for each axis of the field.
     pub index: Vec<usize>,
@@ -36,7 +37,7 @@ pub struct Far {
 }
 
 /// How far a value is from one that it is held to.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Distance {
     /// The oracle's value.
     pub expected: f64,

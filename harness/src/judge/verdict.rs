@@ -3,10 +3,11 @@
 use std::fmt;
 
 use nsa_corpus::{Field, foreign};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The outcome of one case on one candidate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "verdict", content = "detail", rename_all = "snake_case")]
 pub enum Verdict {
     /// Every element within the likely budget (tier H).
@@ -23,7 +24,7 @@ pub enum Verdict {
 }
 
 /// What is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// The class, which stays the same while a case shrinks.
     pub class: Class,
@@ -34,7 +35,7 @@ pub struct Failure {
 }
 
 /// Why a verdict does not rest on a field that the case asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NotJudged {
     /// The candidate does not compute it.
@@ -59,7 +60,7 @@ impl fmt::Display for NotJudged {
 }
 
 /// The class of a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// A field is missing or has another shape.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use nsa_corpus::{Case, Dtype, Error, Field, Inputs, Limit, Outputs, Selection, Sizes, Values};
 use nsa_reference::oracle::Sample;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::Candidate;
@@ -78,26 +79,27 @@ pub fn cases() -> Vec<LargeCase> {
 }
 
 /// One check of a large case.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     /// `finite` (its time is the first run's), `sampled rows`, or the relation.
     pub name: String,
     /// What became of it.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// Dtypes looked at, and those held to a budget.
+    /// Elements looked at.
     pub elements: usize,
-    /// Dtypes held to a budget.
+    /// Elements held to a budget.
     pub held: usize,
     /// The largest error or spread over what is allowed.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub ratio: f64,
     /// Wall-clock time, in seconds.
     pub seconds: f64,
 }
 
 /// A large case on a candidate.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LargeReport {
     /// The case's name.
     pub name: String,
