@@ -117,7 +117,7 @@ mod tests {
     fn what_skips_or_decides_nothing_is_no_success() {
         let skip = || Verdict::Skip("no f16".to_owned());
         let unsure = || Verdict::Inconclusive("no device".to_owned());
-        let fail = || Verdict::Fail(Failure { class: Class::Crash, field: None, message: "crashed".to_owned() });
+        let fail = || Verdict::Fail(Failure::new(Class::Crash, None, "crashed".to_owned()));
         let ends = |verdicts: &[Verdict]| Tally::of(verdicts).conclusion();
         assert_eq!(ends(&[skip(), Verdict::Pass, unsure()]), Conclusion::Passed);
         assert_eq!(ends(&[Verdict::Suspect(String::new())]), Conclusion::Passed);

@@ -218,6 +218,7 @@ mod tests {
     use nsa_corpus::{Field, Override, Sizes, Tensor, Values};
 
     use super::*;
+    use crate::candidate::Cause;
     use crate::judge::verdict::Class;
 
     fn case(change: impl FnOnce(&mut Case)) -> Case {
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_case_that_lacks_what_a_known_failure_needs_is_another_failure() {
-        let signature = Signature { class: Class::OverBudget, field: Some(Field::Dk), kind: String::new() };
+        let signature = Signature { class: Class::OverBudget, field: Some(Field::Dk), kind: Cause::Unnamed };
         let sliding = case(|case| case.sliding_window = Some(4));
         let mut known = KnownFailure::new(PathBuf::new(), Dtype::F32, signature.clone(), &sliding);
         let explains = |known: &KnownFailure, case: &Case| {

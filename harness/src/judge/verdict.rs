@@ -5,6 +5,8 @@ use std::fmt;
 use nsa_corpus::{Field, foreign};
 use serde::{Deserialize, Serialize};
 
+use crate::candidate::Cause;
+
 /// The outcome of one case on one candidate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "verdict", content = "detail", rename_all = "snake_case")]
@@ -29,8 +31,18 @@ pub struct Failure {
     pub class: Class,
     /// The field, where one is at fault.
     pub field: Option<Field>,
+    /// What the error is called, where the candidate gave no answer.
+    #[serde(default, skip_serializing_if = "Cause::is_unnamed")]
+    pub cause: Cause,
     /// In words, with both values.
     pub message: String,
+}
+
+impl Failure {
+    /// A failure that has no other cause than what it is.
+    pub fn new(class: Class, field: Option<Field>, message: String) -> Self {
+        Failure { class, field, cause: Cause::Unnamed, message }
+    }
 }
 
 /// Why a verdict does not rest on a field that the case asks for.
