@@ -195,13 +195,11 @@ fn each_way_to_give_no_answer_has_its_verdict() {
         assert_eq!(report.verdict, expected);
         assert!(report.comparisons.is_empty() && report.outputs.is_none());
     }
+    let panics = |message| called(Cause::Panic, fails(Class::Crash, message));
     let message = |candidate: &dyn Candidate| run_case(&case(), Dtype::F32, candidate).unwrap().verdict;
     let number = 7;
-    assert_eq!(message(&scripted(|_, _| panic!("a str"))), fails(Class::Crash, "crashed: panicked: a str"));
-    assert_eq!(
-        message(&scripted(|_, _| panic!("a String, {number}"))),
-        fails(Class::Crash, "crashed: panicked: a String, 7")
-    );
+    assert_eq!(message(&scripted(|_, _| panic!("a str"))), panics("crashed: panicked: a str"));
+    assert_eq!(message(&scripted(|_, _| panic!("a String, {number}"))), panics("crashed: panicked: a String, 7"));
 }
 
 /// The oracle's answer, with NaN in row 2 of `out` of every head and `error` in row 1.

@@ -10,7 +10,7 @@ use super::{Outcome, Refusal};
 use nsa_harness::campaign::store::{declaration, judge_again};
 use nsa_harness::candidate::Candidate;
 use nsa_harness::explain::{Localization, localize_alone};
-use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::judge::verdict::{Verdict, VerdictKind};
 use nsa_harness::registry::by_name;
 use nsa_harness::report::Report;
 use nsa_harness::run::run_case;
@@ -72,8 +72,9 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Candidate>], output: &Output<'_>) -
     let testimonies =
         witnesses.iter().map(|witness| testify(&bundle, witness.as_ref(), place)).collect::<Result<Vec<_>, _>>()?;
     let fails = again.as_ref().is_none_or(|report| report.verdict.failure().is_some());
-    let passes = |word: &str| testimonies.iter().filter(|each| each.report.verdict.word() == word).count();
-    let confirmed = fails && passes("fail") == 0 && passes("pass") + passes("suspect") > 0;
+    let passes = |kind| testimonies.iter().filter(|each| each.report.verdict.kind() == kind).count();
+    let confirmed =
+        fails && passes(VerdictKind::Fail) == 0 && passes(VerdictKind::Pass) + passes(VerdictKind::Suspect) > 0;
     output.text(&format!("{shown}: {}\n", if confirmed { "confirmed" } else { "NOT confirmed" }));
     let own = again.as_ref().map_or_else(|| "no answer was stored: a crash".to_owned(), |r| r.verdict.to_string());
     output.text(&format!("  the oracle, of the stored answer: {own}\n"));

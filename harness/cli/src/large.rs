@@ -7,7 +7,7 @@ use super::console::Output;
 use super::output::{catch_interrupt, interrupted, not_judged, table};
 use super::select::{CandidateArg, Dtypes, chosen};
 use super::{Outcome, Refusal, concluded};
-use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::judge::verdict::{Verdict, VerdictKind};
 use nsa_harness::relations::{Check, LargeCase, LargeReport, cases, run_large};
 use nsa_harness::tally::{Fields, Tally};
 
@@ -36,7 +36,7 @@ pub(super) fn main(
     }
     let left_out = left_out - reports.len();
     let tally = Tally::of(reports.iter().map(|report| &report.verdict));
-    let (failed, skipped) = (tally.count("fail"), tally.count("skip"));
+    let (failed, skipped) = (tally.count(VerdictKind::Fail), tally.count(VerdictKind::Skip));
     output.text(&format!("\n{} large cases: {failed} failed, {skipped} skipped, {left_out} not run\n", reports.len()));
     let fields = Fields::of(candidate.as_ref());
     output.text(&not_judged(&fields));

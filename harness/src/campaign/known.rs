@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Bundle, Case, Dtype, Error, foreign};
+use nsa_corpus::{Bundle, Case, Dtype, Error, FEATURES, foreign};
 use serde::Serialize;
 
 use crate::campaign::minimize::Signature;
@@ -16,34 +16,6 @@ use crate::campaign::waiver::{self, Extent, Waiver};
 use crate::candidate::Candidate;
 use crate::report::Report;
 
-/// What of a case shrinking tries to do without, as [`Case::features`] names it: a minimal case that has it needs it. Which of
-/// `d_out` and `d_sliding` is left is not among them: often either shows the same.
-const REQUIRED_FEATURES: [&str; 24] = [
-    "batch",
-    "multi_head",
-    "gqa",
-    "mqa",
-    "sel_per_query_head",
-    "value_dim",
-    "dim_no_power_of_two",
-    "block_no_power_of_two",
-    "block_over_64",
-    "dim_over_128",
-    "heads_over_16",
-    "slots_over_16",
-    "blocks_over_256",
-    "no_block_causal",
-    "sliding",
-    "d_lse",
-    "sel_scale",
-    "past_block",
-    "own_block",
-    "future_block",
-    "duplicates",
-    "partial_block_selected",
-    "masked_slot",
-    "row_without_keys",
-];
 /// The note of a stored failure that holds what it needs.
 const NOTE: &str = "needs";
 /// Values beyond this are large: shrinking replaces values by small whole numbers where the failure allows it.
@@ -124,8 +96,10 @@ impl KnownFailure {
 
 /// What of `case` a failure may need.
 pub fn required_features(case: &Case, dtype: Dtype) -> BTreeSet<&'static str> {
+    let case_has = case.features();
     let mut found: BTreeSet<&'static str> =
-        case.features().into_iter().filter(|tag| REQUIRED_FEATURES.contains(tag)).collect();
+        FEATURES.iter().filter(|feature| feature.may_be_required).map(|feature| feature.name).collect();
+    found.retain(|name| case_has.contains(name));
     let Ok(inputs) = case.materialize(dtype) else { return found };
     let tensors = [Some(inputs.q()), Some(inputs.k()), Some(inputs.v()), inputs.sel_scale()];
     let cotangents = inputs.cotangents();

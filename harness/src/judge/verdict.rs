@@ -24,6 +24,45 @@ pub enum Verdict {
     Inconclusive(String),
 }
 
+/// Which of the verdicts it is, without what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictKind {
+    /// [`Verdict::Fail`].
+    Fail,
+    /// [`Verdict::Inconclusive`].
+    Inconclusive,
+    /// [`Verdict::Pass`].
+    Pass,
+    /// [`Verdict::Skip`].
+    Skip,
+    /// [`Verdict::Suspect`].
+    Suspect,
+}
+
+impl VerdictKind {
+    /// Every kind, in the order in which they are shown.
+    pub const ALL: [VerdictKind; 5] =
+        [VerdictKind::Pass, VerdictKind::Suspect, VerdictKind::Fail, VerdictKind::Skip, VerdictKind::Inconclusive];
+
+    /// `"pass"`, `"suspect"`, `"fail"`, `"skip"` or `"inconclusive"`.
+    pub fn word(self) -> &'static str {
+        match self {
+            VerdictKind::Fail => "fail",
+            VerdictKind::Inconclusive => "inconclusive",
+            VerdictKind::Pass => "pass",
+            VerdictKind::Skip => "skip",
+            VerdictKind::Suspect => "suspect",
+        }
+    }
+}
+
+impl fmt::Display for VerdictKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -114,15 +153,20 @@ impl fmt::Display for Class {
 }
 
 impl Verdict {
-    /// `"pass"`, `"suspect"`, `"fail"`, `"skip"` or `"inconclusive"`.
-    pub fn word(&self) -> &'static str {
+    /// Which it is.
+    pub fn kind(&self) -> VerdictKind {
         match self {
-            Verdict::Pass => "pass",
-            Verdict::Suspect(_) => "suspect",
-            Verdict::Fail(_) => "fail",
-            Verdict::Skip(_) => "skip",
-            Verdict::Inconclusive(_) => "inconclusive",
+            Verdict::Pass => VerdictKind::Pass,
+            Verdict::Suspect(_) => VerdictKind::Suspect,
+            Verdict::Fail(_) => VerdictKind::Fail,
+            Verdict::Skip(_) => VerdictKind::Skip,
+            Verdict::Inconclusive(_) => VerdictKind::Inconclusive,
         }
+    }
+
+    /// Its word, to be printed ([`VerdictKind::word`]).
+    pub fn word(&self) -> &'static str {
+        self.kind().word()
     }
 
     /// The failure, if it is one.
