@@ -4,6 +4,69 @@ use ndarray::Axis;
 
 use crate::{Case, Error, Mask, Selection, Shape, Values};
 
+/// Something that a case may exercise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name, as [`Case::features`] gives it.
+    pub name: &'static str,
+    /// Whether shrinking tries to do without it: a minimal case that has it needs it. Which of `d_out` and `d_sliding` is left is not
+    /// among them: often either shows the same.
+    pub may_be_required: bool,
+    /// Whether generated cases have it.
+    pub drawn: bool,
+}
+
+const fn feature(name: &'static str, may_be_required: bool, drawn: bool) -> Feature {
+    Feature { name, may_be_required, drawn }
+}
+
+/// Every feature: its name, whether a minimal case may need it, whether it is drawn.
+pub const FEATURES: [Feature; 43] = [
+    feature("batch", true, true),
+    feature("multi_head", true, true),
+    feature("gqa", true, true),
+    feature("mqa", true, true),
+    feature("sel_per_query_head", true, true),
+    feature("value_dim", true, true),
+    feature("dim_no_power_of_two", true, true),
+    feature("block_1", false, true),
+    feature("block_no_power_of_two", true, true),
+    feature("block_over_64", true, true),
+    feature("dim_over_128", true, true),
+    feature("heads_over_16", true, true),
+    feature("slots_over_16", true, true),
+    feature("blocks_over_256", true, true),
+    feature("seq_1", false, true),
+    feature("one_block", false, true),
+    feature("partial_last_block", false, true),
+    feature("whole_blocks", false, true),
+    feature("num_sel_0", false, true),
+    feature("more_slots_than_blocks", false, false),
+    feature("no_block_causal", true, true),
+    feature("sliding", true, true),
+    feature("window_0", false, true),
+    feature("window_covers_everything", false, true),
+    feature("forward_only", false, true),
+    feature("d_out", false, true),
+    feature("d_lse", true, true),
+    feature("d_sliding", false, true),
+    feature("sel_scale", true, true),
+    feature("sel_scale_zero", false, true),
+    feature("given", false, false),
+    feature("large_logits", false, true),
+    feature("one_slot_mask", false, false),
+    feature("overrides", false, false),
+    feature("non_finite", false, true),
+    feature("past_block", true, true),
+    feature("own_block", true, true),
+    feature("future_block", true, true),
+    feature("duplicates", true, true),
+    feature("partial_block_selected", true, true),
+    feature("masked_slot", true, false),
+    feature("row_without_live_slot", false, false),
+    feature("row_without_keys", true, true),
+];
+
 impl Case {
     /// What the case exercises: tags like `"partial_last_block"`, sorted. They follow from its sizes and options and from
     /// the indices and mask it draws.

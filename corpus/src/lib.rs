@@ -69,6 +69,7 @@ pub use case::Case;
 pub use dtype::Dtype;
 pub use entry::{Entry, Expect, Flag, entries, parse_entries, read_entries, to_toml};
 pub use error::{Error, ErrorKind};
+pub use features::{FEATURES, Feature};
 pub use files::{check_file, check_folder, write_atomically};
 pub use given::Given;
 pub use golden::GoldenCase;

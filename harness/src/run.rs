@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use nsa_corpus::{Case, Dtype, Entry, Error, Inputs, Outputs};
 
-use crate::candidate::{Candidate, CandidateError};
+use crate::candidate::{Candidate, CandidateError, Cause};
 use crate::judge::exact;
 use crate::judge::judge_declared;
 use crate::judge::reruns::Contract;
@@ -83,19 +83,21 @@ pub fn run_entry(entry: &Entry, dtype: Dtype, candidate: &dyn Candidate) -> Resu
 pub(crate) fn guarded(candidate: &dyn Candidate, inputs: &Inputs) -> Result<Outputs, CandidateError> {
     catch_unwind(AssertUnwindSafe(|| candidate.run(inputs))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(CandidateError::Crash(format!("panicked: {}", text.unwrap_or("without a message"))))
+        Err(CandidateError::Crash(Cause::Panic, format!("panicked: {}", text.unwrap_or("without a message"))))
     })
 }
 
 pub(crate) fn unanswered(error: CandidateError) -> Verdict {
-    let class = match &error {
-        CandidateError::Environment(reason) => return Verdict::Inconclusive(reason.clone()),
-        CandidateError::Unsupported(reason) => return Verdict::Skip(reason.clone()),
-        CandidateError::Crash(_) | CandidateError::Broken(_) => Class::Crash,
-        CandidateError::Timeout(_) => Class::Timeout,
-        CandidateError::Compile(_) => Class::Compile,
-        CandidateError::Nondeterministic(_) => Class::Nondeterministic,
-        CandidateError::OutOfBounds(_) => Class::OutOfBounds,
+    let message = error.to_string();
+    let (class, cause) = match error {
+        CandidateError::Environment(reason) => return Verdict::Inconclusive(reason),
+        CandidateError::Unsupported(reason) => return Verdict::Skip(reason),
+        CandidateError::Crash(cause, _) => (Class::Crash, cause),
+        CandidateError::Compile(cause, _) => (Class::Compile, cause),
+        CandidateError::OutOfBounds(cause, _) => (Class::OutOfBounds, cause),
+        CandidateError::Broken(_) => (Class::Crash, Cause::named("broken answer")),
+        CandidateError::Timeout(_) => (Class::Timeout, Cause::Unnamed),
+        CandidateError::Nondeterministic(_) => (Class::Nondeterministic, Cause::Unnamed),
     };
-    Verdict::Fail(Failure { class, field: None, message: error.to_string() })
+    Verdict::Fail(Failure { cause, ..Failure::new(class, None, message) })
 }

@@ -8,13 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::{Candidate, Declaration};
-use crate::judge::verdict::Verdict;
+use crate::judge::verdict::{Verdict, VerdictKind};
 
 /// Verdicts counted.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// How many of each word ([`Verdict::word`]); a word that none has is left out.
-    pub verdicts: BTreeMap<&'static str, usize>,
+    /// How many of each kind; one that there is none of is left out.
+    pub verdicts: BTreeMap<VerdictKind, usize>,
     /// How many cases were skipped for each reason.
     pub skips: BTreeMap<String, usize>,
     /// Why the first inconclusive case is that.
@@ -42,7 +42,7 @@ impl Tally {
 
     /// Counts one more.
     pub fn add(&mut self, verdict: &Verdict) {
-        *self.verdicts.entry(verdict.word()).or_default() += 1;
+        *self.verdicts.entry(verdict.kind()).or_default() += 1;
         match verdict {
             Verdict::Skip(reason) => *self.skips.entry(reason.clone()).or_default() += 1,
             Verdict::Inconclusive(reason) if self.inconclusive.is_none() => self.inconclusive = Some(reason.clone()),
@@ -50,16 +50,16 @@ impl Tally {
         }
     }
 
-    /// How many have this word.
-    pub fn count(&self, word: &str) -> usize {
-        self.verdicts.get(word).copied().unwrap_or(0)
+    /// How many are of this kind.
+    pub fn count(&self, kind: VerdictKind) -> usize {
+        self.verdicts.get(&kind).copied().unwrap_or(0)
     }
 
     /// How a run of these cases ends.
     pub fn conclusion(&self) -> Conclusion {
-        if self.count("fail") > 0 {
+        if self.count(VerdictKind::Fail) > 0 {
             Conclusion::Failed
-        } else if self.count("pass") + self.count("suspect") > 0 {
+        } else if self.count(VerdictKind::Pass) + self.count(VerdictKind::Suspect) > 0 {
             Conclusion::Passed
         } else {
             Conclusion::NothingTested(self.why_nothing())
@@ -68,13 +68,14 @@ impl Tally {
 
     fn why_nothing(&self) -> String {
         let most = self.skips.iter().max_by_key(|(_, count)| **count).map(|(reason, _)| reason);
-        let part = |word: &str, reason: Option<&String>| {
-            let reason = reason.filter(|_| self.count(word) > 0)?;
-            let which =
-                if word == "skip" { "skipped, most of them for this reason" } else { "inconclusive, the first" };
-            Some(format!("{} {which}: {reason}", self.count(word)))
+        let part = |kind, which: &str, reason: Option<&String>| {
+            let reason = reason.filter(|_| self.count(kind) > 0)?;
+            Some(format!("{} {which}: {reason}", self.count(kind)))
         };
-        let parts = [part("skip", most), part("inconclusive", self.inconclusive.as_ref())];
+        let parts = [
+            part(VerdictKind::Skip, "skipped, most of them for this reason", most),
+            part(VerdictKind::Inconclusive, "inconclusive, the first", self.inconclusive.as_ref()),
+        ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         let why = if parts.is_empty() { "no case was run".to_owned() } else { parts.join("; ") };
         format!("nothing was tested: {why}")
@@ -118,7 +119,7 @@ mod tests {
     fn what_skips_or_decides_nothing_is_no_success() {
         let skip = || Verdict::Skip("no f16".to_owned());
         let unsure = || Verdict::Inconclusive("no device".to_owned());
-        let fail = || Verdict::Fail(Failure { class: Class::Crash, field: None, message: "crashed".to_owned() });
+        let fail = || Verdict::Fail(Failure::new(Class::Crash, None, "crashed".to_owned()));
         let ends = |verdicts: &[Verdict]| Tally::of(verdicts).conclusion();
         assert_eq!(ends(&[skip(), Verdict::Pass, unsure()]), Conclusion::Passed);
         assert_eq!(ends(&[Verdict::Suspect(String::new())]), Conclusion::Passed);

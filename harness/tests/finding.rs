@@ -7,7 +7,7 @@ use nsa_harness::campaign::known::{KnownFailure, stored};
 use nsa_harness::campaign::minimize::{Effort, Signature, minimize};
 use nsa_harness::campaign::store;
 use nsa_harness::campaign::waiver::Extent;
-use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
+use nsa_harness::candidate::{Candidate, CandidateError, Cause, Declaration, Unsupported};
 use nsa_harness::judge::verdict::Class;
 use nsa_harness::judge::{judge, verdict};
 use nsa_harness::registry::by_name;
@@ -61,7 +61,7 @@ fn a_negated_gradient_is_found_minimised_stored_and_replayed() {
     });
     let (case, report) = first_failure(&candidate);
     let signature = Signature::of(report.verdict.failure().unwrap());
-    assert_eq!(signature, Signature { class: Class::OverBudget, field: Some(Field::Dk), kind: String::new() });
+    assert_eq!(signature, Signature { class: Class::OverBudget, field: Some(Field::Dk), kind: Cause::Unnamed });
     let effort = Effort { calls: 3000, time: Duration::from_secs(60), ..Effort::default() };
     let minimized = minimize(&case, report, Dtype::F32, &candidate, effort);
     assert_eq!(Signature::of(minimized.report.verdict.failure().unwrap()), signature);

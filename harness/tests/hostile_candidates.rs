@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nsa_corpus::{Arithmetic, Dot, Dtype, Entry, Field, Inputs, Outputs, entries};
-use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
+use nsa_harness::candidate::{Candidate, CandidateError, Cause, Declaration, Unsupported};
 use nsa_harness::judge::verdict::{Class, NotJudged, Verdict};
 use nsa_harness::mutants::{mutants, mutated};
 use nsa_harness::registry::by_name;
@@ -81,9 +81,9 @@ fn nothing_but_nan_in_its_place_is_excused_in_any_case_that_is_not_finite() {
                 .for_each(|field| outputs.get_mut(field).into_iter().for_each(|t| t.mapv_inplace(finite)));
             Ok(outputs)
         }),
-        ("a crash", |_| Err(CandidateError::Crash("why".to_owned()))),
+        ("a crash", |_| Err(CandidateError::Crash(Cause::Unnamed, "why".to_owned()))),
         ("no answer in time", |_| Err(CandidateError::Timeout(Duration::from_secs(1)))),
-        ("a kernel that does not compile", |_| Err(CandidateError::Compile("why".to_owned()))),
+        ("a kernel that does not compile", |_| Err(CandidateError::Compile(Cause::Unnamed, "why".to_owned()))),
         ("no out", |inputs| {
             let mut outputs = oracle::attend(inputs);
             outputs.take(Field::Out);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nsa_corpus::{
     Arithmetic, Case, Dtype, Entry, Expect, Field, Inputs, Mask, Outputs, Override, Selection, Sizes, Tensor, Values,
 };
-use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
+use nsa_harness::candidate::{Candidate, CandidateError, Cause, Declaration, Unsupported};
 use nsa_harness::judge::field::Comparison;
 use nsa_harness::judge::verdict::{Class, Failure, NotJudged, Verdict};
 use nsa_harness::judge::{intervals, judge};
@@ -169,13 +169,23 @@ fn what_a_backend_does_not_compute_is_not_judged() {
 #[test]
 fn each_way_to_give_no_answer_has_its_verdict() {
     let text = || "why".to_owned();
-    let fails = |class, message: &str| Verdict::Fail(Failure { class, field: None, message: message.into() });
+    let fails = |class, message: &str| Verdict::Fail(Failure::new(class, None, message.into()));
+    let called = |cause, verdict: Verdict| match verdict {
+        Verdict::Fail(failure) => Verdict::Fail(Failure { cause, ..failure }),
+        other => other,
+    };
     let cases = [
-        (CandidateError::Crash(text()), fails(Class::Crash, "crashed: why")),
-        (CandidateError::Broken(text()), fails(Class::Crash, "broken answer: why")),
+        (
+            CandidateError::Crash(Cause::Signal(11), text()),
+            called(Cause::Signal(11), fails(Class::Crash, "crashed: why")),
+        ),
+        (
+            CandidateError::Broken(text()),
+            called(Cause::named("broken answer"), fails(Class::Crash, "broken answer: why")),
+        ),
         (CandidateError::Timeout(Duration::from_secs(3)), fails(Class::Timeout, "no answer within 3 s")),
-        (CandidateError::Compile(text()), fails(Class::Compile, "does not compile: why")),
-        (CandidateError::OutOfBounds(text()), fails(Class::OutOfBounds, "wrote out of bounds: why")),
+        (CandidateError::Compile(Cause::Unnamed, text()), fails(Class::Compile, "does not compile: why")),
+        (CandidateError::OutOfBounds(Cause::Unnamed, text()), fails(Class::OutOfBounds, "wrote out of bounds: why")),
         (CandidateError::Nondeterministic(text()), fails(Class::Nondeterministic, "not deterministic: why")),
         (CandidateError::Unsupported(text()), Verdict::Skip(text())),
         (CandidateError::Environment(text()), Verdict::Inconclusive(text())),
@@ -185,13 +195,11 @@ fn each_way_to_give_no_answer_has_its_verdict() {
         assert_eq!(report.verdict, expected);
         assert!(report.comparisons.is_empty() && report.outputs.is_none());
     }
+    let panics = |message| called(Cause::Panic, fails(Class::Crash, message));
     let message = |candidate: &dyn Candidate| run_case(&case(), Dtype::F32, candidate).unwrap().verdict;
     let number = 7;
-    assert_eq!(message(&scripted(|_, _| panic!("a str"))), fails(Class::Crash, "crashed: panicked: a str"));
-    assert_eq!(
-        message(&scripted(|_, _| panic!("a String, {number}"))),
-        fails(Class::Crash, "crashed: panicked: a String, 7")
-    );
+    assert_eq!(message(&scripted(|_, _| panic!("a str"))), panics("crashed: panicked: a str"));
+    assert_eq!(message(&scripted(|_, _| panic!("a String, {number}"))), panics("crashed: panicked: a String, 7"));
 }
 
 /// The oracle's answer, with NaN in row 2 of `out` of every head and `error` in row 1.
@@ -255,7 +263,7 @@ fn a_rerun_that_differs_or_fails_is_named() {
     let failure = again(&wavers_in(1), 3).unwrap();
     assert_eq!((failure.class, failure.field), (Class::Nondeterministic, Some(Field::Lse)));
     assert!(failure.message.starts_with("rerun 2 of 3: lse is declared bitwise"), "{}", failure.message);
-    let crashes = scripted(|_, _| Err(CandidateError::Crash("why".into())));
+    let crashes = scripted(|_, _| Err(CandidateError::Crash(Cause::Unnamed, "why".into())));
     assert_eq!(again(&crashes, 2).unwrap().class, Class::Crash);
     assert_eq!(again(&crashes, 0), None);
 }
@@ -267,7 +275,7 @@ fn an_entry_gives_its_name_and_excuses_no_number_and_no_missing_answer() {
     let report = |candidate: &dyn Candidate| run_entry(&entry, Dtype::F32, candidate).unwrap();
     let wrong = report(&scripted(|inputs: &Inputs, _| Ok(Outputs::filled(inputs, 9.0))));
     assert_eq!((wrong.name.as_str(), class(&wrong)), ("group/name", Some(Class::OverBudget)));
-    let crash = report(&scripted(|_, _| Err(CandidateError::Crash("why".into()))));
+    let crash = report(&scripted(|_, _| Err(CandidateError::Crash(Cause::Unnamed, "why".into()))));
     assert_eq!(class(&crash), Some(Class::Crash));
     assert_eq!(report(&scripted(|inputs, _| Ok(tiled::attend(inputs)))).verdict, Verdict::Pass);
 }

@@ -228,7 +228,7 @@ fn the_verdict_is_the_first_failure_else_whether_anything_is_suspect() {
 
 #[test]
 fn verdicts_have_the_words_that_reports_use() {
-    let class = Failure { class: Class::OutOfBounds, field: None, message: "a byte".into() };
+    let class = Failure::new(Class::OutOfBounds, None, "a byte".into());
     let text = |text: &str| text.to_owned();
     for (verdict, word, words) in [
         (Verdict::Pass, "pass", "pass"),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::output::table;
 use nsa_harness::candidate::Candidate;
 use nsa_harness::judge::field::Worst;
-use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::judge::verdict::{Verdict, VerdictKind};
 use nsa_harness::report::Report;
 use nsa_harness::run::run_entry;
 
@@ -84,17 +84,21 @@ fn letter(verdict: &Verdict) -> char {
     }
 }
 
-const WORDS: [&str; 5] = ["pass", "suspect", "fail", "skip", "inconclusive"];
-
 /// For each candidate: its name, counts by verdict, elements judged, seconds.
 fn totals(names: &[&str], rows: &[Row]) -> Vec<Vec<String>> {
-    let mut table =
-        vec![["candidate"].iter().chain(&WORDS).chain(&["elements", "seconds"]).map(|w| w.to_string()).collect()];
+    let mut table = vec![
+        ["candidate"]
+            .iter()
+            .chain(&VerdictKind::ALL.map(VerdictKind::word))
+            .chain(&["elements", "seconds"])
+            .map(|w| w.to_string())
+            .collect(),
+    ];
     for (at, name) in names.iter().enumerate() {
         let reports = || rows.iter().map(|row| &row.reports[at]);
-        let count = |word: &str| reports().filter(|report| report.verdict.word() == word).count().to_string();
+        let count = |kind| reports().filter(|report| report.verdict.kind() == kind).count().to_string();
         let mut line = vec![(*name).to_owned()];
-        line.extend(WORDS.map(count));
+        line.extend(VerdictKind::ALL.map(count));
         line.push(reports().map(Report::elements).sum::<usize>().to_string());
         line.push(format!("{:.1}", reports().map(|report| report.seconds).sum::<f64>()));
         table.push(line);
@@ -226,8 +230,9 @@ pub(super) fn json(names: &[&str], missing: &[(String, String)], rows: &[Row]) -
         .iter()
         .enumerate()
         .map(|(at, name)| {
-            let count = |word: &str| rows.iter().filter(|row| row.reports[at].verdict.word() == word).count();
-            let verdicts: BTreeMap<&str, usize> = WORDS.map(|word| (word, count(word))).into_iter().collect();
+            let count = |kind| rows.iter().filter(|row| row.reports[at].verdict.kind() == kind).count();
+            let verdicts: BTreeMap<VerdictKind, usize> =
+                VerdictKind::ALL.map(|kind| (kind, count(kind))).into_iter().collect();
             json!({ "candidate": name, "verdicts": verdicts, "skips": skips[at].1 })
         })
         .collect();

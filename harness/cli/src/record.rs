@@ -14,6 +14,7 @@ use nsa_harness::calibrate::{Sum, Unmeasured, measure};
 use nsa_harness::campaign::records::Recorder;
 use nsa_harness::candidate::Candidate;
 use nsa_harness::candidate::cuda::Cuda;
+use nsa_harness::judge::verdict::VerdictKind;
 use nsa_harness::run::run_entry;
 
 /// Arguments of `record`.
@@ -91,12 +92,12 @@ fn record(
     let mut recorder = Recorder::new(rung, dtype, device, calibration);
     let (mut cases, mut failed, mut skipped) = (0, 0, 0);
     for (entry, (inputs, report)) in chosen.iter().zip(&reports) {
-        match report.verdict.word() {
-            "skip" => skipped += 1,
-            word => {
+        match report.verdict.kind() {
+            VerdictKind::Skip => skipped += 1,
+            kind => {
                 cases += 1;
-                failed += usize::from(word == "fail");
-                if word == "fail" {
+                failed += usize::from(kind == VerdictKind::Fail);
+                if kind == VerdictKind::Fail {
                     output.text(&format!("{} {dtype} {rung}: {}\n", entry.name, report.verdict));
                 }
                 recorder.add(entry, inputs, report);

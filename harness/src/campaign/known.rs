@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Bundle, Case, Dtype, Error};
+use nsa_corpus::{Bundle, Case, Dtype, Error, FEATURES};
 
 use crate::campaign::minimize::Signature;
 use crate::campaign::store::stored_report;
@@ -15,34 +15,6 @@ use crate::campaign::waiver::{self, Extent, Waiver};
 use crate::candidate::Candidate;
 use crate::report::Report;
 
-/// What of a case shrinking tries to do without, as [`Case::features`] names it: a minimal case that has it needs it. Which of
-/// `d_out` and `d_sliding` is left is not among them: often either shows the same.
-const REQUIRED_FEATURES: [&str; 24] = [
-    "batch",
-    "multi_head",
-    "gqa",
-    "mqa",
-    "sel_per_query_head",
-    "value_dim",
-    "dim_no_power_of_two",
-    "block_no_power_of_two",
-    "block_over_64",
-    "dim_over_128",
-    "heads_over_16",
-    "slots_over_16",
-    "blocks_over_256",
-    "no_block_causal",
-    "sliding",
-    "d_lse",
-    "sel_scale",
-    "past_block",
-    "own_block",
-    "future_block",
-    "duplicates",
-    "partial_block_selected",
-    "masked_slot",
-    "row_without_keys",
-];
 /// The note of a stored failure that holds what it needs.
 const NOTE: &str = "needs";
 /// Values beyond this are large: shrinking replaces values by small whole numbers where the failure allows it.
@@ -112,8 +84,10 @@ impl KnownFailure {
 
 /// What of `case` a failure may need.
 pub fn required_features(case: &Case, dtype: Dtype) -> BTreeSet<&'static str> {
+    let case_has = case.features();
     let mut found: BTreeSet<&'static str> =
-        case.features().into_iter().filter(|tag| REQUIRED_FEATURES.contains(tag)).collect();
+        FEATURES.iter().filter(|feature| feature.may_be_required).map(|feature| feature.name).collect();
+    found.retain(|name| case_has.contains(name));
     let Ok(inputs) = case.materialize(dtype) else { return found };
     let tensors = [Some(inputs.q()), Some(inputs.k()), Some(inputs.v()), inputs.sel_scale()];
     let cotangents = inputs.cotangents();
@@ -206,6 +180,7 @@ mod tests {
     use nsa_corpus::{Field, Override, Sizes, Tensor, Values};
 
     use super::*;
+    use crate::candidate::Cause;
     use crate::judge::verdict::Class;
 
     fn case(change: impl FnOnce(&mut Case)) -> Case {
@@ -227,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_case_that_lacks_what_a_known_failure_needs_is_another_failure() {
-        let signature = Signature { class: Class::OverBudget, field: Some(Field::Dk), kind: String::new() };
+        let signature = Signature { class: Class::OverBudget, field: Some(Field::Dk), kind: Cause::Unnamed };
         let sliding = case(|case| case.sliding_window = Some(4));
         let mut known = KnownFailure::new(PathBuf::new(), Dtype::F32, signature.clone(), &sliding);
         let explains = |known: &KnownFailure, case: &Case| {

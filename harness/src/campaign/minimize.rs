@@ -6,7 +6,7 @@ use nsa_corpus::{Case, Dtype, Field};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::candidate::Candidate;
+use crate::candidate::{Candidate, Cause};
 use crate::judge::verdict::{Class, Failure};
 use crate::report::Report;
 use crate::run::run_case;
@@ -35,14 +35,14 @@ pub struct Signature {
     pub class: Class,
     /// The field at fault.
     pub field: Option<Field>,
-    /// In words, what tells failures of one class and field apart: of one without a field, what the implementation called it.
-    pub kind: String,
+    /// What tells failures of one class and field apart: of one without a field, what the implementation called it.
+    pub kind: Cause,
 }
 
 impl Signature {
     /// The signature of a failure.
     pub fn of(failure: &Failure) -> Self {
-        let kind = if failure.field.is_none() { kind(&failure.message) } else { String::new() };
+        let kind = if failure.field.is_none() { failure.cause.clone() } else { Cause::Unnamed };
         Signature { class: failure.class, field: failure.field, kind }
     }
 
@@ -50,17 +50,9 @@ impl Signature {
     pub fn slug(&self) -> String {
         let class = self.class.to_string();
         let field = self.field.map(|field| field.to_string()).unwrap_or_default();
-        let parts = [class.as_str(), &field, &self.kind].map(word);
+        let parts = [class.as_str(), &field, &self.kind.to_string()].map(word);
         parts.iter().filter(|part| !part.is_empty()).map(String::as_str).collect::<Vec<_>>().join("-")
     }
-}
-
-/// The name that a crash or a compiler's error begins with, after our own words: `crashed: ValueError: 3 is odd` is a
-/// `ValueError`. Numbers in it are left out: they differ from case to case.
-fn kind(message: &str) -> String {
-    let own = message.split_once(": ").map_or(message, |(_, own)| own);
-    let head = own.split([':', ';', '\n']).next().unwrap_or(own);
-    head.chars().filter(|letter| !letter.is_ascii_digit()).take(40).collect::<String>().trim().to_owned()
 }
 
 /// Letters and digits, everything else as `_`.
@@ -160,19 +152,20 @@ impl Search<'_> {
 mod tests {
     use super::*;
 
-    fn signature(class: Class, field: Option<Field>, message: &str) -> Signature {
-        Signature::of(&Failure { class, field, message: message.to_owned() })
-    }
-
     #[test]
-    fn a_failure_without_a_field_is_told_apart_by_its_name_alone() {
-        let crash = |message| signature(Class::Crash, None, message);
-        assert_eq!(crash("crashed: ValueError: 3 is odd"), crash("crashed: ValueError: 5 is odd"));
-        assert_ne!(crash("crashed: ValueError: 3 is odd"), crash("crashed: signal: 11 (SIGSEGV)"));
-        assert_eq!(crash("crashed: ValueError: 3 is odd").slug(), "crash-ValueError");
-        let over = |message| signature(Class::OverBudget, Some(Field::Dk), message);
+    fn a_failure_without_a_field_is_told_apart_by_its_cause_whatever_it_says() {
+        let of = |class, field, cause, message: &str| {
+            Signature::of(&Failure { cause, ..Failure::new(class, field, message.to_owned()) })
+        };
+        let crash = |cause: Cause, message| of(Class::Crash, None, cause, message);
+        let value = || Cause::named("ValueError");
+        assert_eq!(crash(value(), "crashed: ValueError: 3 is odd"), crash(value(), "crashed: 5 is odd"));
+        assert_ne!(crash(value(), "crashed"), crash(Cause::Signal(11), "crashed"));
+        assert_ne!(crash(Cause::Signal(6), "crashed"), crash(Cause::Signal(11), "crashed"));
+        assert_eq!(crash(value(), "crashed: ValueError: 3 is odd").slug(), "crash-ValueError");
+        let over = |message| of(Class::OverBudget, Some(Field::Dk), Cause::Unnamed, message);
         assert_eq!(over("dk at 3"), over("dk at 4"));
         assert_eq!(over("dk at 3").slug(), "over_budget-dk");
-        assert_eq!(signature(Class::NonFinite, Some(Field::SlidingOut), "").slug(), "non_finite-sliding_out");
+        assert_eq!(of(Class::NonFinite, Some(Field::SlidingOut), Cause::Unnamed, "").slug(), "non_finite-sliding_out");
     }
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::calibrate::{Measured, PRODUCTS, Sum};
 use crate::candidate::cuda;
+use crate::judge::verdict::VerdictKind;
 use crate::judge::{judge_declared, verdict};
 use crate::report::Report;
 
@@ -50,8 +51,8 @@ pub struct RecordedCase {
     pub id: String,
     /// Hash of the kernels' flattened sources and flags.
     pub kernels: String,
-    /// `pass`, `suspect` or `fail`.
-    pub verdict: String,
+    /// What it came to.
+    pub verdict: VerdictKind,
     /// For each field: the first 16 digits of the SHA-256 of its bits, and the largest error / budget rounded up to a power
     /// of two (its exponent; `null` where every element is exact).
     pub fields: BTreeMap<Field, (String, Option<i32>)>,
@@ -94,7 +95,7 @@ impl Recorder {
         let case = RecordedCase {
             id: report.id.clone(),
             kernels: kernels(self.record.rung, inputs),
-            verdict: report.verdict.word().to_owned(),
+            verdict: report.verdict.kind(),
             fields,
             raw,
         };
@@ -259,8 +260,8 @@ fn check_case(record: &Record, name: &str, case: &RecordedCase, file: &TensorFil
     }
     let declaration = cuda::declaration(Variant::uniform(record.rung), &inputs, arch(record)?);
     let again = verdict(&judge_declared(&inputs, &declaration, &outputs));
-    if again.word() != case.verdict {
-        return Err(format!("recorded as {}, judged again: {again}", foreign::quoted(&case.verdict)));
+    if again.kind() != case.verdict {
+        return Err(format!("recorded as {}, judged again: {again}", case.verdict));
     }
     Ok(true)
 }

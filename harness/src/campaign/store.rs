@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use nsa_corpus::{Arithmetic, Bundle, Case, Entry, Error, foreign};
 
 use crate::campaign::waiver::{self, Extent};
-use crate::candidate::{Candidate, Declaration};
+use crate::candidate::{Candidate, Cause, Declaration};
 use crate::environment::Environment;
+use crate::judge::verdict::{Class, Failure, Verdict};
 use crate::judge::{intervals, judge_declared};
 use crate::report::Report;
 
@@ -108,5 +109,44 @@ pub fn judge_again(bundle: &Bundle) -> Result<Option<Report>, Error> {
 
 /// The report that a failure was stored with, where it can be read.
 pub fn stored_report(bundle: &Bundle) -> Option<Report> {
-    serde_json::from_str(bundle.notes.get("report")?).ok()
+    let mut report: Report = serde_json::from_str(bundle.notes.get("report")?).ok()?;
+    if let Verdict::Fail(failure) = &mut report.verdict
+        && failure.cause.is_unnamed()
+    {
+        failure.cause = cause_of_version_1(failure);
+    }
+    Some(report)
+}
+
+/// Reports of before had no cause: it is what their text says after our own words, as `crashed: ValueError: 3 is odd`.
+fn cause_of_version_1(failure: &Failure) -> Cause {
+    let said = |own: &str| failure.message.strip_prefix(own);
+    match failure.class {
+        Class::Crash if said("broken answer: ").is_some() => Cause::named("broken answer"),
+        Class::Crash if said("crashed: panicked: ").is_some() => Cause::Panic,
+        Class::Crash | Class::Compile | Class::OutOfBounds if failure.field.is_none() => {
+            let own = ["crashed: ", "does not compile: ", "wrote out of bounds: "].into_iter().find_map(said);
+            let own = own.unwrap_or(&failure.message);
+            let number = |words: &str| own.strip_prefix(words)?.split([' ', ';', '\n']).next()?.parse().ok();
+            let ended = number("exit status: ").map(Cause::Exit).or_else(|| number("signal: ").map(Cause::Signal));
+            ended.unwrap_or_else(|| Cause::of_foreign(own))
+        }
+        _ => Cause::Unnamed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_failure_of_before_has_the_cause_that_its_text_says() {
+        let cause = |class, text: &str| cause_of_version_1(&Failure::new(class, None, text.to_owned()));
+        assert_eq!(cause(Class::Crash, "crashed: ValueError: 3 is odd"), Cause::named("ValueError"));
+        assert_eq!(cause(Class::Crash, "crashed: signal: 11 (SIGSEGV) (core dumped)"), Cause::Signal(11));
+        assert_eq!(cause(Class::Crash, "crashed: exit status: 1; stderr ends: x"), Cause::Exit(1));
+        assert_eq!(cause(Class::Crash, "crashed: panicked: at 3"), Cause::Panic);
+        assert_eq!(cause(Class::Compile, "does not compile: CompilationError: at 3"), Cause::named("CompilationError"));
+        assert_eq!(cause(Class::Timeout, "no answer within 3 s"), Cause::Unnamed);
+    }
 }

@@ -1,5 +1,6 @@
 //! An implementation under test: what it is called, what it declares, what it cannot do, and how it is run.
 
+mod cause;
 pub mod cuda;
 mod declaration;
 pub mod guest;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use nsa_corpus::{Inputs, Outputs};
 
+pub use cause::Cause;
 pub use declaration::{Declaration, Determinism};
 pub use name::{CandidateName, NameError};
 pub use oracle::Oracle;
@@ -53,17 +55,17 @@ pub struct Unsupported(pub String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CandidateError {
     /// It ended, or panicked, while it computed.
-    #[error("crashed: {0}")]
-    Crash(String),
+    #[error("crashed: {1}")]
+    Crash(Cause, String),
     /// It did not answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
     /// Its kernel does not compile.
-    #[error("does not compile: {0}")]
-    Compile(String),
+    #[error("does not compile: {1}")]
+    Compile(Cause, String),
     /// It wrote outside its outputs, or into its inputs.
-    #[error("wrote out of bounds: {0}")]
-    OutOfBounds(String),
+    #[error("wrote out of bounds: {1}")]
+    OutOfBounds(Cause, String),
     /// Two runs of the same inputs gave different bits, against what it declares.
     #[error("not deterministic: {0}")]
     Nondeterministic(String),

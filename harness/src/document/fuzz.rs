@@ -147,7 +147,7 @@ impl Fuzz {
             cases: done.cases,
             seconds: done.time.into(),
             elements: done.elements,
-            verdicts: counts.map(|(word, count)| ((*word).to_owned(), *count)).collect(),
+            verdicts: counts.map(|(kind, count)| (kind.to_string(), *count)).collect(),
             features: done.features.clone(),
             skips: done.tally.skips.clone(),
             failures: failures.found().map(|(found, known)| NewFailure::new(found, known)).collect(),

@@ -17,7 +17,7 @@ const TOLD: usize = 4;
 /// Why an answer within its budgets is not exact where the entry says that it must be: a field of `exact` with an element
 /// other than the right one, rounded once to the format that it is stored in; for a flagged probe, a wrong count.
 pub(crate) fn inexact(entry: &Entry, inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> Option<Failure> {
-    let fail = |field, message| Some(Failure { class: Class::OverBudget, field: Some(field), message });
+    let fail = |field, message| Some(Failure::new(Class::OverBudget, Some(field), message));
     if !entry.exact.is_empty() {
         let right = oracle::attend(inputs);
         for field in &entry.exact {

@@ -99,7 +99,7 @@ pub(crate) fn has_shape<'a>(
         None => format!("{field} is missing; expected shape {shape:?}"),
         Some(found) => format!("{field} has shape {:?}, expected {shape:?}", found.shape()),
     };
-    Err(Failure { class: Class::Shape, field: Some(field), message })
+    Err(Failure::new(Class::Shape, Some(field), message))
 }
 
 impl Comparison {
@@ -170,7 +170,7 @@ impl Comparison {
         });
         if !outranked {
             let message = worst.describe(self.field);
-            self.failure = Some(Failure { class, field: Some(self.field), message });
+            self.failure = Some(Failure::new(class, Some(self.field), message));
         }
     }
 }

@@ -151,7 +151,7 @@ pub(crate) fn allowed(order: f64, first: f64, again: f64, stored: Dtype) -> f64 
 }
 
 fn failure(field: Field, message: String) -> Failure {
-    Failure { class: Class::Nondeterministic, field: Some(field), message }
+    Failure::new(Class::Nondeterministic, Some(field), message)
 }
 
 impl Difference {

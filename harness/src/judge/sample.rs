@@ -62,7 +62,7 @@ pub(crate) fn unusable(field: Field, inputs: &Inputs, found: &Outputs) -> Option
     let count = tensor.iter().filter(|value| !value.is_finite()).count();
     let place = place(field, index.as_array_view().as_slice().expect("an index is a slice"));
     let message = format!("{field} at {place}: found {value}; {count} of {} elements are not finite", tensor.len());
-    Some(Failure { class: Class::NonFinite, field: Some(field), message })
+    Some(Failure::new(Class::NonFinite, Some(field), message))
 }
 
 /// Tokens spread over every head, those at the edges of blocks among them, and keys of some blocks: the same for every run of a

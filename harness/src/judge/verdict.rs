@@ -6,6 +6,8 @@ use nsa_corpus::{Field, foreign};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::candidate::Cause;
+
 /// The outcome of one case on one candidate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "verdict", content = "detail", rename_all = "snake_case")]
@@ -23,6 +25,45 @@ pub enum Verdict {
     Inconclusive(String),
 }
 
+/// Which of the verdicts it is, without what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictKind {
+    /// [`Verdict::Fail`].
+    Fail,
+    /// [`Verdict::Inconclusive`].
+    Inconclusive,
+    /// [`Verdict::Pass`].
+    Pass,
+    /// [`Verdict::Skip`].
+    Skip,
+    /// [`Verdict::Suspect`].
+    Suspect,
+}
+
+impl VerdictKind {
+    /// Every kind, in the order in which they are shown.
+    pub const ALL: [VerdictKind; 5] =
+        [VerdictKind::Pass, VerdictKind::Suspect, VerdictKind::Fail, VerdictKind::Skip, VerdictKind::Inconclusive];
+
+    /// `"pass"`, `"suspect"`, `"fail"`, `"skip"` or `"inconclusive"`.
+    pub fn word(self) -> &'static str {
+        match self {
+            VerdictKind::Fail => "fail",
+            VerdictKind::Inconclusive => "inconclusive",
+            VerdictKind::Pass => "pass",
+            VerdictKind::Skip => "skip",
+            VerdictKind::Suspect => "suspect",
+        }
+    }
+}
+
+impl fmt::Display for VerdictKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
@@ -30,8 +71,18 @@ pub struct Failure {
     pub class: Class,
     /// The field, where one is at fault.
     pub field: Option<Field>,
+    /// What the error is called, where the candidate gave no answer.
+    #[serde(default, skip_serializing_if = "Cause::is_unnamed")]
+    pub cause: Cause,
     /// In words, with both values.
     pub message: String,
+}
+
+impl Failure {
+    /// A failure that has no other cause than what it is.
+    pub fn new(class: Class, field: Option<Field>, message: String) -> Self {
+        Failure { class, field, cause: Cause::Unnamed, message }
+    }
 }
 
 /// Why a verdict does not rest on a field that the case asks for.
@@ -103,15 +154,20 @@ impl fmt::Display for Class {
 }
 
 impl Verdict {
-    /// `"pass"`, `"suspect"`, `"fail"`, `"skip"` or `"inconclusive"`.
-    pub fn word(&self) -> &'static str {
+    /// Which it is.
+    pub fn kind(&self) -> VerdictKind {
         match self {
-            Verdict::Pass => "pass",
-            Verdict::Suspect(_) => "suspect",
-            Verdict::Fail(_) => "fail",
-            Verdict::Skip(_) => "skip",
-            Verdict::Inconclusive(_) => "inconclusive",
+            Verdict::Pass => VerdictKind::Pass,
+            Verdict::Suspect(_) => VerdictKind::Suspect,
+            Verdict::Fail(_) => VerdictKind::Fail,
+            Verdict::Skip(_) => VerdictKind::Skip,
+            Verdict::Inconclusive(_) => VerdictKind::Inconclusive,
         }
+    }
+
+    /// Its word, to be printed ([`VerdictKind::word`]).
+    pub fn word(&self) -> &'static str {
+        self.kind().word()
     }
 
     /// The failure, if it is one.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nsa_corpus::{Inputs, Outputs};
 
 use super::{Carrier, Mutant, mutants};
-use crate::candidate::{Candidate, CandidateError, Declaration, Rowwise, Unsupported};
+use crate::candidate::{Candidate, CandidateError, Cause, Declaration, Rowwise, Unsupported};
 
 /// A candidate of which what goes in, or comes out, is changed.
 struct Decorated<'a> {
@@ -42,7 +42,7 @@ impl Candidate for Decorated<'_> {
                 Ok(outputs)
             }
             Carrier::Ends { when } if when.holds(inputs, run) => {
-                Err(CandidateError::Crash("illegal memory access".to_owned()))
+                Err(CandidateError::Crash(Cause::named("illegal memory access"), "illegal memory access".to_owned()))
             }
             Carrier::Ends { .. } | Carrier::Rowwise { .. } => self.inner.run(inputs),
         }

@@ -163,7 +163,7 @@ fn answer(
     }
     arrangement.restore(inputs, &found, into).map_err(|message| {
         let message = format!("{relation}: {message}");
-        Verdict::Fail(Failure { class: Class::Relation, field: None, message })
+        Verdict::Fail(Failure::new(Class::Relation, None, message))
     })
 }
 
@@ -243,7 +243,7 @@ impl Held {
                         "{relation}: {} at {place}: {x:e} and, rearranged, {y:e}: spread {spread:.3e}, allowed {allowed:.3e}",
                         self.field
                     );
-                    self.failure = Some(Failure { class: Class::Relation, field: Some(self.field), message });
+                    self.failure = Some(Failure::new(Class::Relation, Some(self.field), message));
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use nsa_harness::document::Large;
 use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::judge::verdict::VerdictKind;
 use nsa_harness::relations::{Check, LargeReport};
 use nsa_harness::tally::Tally;
 
@@ -37,7 +38,7 @@ fn row(check: &Check) -> Vec<String> {
 /// What all cases came to.
 pub(crate) fn summary(large: &Large) -> String {
     let tally = Tally::of(large.reports.iter().map(|report| &report.verdict));
-    let (failed, skipped) = (tally.count("fail"), tally.count("skip"));
+    let (failed, skipped) = (tally.count(VerdictKind::Fail), tally.count(VerdictKind::Skip));
     let (cases, left_out) = (large.reports.len(), large.left_out);
     let text = format!("\n{cases} large cases: {failed} failed, {skipped} skipped, {left_out} not run\n");
     text + &not_judged(&large.fields)

@@ -5,6 +5,7 @@ use nsa_harness::document::Run;
 use nsa_harness::explain::Localization;
 use nsa_harness::judge::sensitivity::Perturbation;
 use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::judge::verdict::VerdictKind;
 use nsa_harness::report::Report;
 use nsa_harness::tally::Tally;
 
@@ -74,8 +75,7 @@ fn summary(reports: &[Report]) -> String {
     let elements: usize = reports.iter().map(Report::elements).sum();
     let not_judged: usize =
         reports.iter().flat_map(|report| &report.comparisons).map(|comparison| comparison.not_judged).sum();
-    let words = ["pass", "suspect", "fail", "skip", "inconclusive"];
-    let counts: Vec<String> = words.iter().map(|word| format!("{} {word}", tally.count(word))).collect();
+    let counts: Vec<String> = VerdictKind::ALL.iter().map(|kind| format!("{} {kind}", tally.count(*kind))).collect();
     let mut text =
         format!("\n{}; {elements} elements judged, {not_judged} without a finite budget\n", counts.join(", "));
     for (reason, count) in tally.skips {

@@ -7,8 +7,8 @@ use nsa_gpu::plan::{Axis, Operand, Workspace};
 use nsa_gpu::{Device, Kind, Layout, Options, Rung, Variant};
 use serde::{Deserialize, Serialize};
 
-use crate::candidate::CandidateError;
 use crate::candidate::process::{end_with, frame};
+use crate::candidate::{CandidateError, Cause};
 
 /// What the process is started with.
 pub struct Args {
@@ -25,28 +25,44 @@ pub struct Args {
 /// An error as it travels.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Trouble {
-    class: String,
+    class: TroubleClass,
+    #[serde(default)]
+    cause: Cause,
     message: String,
+}
+
+/// What kind of error it is.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TroubleClass {
+    Compile,
+    OutOfBounds,
+    Environment,
+    Nondeterministic,
+    Crash,
 }
 
 impl Trouble {
     fn of(error: &nsa_gpu::Error) -> Self {
-        let class = match error.kind() {
-            Kind::Compile { .. } => "compile",
-            Kind::OutOfBounds { .. } => "out_of_bounds",
-            Kind::OutOfMemory { .. } | Kind::Unavailable(_) => "environment",
-            _ => "crash",
+        let (class, cause) = match error.kind() {
+            Kind::Compile { kernel, .. } => (TroubleClass::Compile, Cause::named(kernel)),
+            Kind::OutOfBounds { buffer, .. } => (TroubleClass::OutOfBounds, Cause::named(buffer)),
+            Kind::OutOfMemory { .. } | Kind::Unavailable(_) => (TroubleClass::Environment, Cause::Unnamed),
+            Kind::InputChanged { buffer, .. } => (TroubleClass::Crash, Cause::named(buffer)),
+            Kind::Call { call, .. } => (TroubleClass::Crash, Cause::named(call)),
+            _ => (TroubleClass::Crash, Cause::Unnamed),
         };
-        Trouble { class: class.to_owned(), message: error.to_string() }
+        Trouble { class, cause, message: error.to_string() }
     }
 
     pub(super) fn into_error(self) -> CandidateError {
-        match self.class.as_str() {
-            "compile" => CandidateError::Compile(self.message),
-            "out_of_bounds" => CandidateError::OutOfBounds(self.message),
-            "environment" => CandidateError::Environment(self.message),
-            "nondeterministic" => CandidateError::Nondeterministic(self.message),
-            _ => CandidateError::Crash(self.message),
+        let Trouble { class, cause, message } = self;
+        match class {
+            TroubleClass::Compile => CandidateError::Compile(cause, message),
+            TroubleClass::OutOfBounds => CandidateError::OutOfBounds(cause, message),
+            TroubleClass::Environment => CandidateError::Environment(message),
+            TroubleClass::Nondeterministic => CandidateError::Nondeterministic(message),
+            TroubleClass::Crash => CandidateError::Crash(cause, message),
         }
     }
 }
@@ -81,7 +97,11 @@ pub fn open(device: usize, mutant: Option<&str>) -> Result<Device, String> {
 }
 
 fn compute(device: &Device, rung: Option<Rung>, apart: bool, request: Vec<u8>) -> Result<Outputs, Trouble> {
-    let inputs = decode_inputs(request).map_err(|message| Trouble { class: "crash".to_owned(), message })?;
+    let inputs = decode_inputs(request).map_err(|message| Trouble {
+        class: TroubleClass::Crash,
+        cause: Cause::Unnamed,
+        message,
+    })?;
     let dense = Options { variant: rung.map(Variant::uniform), layout: layout(&inputs), ..Options::default() };
     let run = |options: &Options| nsa_gpu::run(device, &inputs, options).map_err(|error| Trouble::of(&error));
     let outputs = run(&dense)?;
@@ -115,7 +135,7 @@ fn expect_same(first: &Outputs, second: &Outputs, when: &str) -> Result<(), Trou
         let differing = first.iter().zip(second).filter(|(first, second)| first.to_bits() != second.to_bits()).count();
         if differing > 0 {
             let message = format!("{differing} of {} elements of {field} differ {when}", first.len());
-            return Err(Trouble { class: "nondeterministic".to_owned(), message });
+            return Err(Trouble { class: TroubleClass::Nondeterministic, cause: Cause::Unnamed, message });
         }
     }
     Ok(())

@@ -36,7 +36,7 @@ impl Workers {
             let result = self.ask(process, &request, answer_bytes_max(inputs));
             // After anything but an answer the context may be poisoned: the next case gets a new process.
             let healthy =
-                matches!(result, Ok(_) | Err(CandidateError::Compile(_) | CandidateError::Nondeterministic(_)));
+                matches!(result, Ok(_) | Err(CandidateError::Compile(..) | CandidateError::Nondeterministic(_)));
             (if healthy { After::Keep } else { After::Replace }, result)
         })
     }
@@ -46,7 +46,7 @@ impl Workers {
         let sent = process.send(&frame::head(request.len()), until).and_then(|()| process.send(request, until));
         let answer = sent.and_then(|()| process.receive_frame(bytes_max, until)).map_err(|silence| match silence {
             Silence::Timeout => CandidateError::Timeout(self.time_limit),
-            Silence::Ended(how) => CandidateError::Crash(format!("the worker ended: {how}")),
+            Silence::Ended(cause, how) => CandidateError::Crash(cause, format!("the worker ended: {how}")),
             Silence::Unreadable(why) => CandidateError::Broken(format!("the worker: {why} {}", process.stderr())),
         })?;
         worker::decode(answer)
@@ -73,6 +73,7 @@ mod tests {
     use nsa_corpus::{Dtype, entries};
 
     use super::*;
+    use crate::candidate::Cause;
 
     /// A worker that does `script` after it has read a byte of its request; `$2` is the number of its GPU.
     fn workers(script: &str, devices: usize, workers: usize) -> Workers {
@@ -125,7 +126,7 @@ mod tests {
                     if left > 1 {
                         take(pool, seen, left - 1);
                     }
-                    Err(CandidateError::Crash(String::new()))
+                    Err(CandidateError::Crash(Cause::Unnamed, String::new()))
                 };
                 let _ = pool.ask::<()>(start, |_| unreachable!("none is started"));
             }

@@ -7,8 +7,8 @@ use nsa_corpus::{Field, GoldenCase, Inputs, Outputs, TensorFile, foreign};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::CandidateError;
 use super::super::process::Folder;
+use super::super::{CandidateError, Cause};
 
 /// What an answer's file may take beside its tensors: header and alignment.
 const HEADER_BYTES_MAX: u64 = 1 << 20;
@@ -66,10 +66,10 @@ impl Reply {
 
 impl ErrorClass {
     pub(super) fn error(self, message: &str) -> CandidateError {
-        let message = lines(message, 2000);
+        let (cause, message) = (Cause::of_foreign(message), lines(message, 2000));
         match self {
-            ErrorClass::Crash => CandidateError::Crash(message),
-            ErrorClass::Compile => CandidateError::Compile(message),
+            ErrorClass::Crash => CandidateError::Crash(cause, message),
+            ErrorClass::Compile => CandidateError::Compile(cause, message),
             ErrorClass::Environment => CandidateError::Environment(message),
         }
     }

@@ -40,7 +40,7 @@ impl GuestCandidate {
         let (first, declaration) = Running::start(&program, &limits).map_err(|error| {
             // The caller says what it was that did not start.
             Unavailable(match error {
-                CandidateError::Crash(why) => why,
+                CandidateError::Crash(_, why) => why,
                 other => other.to_string(),
             })
         })?;
@@ -108,7 +108,9 @@ impl Candidate for GuestCandidate {
         let bytes = request_file(inputs);
         let start = |_| {
             Running::start(&self.program, &self.limits).map(|(running, _)| running).map_err(|error| match error {
-                CandidateError::Crash(why) => CandidateError::Crash(format!("it did not start again: {why}")),
+                CandidateError::Crash(cause, why) => {
+                    CandidateError::Crash(cause, format!("it did not start again: {why}"))
+                }
                 other => other,
             })
         };

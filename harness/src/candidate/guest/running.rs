@@ -5,8 +5,8 @@ use std::time::Duration;
 use nsa_corpus::{Field, Inputs, Outputs};
 use serde_json::json;
 
-use super::super::CandidateError;
 use super::super::process::{After, Folder, Process, Silence, deadline};
+use super::super::{CandidateError, Cause};
 use super::Limits;
 use super::command::Program;
 use super::declaration::{Declaration, PROTOCOL};
@@ -33,20 +33,23 @@ impl Running {
     pub(super) fn start(program: &Program, limits: &Limits) -> Result<(Self, Declaration), CandidateError> {
         let folder =
             Folder::new().map_err(|error| CandidateError::Environment(format!("no temporary folder: {error}")))?;
-        let crash = CandidateError::Crash;
-        let mut process = Process::start(&program.words, &program.environment, limits.memory_mib)
-            .map_err(|error| crash(format!("{}: {error}", program.words[0].display())))?;
+        let crash = |(cause, why)| CandidateError::Crash(cause, why);
+        let mut process = Process::start(&program.words, &program.environment, limits.memory_mib).map_err(|error| {
+            crash((Cause::named("did not start"), format!("{}: {error}", program.words[0].display())))
+        })?;
         let until = deadline(limits.start);
         let hello = json!({ "type": "hello", "protocol": PROTOCOL, "folder": folder.path() });
         let line = process.send(format!("{hello}\n").as_bytes(), until).and_then(|()| process.receive_line(until));
         let line = line.map_err(|silence| match silence {
             Silence::Timeout => {
-                format!("no declaration within {} s; stderr: {}", limits.start.as_secs(), process.stderr())
+                let (seconds, said) = (limits.start.as_secs(), process.stderr());
+                (Cause::Unnamed, format!("no declaration within {seconds} s; stderr: {said}"))
             }
-            Silence::Ended(how) => format!("it ended before it declared itself: {how}"),
-            Silence::Unreadable(why) => why,
+            Silence::Ended(cause, how) => (cause, format!("it ended before it declared itself: {how}")),
+            Silence::Unreadable(why) => (Cause::Unnamed, why),
         });
-        let declaration = line.and_then(|line| Declaration::parse(&line)).map_err(crash)?;
+        let parse = |line: String| Declaration::parse(&line).map_err(|why| (Cause::Unnamed, why));
+        let declaration = line.and_then(parse).map_err(crash)?;
         Ok((Running { process, folder, requests: 0 }, declaration))
     }
 
@@ -83,7 +86,7 @@ impl Running {
         let sent = self.process.send(format!("{request}\n").as_bytes(), until);
         let line = sent.and_then(|()| self.process.receive_line(until)).map_err(|silence| match silence {
             Silence::Timeout => CandidateError::Timeout(limit),
-            Silence::Ended(how) => CandidateError::Crash(how),
+            Silence::Ended(cause, how) => CandidateError::Crash(cause, how),
             Silence::Unreadable(why) => CandidateError::Broken(why),
         })?;
         let reply: Reply = serde_json::from_str(&line).map_err(|error| {

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
+use super::super::Cause;
 use super::owner::{MARK, OURS, kill_marked};
 use super::{frame, held};
 
@@ -39,8 +40,8 @@ const DYING: Duration = Duration::from_secs(10);
 pub(in crate::candidate) enum Silence {
     /// Not in time.
     Timeout,
-    /// The child ended: how, and the end of its stderr.
-    Ended(String),
+    /// The child ended: how, and the same in words with the end of its stderr.
+    Ended(Cause, String),
     /// A line or a frame that is too long, or a line that is not UTF-8.
     Unreadable(String),
 }
@@ -122,7 +123,7 @@ impl Process {
             }
             if !self.read(deadline)? {
                 if self.unread.is_empty() {
-                    return Err(Silence::Ended(self.ending()));
+                    return Err(self.ending());
                 }
                 break self.take(self.unread.len());
             }
@@ -165,7 +166,7 @@ impl Process {
     fn read_up_to(&mut self, count: usize, deadline: Instant) -> Result<(), Silence> {
         while self.unread.len() < count {
             if !self.read(deadline)? {
-                return Err(Silence::Ended(self.ending()));
+                return Err(self.ending());
             }
         }
         Ok(())
@@ -243,14 +244,18 @@ impl Process {
         stdin.chain(self.stdout.iter().map(AsFd::as_fd)).chain(self.stderr.iter().map(AsFd::as_fd))
     }
 
-    /// How it ended, whose stdout has ended, in words.
-    fn ending(&mut self) -> String {
-        let how = if self.ends_within(ENDING) { self.finish() } else { None };
-        let how = how.map_or_else(|| "closed its stdout and did not end".to_owned(), |status| status.to_string());
-        match self.stderr() {
-            text if text.is_empty() => how,
-            text => format!("{how}; stderr ends: {text}"),
-        }
+    /// How it ended, whose stdout has ended.
+    fn ending(&mut self) -> Silence {
+        let status = if self.ends_within(ENDING) { self.finish() } else { None };
+        let cause = status.map(Cause::of_ending).unwrap_or_default();
+        let how = status.map_or_else(|| "closed its stdout and did not end".to_owned(), |status| status.to_string());
+        Silence::Ended(
+            cause,
+            match self.stderr() {
+                text if text.is_empty() => how,
+                text => format!("{how}; stderr ends: {text}"),
+            },
+        )
     }
 
     /// Whether the child itself has ended. It is not waited for: its number, which is that of its group, stays its own.
@@ -339,7 +344,7 @@ mod tests {
 
     fn ended(silence: Result<impl std::fmt::Debug, Silence>) -> String {
         match silence {
-            Err(Silence::Ended(how)) => how,
+            Err(Silence::Ended(_, how)) => how,
             other => panic!("{other:?}"),
         }
     }

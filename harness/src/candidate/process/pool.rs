@@ -76,6 +76,7 @@ impl<C> Drop for Taken<'_, C> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::Cause;
     use super::*;
 
     /// Asks for a case in which `work` is done; the slot and the child, counted from 1, that it was done by.
@@ -106,7 +107,7 @@ mod tests {
         assert_eq!(pool.ask(|slot| Ok((slot, 0)), inner).unwrap(), (1, 1));
         let panics = std::panic::AssertUnwindSafe(|| pool.ask::<()>(|slot| Ok((slot, 0)), |_| panic!("planted")));
         assert!(std::panic::catch_unwind(panics).is_err());
-        let refused = pool.ask::<()>(|_| Err(CandidateError::Crash(String::new())), |_| unreachable!());
+        let refused = pool.ask::<()>(|_| Err(CandidateError::Crash(Cause::Unnamed, String::new())), |_| unreachable!());
         assert!(refused.is_err());
         assert_eq!(pool.idle.lock().unwrap().len(), 2);
     }
