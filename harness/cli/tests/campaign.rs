@@ -35,7 +35,7 @@ def attend(case):
 
 /// A folder with the faulty guest, or a line that says why the test is left out.
 fn faulty() -> Option<(TempDir, String)> {
-    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../.python");
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.python");
     let mut command = Command::new("python3");
     if packages.is_dir() {
         command.env("PYTHONPATH", &packages);
@@ -65,7 +65,7 @@ fn json(path: &Path) -> Value {
 /// A campaign of the same cases; its exit code, what it said, its report, null where it was refused.
 fn campaign(folder: &Path, candidate: &str) -> (i32, String, Value) {
     let (bugs, report) = (folder.join("bugs"), folder.join("fuzz.json"));
-    let arguments = ["fuzz", "--seed", "3", "--cases", "128", "--size", "5", "--element", "f32", "--effort", "60"];
+    let arguments = ["fuzz", "--seed", "1", "--cases", "128", "--size", "5", "--element", "f32", "--effort", "60"];
     let more = ["--candidate", candidate, "--bugs", bugs.to_str().unwrap(), "--json", report.to_str().unwrap()];
     let _ = std::fs::remove_file(&report);
     let output = nsa_diff(&[&arguments[..], &more[..]].concat());
@@ -88,18 +88,8 @@ fn two_faults_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
     let required_features: Vec<String> =
         failures.iter().map(|failure| failure["required_features"].to_string()).collect();
     assert_eq!(failures.len(), 2, "{said}");
-    assert!(
-        required_features
-            .iter()
-            .any(|required_features| required_features.contains("sliding") && !required_features.contains("sel_scale")),
-        "{required_features:?}"
-    );
-    assert!(
-        required_features
-            .iter()
-            .any(|required_features| required_features.contains("sel_scale") && !required_features.contains("sliding")),
-        "{required_features:?}"
-    );
+    let needs = |one: &str, not: &str| required_features.iter().any(|all| all.contains(one) && !all.contains(not));
+    assert!(needs("sliding", "sel_scale") && needs("sel_scale", "sliding"), "{required_features:?}");
     assert!(report["left"].as_array().unwrap().is_empty(), "{said}");
     let failing: u64 = failures.iter().map(|failure| failure["cases"].as_u64().unwrap()).sum();
     assert_eq!(failing, report["verdicts"]["fail"].as_u64().unwrap(), "every failing case has its reason");

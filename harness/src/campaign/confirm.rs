@@ -69,8 +69,8 @@ pub struct Testimony {
 pub fn confirm(bundle: &Bundle, witnesses: &[Box<dyn Candidate>]) -> Result<Confirmation, Error> {
     let report = judge_again(bundle)?;
     let worst = report.as_ref().and_then(|report| worst(report, bundle));
-    let testify = |witness: &Box<dyn Candidate>| testify(bundle, witness.as_ref(), worst.as_ref());
-    let witnesses: Vec<Testimony> = witnesses.iter().map(testify).collect::<Result<_, _>>()?;
+    let all = witnesses.iter().map(|witness| testify(bundle, witness.as_ref(), worst.as_ref()));
+    let witnesses: Vec<Testimony> = all.collect::<Result<_, _>>()?;
     let fails = report.as_ref().is_none_or(|report| report.verdict.failure().is_some());
     let against = witnesses.iter().any(|witness| witness.report.verdict.failure().is_some());
     let right = |witness: &Testimony| matches!(witness.report.verdict, Verdict::Pass | Verdict::Suspect(_));
