@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod calibrate;
 pub mod campaign;
 pub mod candidate;
@@ -21,3 +22,4 @@ pub mod report;
 pub mod run;
 pub mod summary;
 pub mod tally;
+pub mod watch;

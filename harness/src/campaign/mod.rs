@@ -1,7 +1,12 @@
 //! From many failures to a few, each stored once: the known ones, the minimal cases, the files.
 
+pub mod calibration;
+pub mod golden;
+pub mod gradients;
 pub mod known;
+pub mod matrix;
 pub mod minimize;
+pub mod recorder;
 pub mod records;
 pub mod store;
 pub mod waiver;

@@ -3,16 +3,26 @@
 //! A command makes the value; JSON, text and Markdown are renderers of it. The JSON Schema of each kind is derived from its type
 //! and stands in `docs/schemas/KIND.json`. Documents of one kind that tell of parts of the same work merge into one ([`Merge`]).
 
+mod detect;
+mod golden;
 mod large;
+mod matrix;
+mod measured;
 mod merge;
+mod shown;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 
+pub use detect::Detect;
+pub use golden::Golden;
 pub use large::Large;
+pub use matrix::{Matrix, Total};
+pub use measured::{Benchmarks, Calibrate, Gradcheck, Record};
 pub use merge::{Apart, Merge};
+pub use shown::{Available, Candidates, Described, Oracle, Outside, Show, Stored};
 
 /// What a command leaves as JSON.
 pub trait Document: Serialize + JsonSchema {
@@ -49,7 +59,19 @@ pub fn name(kind: &str) -> String {
 
 /// Every kind with the JSON Schema of its documents, envelope included.
 pub fn schemas() -> Vec<(&'static str, Schema)> {
-    vec![schema::<Large>()]
+    vec![
+        schema::<Benchmarks>(),
+        schema::<Calibrate>(),
+        schema::<Candidates>(),
+        schema::<Detect>(),
+        schema::<Golden>(),
+        schema::<Gradcheck>(),
+        schema::<Large>(),
+        schema::<Matrix>(),
+        schema::<Oracle>(),
+        schema::<Record>(),
+        schema::<Show>(),
+    ]
 }
 
 fn schema<D: Document>() -> (&'static str, Schema) {

@@ -103,6 +103,9 @@ impl fmt::Display for Class {
 }
 
 impl Verdict {
+    /// The word of every verdict, in the order in which they are counted.
+    pub const WORDS: [&'static str; 5] = ["pass", "suspect", "fail", "skip", "inconclusive"];
+
     /// `"pass"`, `"suspect"`, `"fail"`, `"skip"` or `"inconclusive"`.
     pub fn word(&self) -> &'static str {
         match self {
