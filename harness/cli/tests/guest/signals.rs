@@ -82,7 +82,7 @@ fn a_second_signal_ends_the_harness_at_once_and_all_that_its_guests_left() {
 
 #[test]
 fn a_command_that_cannot_report_a_part_ends_with_the_first_signal() {
-    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../corpus/golden");
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/golden");
     let mut hanging = Hanging::start(&["golden", files.to_str().unwrap()]);
     hanging.signal(Signal::TERM);
     assert_eq!(hanging.wait().code(), Some(143));
@@ -132,7 +132,7 @@ fn the_next_run_sweeps_what_a_killed_harness_left_and_nothing_else() {
 
 #[test]
 fn a_python_guest_ends_soon_after_a_killed_harness_whatever_it_is_at() {
-    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../.python");
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.python");
     let python = std::env::var("NSA_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let required_features =
         Command::new(&python).env("PYTHONPATH", packages).args(["-c", "import numpy, safetensors"]).output();
