@@ -1,16 +1,18 @@
-//! How tight the budgets are over many reports, by field and format: the table and the JSON of it.
+//! How tight the budgets are over many reports, by field and format.
 
 use std::collections::BTreeMap;
 
 use nsa_corpus::{Dtype, Field};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::judge::budget_use::{BudgetUse, Quantiles};
+use crate::judge::budget_use::BudgetUse;
 use crate::judge::verdict::Verdict;
 use crate::report::Report;
 
 /// How tight the budgets are, by field and format of the inputs.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(into = "Vec<Row>", from = "Vec<Row>")]
 pub struct Summary {
     rows: BTreeMap<(Field, Dtype), BudgetUse>,
 }
@@ -38,7 +40,7 @@ impl Summary {
         self.rows.get(&(field, dtype))
     }
 
-    /// Dtypes held to a finite budget, by format.
+    /// Elements held to a finite budget, by format.
     pub fn judged(&self) -> BTreeMap<Dtype, u64> {
         let mut judged = BTreeMap::new();
         for ((_, dtype), budget_use) in &self.rows {
@@ -47,9 +49,9 @@ impl Summary {
         judged
     }
 
-    /// One row for each field and format, with a head: a table for [`crate::cli`].
+    /// One row for each field and format, with a head.
     pub fn table(&self) -> Vec<Vec<String>> {
-        let head = ["field", "element", "judged", "exact", "B: p50", "p99.9", "max", "H: p50", "p99.9", "max"];
+        let head = ["field", "dtype", "judged", "exact", "B: p50", "p99.9", "max", "H: p50", "p99.9", "max"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         for ((field, dtype), budget_use) in self.rows.iter().filter(|(_, budget_use)| budget_use.judged > 0) {
             let share = 100.0 * budget_use.exact as f64 / budget_use.judged as f64;
@@ -63,35 +65,46 @@ impl Summary {
         rows
     }
 
-    /// Adds `judged` (by format) and `budget_use` (by field and format) to a JSON object: docs/reports.md.
-    pub fn add_to(&self, content: &mut Value) {
-        content["judged"] = json!(self.judged());
-        content["budget_use"] =
-            self.rows.iter().map(|((field, dtype), budget_use)| json_of(budget_use, *field, *dtype)).collect();
+    /// Adds what `other` counted.
+    pub fn merge(&mut self, other: &Summary) {
+        for (key, budget_use) in &other.rows {
+            self.rows.entry(*key).or_default().merge(budget_use);
+        }
     }
 }
 
-fn json_of(budget_use: &BudgetUse, field: Field, dtype: Dtype) -> Value {
-    let quantiles = |quantiles: Quantiles| json!({ "p50": number(quantiles.p50), "p999": number(quantiles.p999), "max": number(quantiles.max) });
-    json!({
-        "field": field,
-        "element": dtype,
-        "judged": budget_use.judged,
-        "exact": budget_use.exact,
-        "apart": budget_use.apart,
-        "error_over_b": quantiles(budget_use.rigorous()),
-        "error_over_h": quantiles(budget_use.likely()),
-    })
+/// How tight the budgets of one field and format are.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Row {
+    /// The field.
+    field: Field,
+    /// The format of the inputs.
+    dtype: Dtype,
+    #[serde(flatten)]
+    budget_use: BudgetUse,
+}
+
+impl From<Summary> for Vec<Row> {
+    fn from(summary: Summary) -> Self {
+        let row = |((field, dtype), budget_use)| Row { field, dtype, budget_use };
+        summary.rows.into_iter().map(row).collect()
+    }
+}
+
+impl From<Vec<Row>> for Summary {
+    fn from(rows: Vec<Row>) -> Self {
+        let mut summary = Summary::default();
+        for Row { field, dtype, budget_use } in rows {
+            summary.rows.entry((field, dtype)).or_default().merge(&budget_use);
+        }
+        summary
+    }
 }
 
 /// Three decimals, or a power of ten where those would say 0 or run on for a line.
 fn digits(ratio: f64) -> String {
     let plain = ratio == 0.0 || (0.001..1e6).contains(&ratio) || !ratio.is_finite();
     if plain { format!("{ratio:.3}") } else { format!("{ratio:.0e}") }
-}
-
-fn number(ratio: f64) -> Value {
-    if ratio.is_finite() { json!(ratio) } else { json!("inf") }
 }
 
 #[cfg(test)]

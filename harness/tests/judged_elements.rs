@@ -63,7 +63,7 @@ fn every_element_is_counted_in_its_class() {
     let not_judged = [1.0, 7.0, INF, INF];
     let all = lse(&[off(0.25), off(0.75), off(0.75), not_judged, not_judged, off(2.0), [1.0, NAN, 1.0, 0.5]]);
     assert_eq!((all.elements, all.suspect, all.not_judged, all.failed, all.excused), (7, 2, 2, 2, 0));
-    assert_eq!((all.budget_use.judged, all.budget_use.exact, all.budget_use.apart), (5, 0, 2));
+    assert_eq!((all.budget_use.judged, all.budget_use.exact, all.budget_use.excluded), (5, 0, 2));
 }
 
 #[test]

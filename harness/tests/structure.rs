@@ -15,7 +15,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("reference/src/oracle", &["backward", "backward_bounds", "backward_rows", "columns"]),
     ("harness/src", &["candidate", "mutant"]),
     ("harness/src", &["compare", "judge", "localize", "report", "budget_use", "vacuity"]),
-    ("harness/src/cli", &["fuzz", "fuzz_failures"]),
 ];
 
 /// Folders of crates.

@@ -57,7 +57,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let document = Benchmarks { candidate: bench.candidate, device, left_out, results };
     output.text(&render::text(&document));
     let failed = document.results.iter().any(Timed::fails);
-    output.document(document);
+    output.document(&document);
     Ok(match (interrupted(), failed) {
         (true, _) => Outcome::Interrupted,
         (false, true) => Outcome::Failed,

@@ -54,6 +54,6 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         _ if document.results.is_empty() => Err(Refusal::new("nothing was measured: see the reasons above")),
         _ => Ok(Outcome::Passed),
     };
-    output.document(document);
+    output.document(&document);
     outcome
 }

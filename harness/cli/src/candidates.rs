@@ -24,7 +24,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let document = Candidates::here();
     let rows: Vec<Vec<String>> = document.candidates.iter().map(row).collect();
     output.text(&table(&rows));
-    output.document(document);
+    output.document(&document);
     Ok(Outcome::Shown)
 }
 

@@ -114,7 +114,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         (0, false) => Outcome::Passed,
         _ => Outcome::Interrupted,
     };
-    output.document(detect);
+    output.document(&detect);
     Ok(outcome)
 }
 

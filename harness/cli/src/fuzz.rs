@@ -1,27 +1,19 @@
 //! `nsa-diff fuzz`.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nsa_corpus::{Case, Dtype, check_folder, foreign};
-use quickcheck::{Arbitrary, Gen};
-use rayon::prelude::*;
-use serde_json::json;
+use nsa_corpus::check_folder;
+use nsa_harness::campaign::failures::{Event, Failures};
+use nsa_harness::campaign::fuzz::fuzz;
+use nsa_harness::campaign::plan::Plan;
+use nsa_harness::document::{Fuzz, Known, NewFailure, passing};
+use nsa_harness::tally::{Conclusion, Fields};
 
 use super::console::{Console, Json, Output};
-use super::fuzz_failures::{Failing, Failures};
-use super::output::{catch_interrupt, interrupted, not_judged, progress, tightness_table};
+use super::output::{catch_interrupt, interrupted, progress};
 use super::select::{CandidateArg, Dtypes};
-use super::{Outcome, Refusal};
-use nsa_harness::judge::verdict::Verdict;
-use nsa_harness::report::Report;
-use nsa_harness::run::run_case;
-use nsa_harness::summary::Summary;
-use nsa_harness::tally::{Conclusion, Tally};
-
-/// Cases drawn, run and reported together: enough that several processes of a guest which skips most have work.
-const BATCH: usize = 512;
+use super::{Outcome, Refusal, render};
 
 /// Arguments of `fuzz`.
 #[derive(clap::Args)]
@@ -39,7 +31,7 @@ Examples:
 pub(super) struct Args {
     /// Seed of the generated cases
     #[arg(long, value_name = "S", default_value_t = 0)]
-    pub(super) seed: u64,
+    seed: u64,
     /// Number of cases [default: 1000, unless --time is given]
     #[arg(long, value_name = "N", conflicts_with = "time", value_parser = at_least_one)]
     cases: Option<usize>,
@@ -51,19 +43,19 @@ pub(super) struct Args {
     size: u16,
     /// Folder for minimised failures; those of the candidate that it holds already are known, and not reported again
     #[arg(long, value_name = "DIR", default_value = "corpus/bugs")]
-    pub(super) bugs: PathBuf,
+    bugs: PathBuf,
     /// Seconds to take at most for minimising one failure
     #[arg(long, value_name = "N", default_value_t = 20)]
-    pub(super) effort: u64,
+    effort: u64,
     /// Distinct failures after which to stop
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
-    pub(super) failures: usize,
+    failures: usize,
     #[command(flatten)]
-    pub(super) candidate: CandidateArg,
+    candidate: CandidateArg,
     #[command(flatten)]
-    pub(super) dtypes: Dtypes,
+    dtypes: Dtypes,
     #[command(flatten)]
-    pub(super) json: Json,
+    json: Json,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -74,104 +66,35 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// What has been done so far.
-#[derive(Default)]
-struct Progress {
-    cases: usize,
-    elements: usize,
-    tally: Tally,
-    exercised: BTreeMap<String, usize>,
-    budget_use: Summary,
-}
-
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
     check_folder(&args.bugs)?;
     let candidate = args.candidate.make()?;
-    let limit = match (args.cases, args.time) {
-        (Some(cases), _) => cases,
-        (None, Some(_)) => usize::MAX,
-        (None, None) => 1000,
-    };
+    let plan = args.plan();
     catch_interrupt();
     output.text(&format!("seed {}, candidate {}\n", args.seed, args.candidate.name()));
-    let bar = progress((limit != usize::MAX).then_some(limit as u64));
-    let start = Instant::now();
-    let mut done = Progress::default();
-    let mut failures = Failures::load(args, &output, candidate.as_ref())?;
-    let in_time = || args.time.is_none_or(|time| start.elapsed() < time);
-    while done.cases < limit && !interrupted() && in_time() && failures.new_ones() < args.failures {
-        let batch = done.cases..limit.min(done.cases + BATCH);
-        let cases: Vec<(usize, Case, Dtype)> = batch.map(|index| drawn(args, index)).collect();
-        let reports: Vec<Option<Report>> = cases
-            .par_iter()
-            .map(|(_, case, dtype)| {
-                let ends = interrupted() || !in_time();
-                (!ends).then(|| run_case(case, *dtype, candidate.as_ref())).transpose()
-            })
-            .collect::<Result<_, _>>()?;
-        reports.iter().flatten().for_each(|report| done.count(report));
-        let reports = cases.iter().zip(reports).filter_map(|(drawn, report)| Some((drawn, report?)));
-        let failing = reports.filter_map(|((index, case, _), report)| Failing::new(*index, case, report));
-        failures.take(failing.collect(), &bar, in_time);
-        bar.set_position(done.cases as u64);
-    }
+    let bar = progress((plan.cases.end != usize::MAX).then_some(plan.cases.end as u64));
+    let failures = Failures::load(&plan, candidate.as_ref())?;
+    let known: Vec<Known> = failures.known().iter().map(Known::new).collect();
+    output.text(&render::fuzz::known(&known, &failures.otherwise, &passing(&failures)));
+    let mut done = fuzz(&plan, candidate.as_ref(), failures, &|event| match event {
+        Event::Cases(cases) => bar.set_position(cases as u64),
+        Event::Minimising(0) => bar.set_message(""),
+        Event::Minimising(failures) => bar.set_message(format!("minimising {failures}")),
+        Event::Found(found, known) => output.text(&render::fuzz::failure(&NewFailure::new(found, known))),
+    })?;
     bar.finish_and_clear();
-    finish(args, &output, &done, &mut failures, start.elapsed())
-}
-
-/// Case number `index` and the format it is run in: a function of the seed and the number alone.
-fn drawn(args: &Args, index: usize) -> (usize, Case, Dtype) {
-    let seed = args.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64);
-    // Small cases first, so that a failure is likely to be small when it is found.
-    let size = 4 + (usize::from(args.size).saturating_sub(4)) * (index % 16) / 15;
-    let case = Case::arbitrary(&mut Gen::from_size_and_seed(size, seed));
-    let elements = args.dtypes.or_usual();
-    (index, case, elements[index % elements.len()])
-}
-
-impl Progress {
-    fn count(&mut self, report: &Report) {
-        self.cases += 1;
-        self.elements += report.elements();
-        self.tally.add(&report.verdict);
-        if matches!(report.verdict, Verdict::Skip(_)) {
-            return;
-        }
-        report.features.iter().for_each(|tag| *self.exercised.entry(tag.clone()).or_default() += 1);
-        self.budget_use.add(report);
+    let document = Fuzz::new(args.candidate.name(), Fields::of(candidate.as_ref()), &plan, &done);
+    output.text(&render::fuzz::summary(&document));
+    if document.failures.len() >= args.failures {
+        let distinct = document.failures.len();
+        output.text(&format!("stopped at {distinct} distinct failures: --failures raises the limit\n"));
     }
-}
-
-fn finish(
-    args: &Args,
-    output: &Output<'_>,
-    done: &Progress,
-    failures: &mut Failures<'_>,
-    time: Duration,
-) -> Result<Outcome, Refusal> {
-    let rate = done.cases as f64 / time.as_secs_f64().max(1e-9);
-    let verdicts: Vec<String> = done.tally.verdicts.iter().map(|(word, count)| format!("{count} {word}")).collect();
-    output.text(&format!(
-        "\n{} cases in {:.1} s ({rate:.0} a second): {}\n{} elements judged\nexercised:",
-        done.cases,
-        time.as_secs_f64(),
-        verdicts.join(", "),
-        done.elements,
-    ));
-    done.exercised.iter().for_each(|(tag, count)| output.text(&format!(" {tag} {count},")));
-    output.text("\n");
-    let skips = done.tally.skips.iter();
-    skips.for_each(|(reason, count)| output.text(&format!("skipped {count}: {}\n", foreign::line(reason))));
-    output.text(&tightness_table(&done.budget_use));
-    output.text(&not_judged(&failures.fields()));
-    output.text(&failures.summary());
-    if failures.new_ones() >= args.failures {
-        output.text(&format!("stopped at {} distinct failures: --failures raises the limit\n", failures.new_ones()));
+    output.document(&document);
+    if let Some(error) = done.failures.unstored.take() {
+        return Err(error.into());
     }
-    write_json(args, output, done, failures, time);
-    failures.stored()?;
-    if failures.any() && !interrupted() {
+    if done.failures.any() && !interrupted() {
         return Ok(Outcome::Failed);
     }
     match done.tally.conclusion() {
@@ -182,19 +105,23 @@ fn finish(
     }
 }
 
-fn write_json(args: &Args, output: &Output<'_>, done: &Progress, failures: &Failures<'_>, time: Duration) {
-    let mut content = json!({
-        "seed": args.seed,
-        "candidate": args.candidate.name(),
-        "fields": failures.fields(),
-        "cases": done.cases,
-        "seconds": time.as_secs_f64(),
-        "elements": done.elements,
-        "verdicts": done.tally.verdicts,
-        "covered": done.exercised,
-        "skips": done.tally.skips,
-    });
-    failures.to_json().into_iter().for_each(|(key, value)| content[key] = value);
-    done.budget_use.add_to(&mut content);
-    output.json("fuzz", content);
+impl Args {
+    fn plan(&self) -> Plan {
+        let end = match (self.cases, self.time) {
+            (Some(cases), _) => cases,
+            (None, Some(_)) => usize::MAX,
+            (None, None) => 1000,
+        };
+        Plan {
+            seed: self.seed,
+            cases: 0..end,
+            time: self.time,
+            size: self.size,
+            dtypes: self.dtypes.or_usual(),
+            bugs: self.bugs.clone(),
+            effort: Duration::from_secs(self.effort),
+            failures: self.failures,
+            stop: interrupted,
+        }
+    }
 }

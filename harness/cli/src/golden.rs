@@ -43,7 +43,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let golden = Golden::of(&args.candidate, candidate.as_ref(), &files, args.dtype);
     output.text(&render::text(&golden));
     let outcome = conclusion(&golden);
-    output.document(golden);
+    output.document(&golden);
     outcome
 }
 

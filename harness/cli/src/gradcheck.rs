@@ -57,7 +57,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let left_out = chosen.len() - results.len() - skipped.len();
     let document = Gradcheck { candidate: args.candidate.clone(), results, skipped, left_out };
     let (worst, decided) = (document.worst(), document.decided());
-    output.document(document);
+    output.document(&document);
     match worst {
         Some(Decision::Fail) => Ok(Outcome::Failed),
         _ if interrupted() => Ok(Outcome::Interrupted),

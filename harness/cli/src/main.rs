@@ -11,7 +11,6 @@ mod console;
 mod detect;
 mod duration;
 mod fuzz;
-mod fuzz_failures;
 mod golden;
 mod gradcheck;
 mod large;

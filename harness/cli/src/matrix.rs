@@ -7,10 +7,10 @@ use nsa_corpus::{Dtype, Entry};
 use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, progress};
 use super::render::matrix as render;
-use super::replay::read_file;
 use super::select::{Dtypes, select};
 use super::{Outcome, Refusal};
 use nsa_harness::campaign::matrix::{self, Missing};
+use nsa_harness::campaign::replay::Stored;
 use nsa_harness::candidate::Candidate;
 use nsa_harness::document::Matrix;
 use nsa_harness::tally::Fields;
@@ -68,7 +68,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         output.file(file, &render::markdown(&matrix));
     }
     let outcome = conclusion(&matrix);
-    output.document(matrix);
+    output.document(&matrix);
     outcome
 }
 
@@ -93,7 +93,7 @@ fn chosen(cases: &[String]) -> Result<Vec<Entry>, Refusal> {
         entries.extend(select(&patterns)?.into_iter().cloned());
     }
     for file in files {
-        entries.extend(read_file(Path::new(file))?.into_iter().map(|stored| stored.entry));
+        entries.extend(Stored::read(Path::new(file))?.into_iter().map(|stored| stored.entry));
     }
     Ok(entries)
 }

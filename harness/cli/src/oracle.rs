@@ -57,6 +57,6 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let file = foreign::path(&args.output);
     let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
     output.text(&format!("{file}: {}\n", names.join(", ")));
-    output.document(Oracle { file, fields });
+    output.document(&Oracle { file, fields });
     Ok(Outcome::Passed)
 }

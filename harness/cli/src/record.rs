@@ -56,7 +56,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         }
     }
     let (failed, recorded) = (document.fails(), document.holds_any());
-    output.document(document);
+    output.document(&document);
     match (failed, recorded) {
         (true, _) => Ok(Outcome::Failed),
         (false, true) => Ok(Outcome::Passed),

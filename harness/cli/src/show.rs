@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::console::{Console, Json, Output};
 use super::render::show as render;
-use super::replay::{Stored, read_file};
 use super::select::select;
 use super::{Outcome, Refusal};
+use nsa_harness::campaign::replay::Stored;
 use nsa_harness::document::{Described, Show};
 
 /// Arguments of `show`.
@@ -30,9 +30,9 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
     let path = Path::new(&args.case);
     let stored: Vec<Stored> = if path.is_file() {
-        read_file(path)?
+        Stored::read(path)?
     } else {
-        select(std::slice::from_ref(&args.case))?.into_iter().map(|entry| Stored::new(entry.clone())).collect()
+        select(std::slice::from_ref(&args.case))?.into_iter().map(|entry| Stored::from(entry.clone())).collect()
     };
     let mut show = Show { entries: Vec::new() };
     for Stored { entry, bundle } in &stored {
@@ -40,6 +40,6 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         output.text(&if args.brief { render::brief(&described) } else { render::text(&described) });
         show.entries.push(described);
     }
-    output.document(show);
+    output.document(&show);
     Ok(Outcome::Shown)
 }

@@ -4,17 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nsa_corpus::{check_folder, foreign};
-use serde_json::json;
+use nsa_harness::campaign::minimize::Effort;
+use nsa_harness::campaign::replay::Stored;
+use nsa_harness::campaign::shrink::{Shrunk, shrink};
+use nsa_harness::document::{Shrink, Smaller};
+use nsa_harness::tally::Tally;
 
 use super::console::{Console, Json, Output};
-use super::replay::read_file;
 use super::select::CandidateArg;
-use super::{Outcome, Refusal, concluded};
-use nsa_harness::campaign::minimize::{Effort, minimize};
-use nsa_harness::campaign::store::store;
-use nsa_harness::campaign::waiver::Extent;
-use nsa_harness::run::run_case;
-use nsa_harness::tally::Tally;
+use super::{Outcome, Refusal, concluded, render};
 
 /// Arguments of `shrink`.
 #[derive(clap::Args)]
@@ -47,27 +45,25 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let folder = args.out.clone().or_else(|| args.file.parent().map(PathBuf::from)).unwrap_or_default();
     let effort = Effort { calls: args.calls, time: Duration::from_secs(args.seconds), ..Effort::default() };
     check_folder(&folder)?;
-    let (mut results, mut tally) = (Vec::new(), Tally::default());
-    for stored in read_file(&args.file)? {
+    let stem = args.file.file_stem().unwrap_or_default().to_string_lossy();
+    let mut document = Shrink { results: Vec::new(), nothing: Vec::new() };
+    for stored in Stored::read(&args.file)? {
         for dtype in &stored.entry.dtypes {
-            let report = run_case(&stored.entry.case, *dtype, candidate.as_ref())?;
-            tally.add(&report.verdict);
-            if report.verdict.failure().is_none() {
-                output.text(&format!("{} {dtype}: {}: nothing to minimise\n", stored.entry.name, report.verdict));
-                continue;
+            match shrink(&stored, *dtype, candidate.as_ref(), effort, &folder, &stem)? {
+                Shrunk::Nothing(report) => {
+                    output.text(&render::stored::nothing_to_minimise(&report));
+                    document.nothing.push(*report);
+                }
+                Shrunk::Stored(file, minimal) => {
+                    let smaller = Smaller::new(foreign::path(&file), *minimal);
+                    output.text(&render::stored::smaller(&smaller));
+                    document.results.push(smaller);
+                }
             }
-            let minimized = minimize(&stored.entry.case, report, *dtype, candidate.as_ref(), effort);
-            let stem = args.file.file_stem().unwrap_or_default().to_string_lossy();
-            let name = format!("{stem}-{}", minimized.case.id());
-            let why = format!("{}; minimised in {} runs", stored.entry.why, minimized.calls);
-            let seen = Extent::of_report(&minimized.case, &minimized.report, candidate.as_ref())?;
-            let path = store(&folder, &name, &why, &minimized.case, &minimized.report, &seen, candidate.as_ref())?;
-            let verdict = &minimized.report.verdict;
-            output.text(&format!("{}: {verdict}\n", foreign::path(&path)));
-            minimized.case.to_toml().lines().for_each(|line| output.text(&format!("  {line}\n")));
-            results.push(json!({ "file": foreign::path(&path), "calls": minimized.calls, "report": minimized.report }));
         }
     }
-    output.json("shrink", json!({ "results": results }));
-    concluded(&tally, 0)
+    output.document(&document);
+    let smaller = document.results.iter().map(|smaller| &smaller.report);
+    let reports = smaller.chain(&document.nothing);
+    concluded(&Tally::of(reports.map(|report| &report.verdict)), 0)
 }

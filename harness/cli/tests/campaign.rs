@@ -85,7 +85,8 @@ fn two_faults_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
     let (code, said, report) = campaign(folder.path(), &guest);
     assert_eq!(code, 1, "{said}");
     let failures = report["failures"].as_array().unwrap();
-    let required_features: Vec<String> = failures.iter().map(|failure| failure["needs"].to_string()).collect();
+    let required_features: Vec<String> =
+        failures.iter().map(|failure| failure["required_features"].to_string()).collect();
     assert_eq!(failures.len(), 2, "{said}");
     assert!(
         required_features

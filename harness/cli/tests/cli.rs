@@ -253,9 +253,9 @@ fn the_same_seed_gives_the_same_cases() {
         let output = nsa_diff(&["fuzz", "--seed", seed, "--cases", "60", "--bugs", &bugs, "--json", &file]);
         assert_eq!(code(&output), 0, "{}{}", text(&output.stdout), text(&output.stderr));
         let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-        assert_eq!(report["schema"], "nsa-diff/fuzz/1");
+        assert_eq!(report["schema"], "nsa-diff/fuzz/2");
         assert_eq!(report["cases"], 60);
-        ["elements", "verdicts", "covered", "skips", "judged", "budget_use"].map(|key| report[key].to_string())
+        ["elements", "verdicts", "features", "skips", "judged", "budget_use"].map(|key| report[key].to_string())
     };
     let first = run("5", "a.json");
     assert_eq!(first, run("5", "b.json"));
@@ -269,7 +269,7 @@ fn a_report_as_json_holds_every_case() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let edges = nsa_corpus::entries().iter().filter(|entry| entry.name.starts_with("edges/")).count();
     assert_eq!(report["reports"].as_array().unwrap().len(), edges);
-    assert_eq!(report["schema"], "nsa-diff/run/1");
+    assert_eq!(report["schema"], "nsa-diff/run/2");
 }
 
 #[test]

@@ -7,8 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Bundle, Case, Dtype, Error, foreign};
-use serde::Serialize;
+use nsa_corpus::{Bundle, Case, Dtype, Error};
 
 use crate::campaign::minimize::Signature;
 use crate::campaign::store::stored_report;
@@ -49,10 +48,9 @@ const NOTE: &str = "needs";
 /// Values beyond this are large: shrinking replaces values by small whole numbers where the failure allows it.
 const LARGE: f64 = 16.0;
 /// A known failure.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct KnownFailure {
     /// The file that holds its minimal case; empty where it could not be stored.
-    #[serde(serialize_with = "as_shown")]
     pub file: PathBuf,
     /// The format that it was seen in.
     pub dtype: Dtype,
@@ -62,20 +60,10 @@ pub struct KnownFailure {
     pub required_features: BTreeSet<&'static str>,
     /// The known mistake that its answer looks like, where one stands out.
     pub mistake: Option<String>,
-    /// What excuses it from being a failure of this run, and what is like it; in reports, the reason.
-    #[serde(serialize_with = "as_reason")]
+    /// What excuses it from being a failure of this run, and what is like it.
     pub waiver: Option<Waiver>,
     /// Cases of this run that it explains.
     pub cases: usize,
-}
-
-/// A path may hold bytes that no JSON text can.
-fn as_shown<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&foreign::path(path))
-}
-
-fn as_reason<S: serde::Serializer>(waiver: &Option<Waiver>, serializer: S) -> Result<S::Ok, S::Error> {
-    waiver.as_ref().map(|waiver| &waiver.reason).serialize(serializer)
 }
 
 impl KnownFailure {

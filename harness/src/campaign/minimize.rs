@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nsa_corpus::{Case, Dtype, Field};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::candidate::Candidate;
 use crate::judge::verdict::{Class, Failure};
@@ -29,7 +29,7 @@ impl Default for Effort {
 }
 
 /// What stays the same while a case shrinks: the class, the field, and the kind.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Signature {
     /// The class.
     pub class: Class,

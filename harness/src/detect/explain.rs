@@ -37,7 +37,7 @@ pub struct Placed {
 pub struct Minimal {
     /// Its sizes.
     pub sizes: Sizes,
-    /// Dtypes of floating-point inputs that are not 0.
+    /// Elements of floating-point inputs that are not 0.
     pub nonzero: usize,
     /// Cases run on the way.
     pub calls: usize,
@@ -81,7 +81,7 @@ fn minimal(case: &nsa_corpus::Case, dtype: Dtype, candidate: &dyn Candidate) -> 
     }))
 }
 
-/// Dtypes of floating-point inputs that are not 0.
+/// Elements of floating-point inputs that are not 0.
 fn nonzero(inputs: &Inputs) -> usize {
     let cotangents = inputs.cotangents();
     let tensors = [Some(inputs.q()), Some(inputs.k()), Some(inputs.v()), inputs.sel_scale()];

@@ -43,20 +43,20 @@ impl Merge for Detect {
         Apart::unless_same("the list of rules", &names(&self.rules), &names(&other.rules))?;
         Apart::unless_same("the number of cases", &self.cases, &other.cases)?;
         if self.rejects_without_any != other.rejects_without_any {
-            let count = |part: &Detect| names_of_counts(&part.rejects_without_any);
-            return Err(Apart::new("what is rejected without any mutant", count(&self), count(&other)));
+            let [one, other] = [&self, &other].map(|part| counts(&part.rejects_without_any));
+            return Err(Apart::Differs { what: "what is rejected without any mutant", one, other });
         }
         let mut mutants = [self.mutants, other.mutants].concat();
         mutants.sort_by(|left, right| (&left.name, &left.place).cmp(&(&right.name, &right.place)));
         if let Some(two) = mutants.windows(2).find(|two| two[0].name == two[1].name && two[0].place == two[1].place) {
-            return Err(Apart::twice("mutant", &two[0].name));
+            return Err(Apart::twice(format!("the mutant {}", two[0].name)));
         }
         Ok(Detect { left_out: self.left_out + other.left_out, mutants, ..self })
     }
 }
 
 /// How many cases each rule rejects, in words.
-fn names_of_counts(rejections: &Rejections) -> String {
+fn counts(rejections: &Rejections) -> String {
     let counts = Rule::ALL.map(|rule| format!("{} {}", rule.name(), rejections.count(rule)));
     counts.join(", ")
 }

@@ -61,7 +61,7 @@ impl Merge for Golden {
         let mut tensors = [self.tensors, other.tensors].concat();
         tensors.sort_by(|left, right| (&left.file, left.field).cmp(&(&right.file, right.field)));
         if let Some(two) = tensors.windows(2).find(|two| two[0].file == two[1].file && two[0].field == two[1].field) {
-            return Err(Apart::twice("file", &two[0].file));
+            return Err(Apart::twice(format!("the file {}", two[0].file)));
         }
         let sorted = |one: Vec<String>, other: Vec<String>| {
             let mut lines = [one, other].concat();

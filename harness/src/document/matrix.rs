@@ -104,7 +104,7 @@ impl Merge for Matrix {
         let mut cases = [self.cases, other.cases].concat();
         cases.sort_by(|left, right| (&left.name, left.dtype).cmp(&(&right.name, right.dtype)));
         if let Some(two) = cases.windows(2).find(|two| (&two[0].name, two[0].dtype) == (&two[1].name, two[1].dtype)) {
-            return Err(Apart::twice("case", format!("{} {}", two[0].name, two[0].dtype)));
+            return Err(Apart::twice(format!("the case {} {}", two[0].name, two[0].dtype)));
         }
         Ok(Matrix::of(candidates, missing, cases, self.left_out + other.left_out))
     }

@@ -1,6 +1,8 @@
 //! Two documents of one kind as one: the parts of a campaign that ran on several machines, or one after the other.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::AddAssign;
 
 /// Documents that tell of parts of the same work.
 ///
@@ -22,39 +24,37 @@ pub enum Apart {
     Differs {
         /// What differs.
         what: &'static str,
-        /// What it is in the one.
+        /// What one says of it.
         one: String,
-        /// What it is in the other.
+        /// What the other says of it.
         other: String,
     },
-    /// Both tell of the same part of the work.
-    #[error("both documents hold the {what} {name}")]
-    Twice {
-        /// What both hold.
-        what: &'static str,
-        /// Its name.
-        name: String,
-    },
+    /// They tell of the same thing, which would be counted twice.
+    #[error("{0} is in both documents")]
+    Twice(String),
 }
 
 impl Apart {
-    /// `what` is `one` here and `other` there.
-    pub fn new(what: &'static str, one: impl Display, other: impl Display) -> Self {
-        Apart::Differs { what, one: one.to_string(), other: other.to_string() }
-    }
-
-    /// Both hold the `what` called `name`.
-    pub fn twice(what: &'static str, name: impl Display) -> Self {
-        Apart::Twice { what, name: name.to_string() }
-    }
-
     /// Nothing where both have the same.
     ///
     /// # Errors
     /// They do not.
     pub fn unless_same<T: PartialEq + Display>(what: &'static str, one: &T, other: &T) -> Result<(), Self> {
-        if one == other { Ok(()) } else { Err(Apart::new(what, one, other)) }
+        if one == other {
+            return Ok(());
+        }
+        Err(Apart::Differs { what, one: one.to_string(), other: other.to_string() })
     }
+
+    /// Both tell of `what`.
+    pub fn twice(what: impl Display) -> Self {
+        Apart::Twice(what.to_string())
+    }
+}
+
+/// Adds `more` to `counts`.
+pub(super) fn add_counts<K: Ord, N: AddAssign + Default>(counts: &mut BTreeMap<K, N>, more: BTreeMap<K, N>) {
+    more.into_iter().for_each(|(key, count)| *counts.entry(key).or_default() += count);
 }
 
 /// Three parts merged in every order and grouping, which must all give the same.

@@ -4,12 +4,16 @@
 //! and stands in `docs/schemas/KIND.json`. Documents of one kind that tell of parts of the same work merge into one ([`Merge`]).
 
 mod detect;
+mod fuzz;
 mod golden;
 mod large;
 mod matrix;
 mod measured;
 mod merge;
+mod run;
+mod seconds;
 mod shown;
+mod stored;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
@@ -17,12 +21,17 @@ use serde::{Deserialize, Serialize};
 use crate::environment::Environment;
 
 pub use detect::Detect;
+pub use fuzz::{Drawn, Fuzz, Known, NewFailure, Passing, passing};
 pub use golden::Golden;
 pub use large::Large;
 pub use matrix::{Matrix, Total};
 pub use measured::{Benchmarks, Calibrate, Gradcheck, Record};
+use merge::add_counts;
 pub use merge::{Apart, Merge};
+pub use run::Run;
+pub use seconds::Seconds;
 pub use shown::{Available, Candidates, Described, Oracle, Outside, Show, Stored};
+pub use stored::{Confirm, Confirmed, Replay, Shrink, Smaller};
 
 /// What a command leaves as JSON.
 pub trait Document: Serialize + JsonSchema {
@@ -47,7 +56,7 @@ pub struct Envelope<D> {
 
 impl<D: Document> Envelope<D> {
     /// A document of this program on this machine.
-    pub fn new(content: D) -> Self {
+    pub fn of(content: &D) -> Envelope<&D> {
         Envelope { schema: name(D::KIND), environment: Environment::here(), content }
     }
 }
@@ -63,14 +72,19 @@ pub fn schemas() -> Vec<(&'static str, Schema)> {
         schema::<Benchmarks>(),
         schema::<Calibrate>(),
         schema::<Candidates>(),
+        schema::<Confirm>(),
         schema::<Detect>(),
+        schema::<Fuzz>(),
         schema::<Golden>(),
         schema::<Gradcheck>(),
         schema::<Large>(),
         schema::<Matrix>(),
         schema::<Oracle>(),
         schema::<Record>(),
+        schema::<Replay>(),
+        schema::<Run>(),
         schema::<Show>(),
+        schema::<Shrink>(),
     ]
 }
 

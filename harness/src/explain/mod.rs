@@ -32,7 +32,7 @@ pub struct Localization {
     pub pattern: Vec<String>,
     /// What the answer to a probe counts, where it counts something else than it should.
     pub readings: Vec<String>,
-    /// KnownFailure mistakes that would give this answer, the best first.
+    /// Known mistakes that would give this answer, the best first.
     pub likely: Vec<Likely>,
     /// The terms of the worst row that the best of them adds, leaves out or changes.
     pub terms: Vec<Term>,
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn an_error_that_no_mistake_has_is_named_by_none() {
-        // KnownFailure mistakes put this lse off by 1e-4, by ln 2, or to -inf.
+        // Known mistakes put this lse off by 1e-4, by ln 2, or to -inf.
         assert_eq!(zero_scores(5.0).likely, []);
         assert_eq!(zero_scores(5e-5).likely, []);
         let named = zero_scores(2f64.ln()).likely;

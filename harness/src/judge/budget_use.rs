@@ -3,6 +3,9 @@
 //! A histogram takes constant memory however many elements it counts, and two of them merge without loss, in any order: a
 //! quantile over 10^9 elements of many cases is as good as one over a single case.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// Mantissa bits that choose a bucket: eight buckets for each power of two.
 const BITS: u32 = 3;
 const SHIFT: u32 = f64::MANTISSA_DIGITS - 1 - BITS;
@@ -60,14 +63,15 @@ fn upper_end(bucket: usize) -> f64 {
 }
 
 /// How tight the budgets of one field are.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(into = "Written", try_from = "Written")]
 pub struct BudgetUse {
-    /// Dtypes held to a finite budget.
+    /// Elements held to a finite budget.
     pub judged: u64,
     /// Of these, the ones without any error.
     pub exact: u64,
-    /// Dtypes that are not finite in the oracle, or that nothing is promised for.
-    pub apart: u64,
+    /// Elements that are not finite in the oracle, or that nothing is promised for.
+    pub excluded: u64,
     rigorous: Ratios,
     likely: Ratios,
 }
@@ -101,7 +105,7 @@ impl BudgetUse {
     pub fn merge(&mut self, other: &BudgetUse) {
         self.judged += other.judged;
         self.exact += other.exact;
-        self.apart += other.apart;
+        self.excluded += other.excluded;
         self.rigorous.merge(&other.rigorous);
         self.likely.merge(&other.likely);
     }
@@ -122,6 +126,83 @@ impl BudgetUse {
             if rank <= self.exact { 0.0 } else { ratios.at(rank - self.exact) }
         };
         Quantiles { p50: at(0.5), p999: at(0.999), max: ratios.max }
+    }
+}
+
+/// [`BudgetUse`] as documents hold it: quantiles for readers, and the buckets that they come from, for merging.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Written {
+    /// Elements held to a finite budget.
+    judged: u64,
+    /// Of these, the ones without any error.
+    exact: u64,
+    /// Elements that are not finite in the oracle, or that nothing is promised for.
+    excluded: u64,
+    /// Error over the rigorous budget.
+    error_over_b: WrittenRatios,
+    /// Error over the likely budget.
+    error_over_h: WrittenRatios,
+}
+
+/// Error over a budget, of the judged elements.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct WrittenRatios {
+    /// The median, at most an eighth too large.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
+    p50: f64,
+    /// The 99.9th percentile, at most an eighth too large.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
+    p999: f64,
+    /// The largest, exactly.
+    #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
+    max: f64,
+    /// Pairs of a bucket's number and how many elements with an error it holds, eight buckets for each power of two: number 320 is
+    /// for ratios from 1 to 9/8.
+    buckets: Vec<(usize, u64)>,
+}
+
+impl Ratios {
+    fn written(&self, Quantiles { p50, p999, max }: Quantiles) -> WrittenRatios {
+        let buckets = self.counts.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect();
+        WrittenRatios { p50, p999, max, buckets }
+    }
+}
+
+impl From<BudgetUse> for Written {
+    fn from(own: BudgetUse) -> Self {
+        Written {
+            judged: own.judged,
+            exact: own.exact,
+            excluded: own.excluded,
+            error_over_b: own.rigorous.written(own.rigorous()),
+            error_over_h: own.likely.written(own.likely()),
+        }
+    }
+}
+
+impl TryFrom<WrittenRatios> for Ratios {
+    type Error = String;
+
+    fn try_from(written: WrittenRatios) -> Result<Self, String> {
+        let mut ratios = Ratios { max: written.max, ..Ratios::default() };
+        for (number, count) in written.buckets {
+            ratios.counts.resize(BUCKETS, 0);
+            let bucket = ratios.counts.get_mut(number);
+            *bucket.ok_or_else(|| format!("bucket {number} of a budget's use: the last is {}", BUCKETS - 1))? += count;
+        }
+        Ok(ratios)
+    }
+}
+
+impl TryFrom<Written> for BudgetUse {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let Written { judged, exact, excluded, error_over_b, error_over_h } = written;
+        Ok(BudgetUse { judged, exact, excluded, rigorous: error_over_b.try_into()?, likely: error_over_h.try_into()? })
     }
 }
 
@@ -168,6 +249,18 @@ mod tests {
             merged.merge(&BudgetUse::default());
             assert_eq!(merged, together);
         }
+    }
+
+    #[test]
+    fn what_a_document_holds_is_read_back_to_the_bit() {
+        for ratios in [vec![], vec![0.0], vec![1e-300, 0.25, 1.0, f64::INFINITY]] {
+            let counted = BudgetUse { excluded: 7, ..counted(ratios) };
+            let text = serde_json::to_string(&counted).unwrap();
+            assert_eq!(serde_json::from_str::<BudgetUse>(&text).unwrap(), counted, "{text}");
+        }
+        assert_eq!(bucket(1.0), 320, "as the schema says");
+        let beyond = serde_json::to_string(&counted([1.0])).unwrap().replace("[320,", "[3200,");
+        assert!(serde_json::from_str::<BudgetUse>(&beyond).unwrap_err().to_string().contains("3200"));
     }
 
     #[test]

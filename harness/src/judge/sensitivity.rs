@@ -89,7 +89,7 @@ pub struct Sensitivity {
     /// The injected faults that would have passed, each with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vacuous: BTreeMap<Perturbation, Reason>,
-    /// Dtypes that have a sign, are not finite, or of which nothing is promised; a 0 with a budget, or that has to be exactly 0,
+    /// Elements that have a sign, are not finite, or of which nothing is promised; a 0 with a budget, or that has to be exactly 0,
     /// is none of these.
     #[serde(default)]
     pub weighed: usize,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::field::{Comparison, place};
 
-/// Dtypes of a gradient that are too far from the oracle's own, though not from the one that follows from what was saved.
+/// Elements of a gradient that are too far from the oracle's own, though not from the one that follows from what was saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Unconditional {
     /// How many.

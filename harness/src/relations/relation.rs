@@ -106,11 +106,11 @@ impl fmt::Display for Relation {
 pub struct Held {
     /// The field.
     pub field: Field,
-    /// Dtypes looked at: all of them.
+    /// Elements looked at: all of them.
     pub elements: usize,
-    /// Dtypes whose bits differ.
+    /// Elements whose bits differ.
     pub differing: usize,
-    /// Dtypes that were held to what may differ: those of the sampled rows and of the rows that differ most.
+    /// Elements that were held to what may differ: those of the sampled rows and of the rows that differ most.
     pub held: usize,
     /// The largest spread over what is allowed.
     #[serde(with = "crate::number")]
