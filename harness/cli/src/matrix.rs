@@ -9,9 +9,8 @@ use super::output::{catch_interrupt, interrupted, progress};
 use super::render::matrix as render;
 use super::select::{Dtypes, select};
 use super::{Outcome, Refusal};
-use nsa_harness::campaign::matrix::{self, Missing};
+use nsa_harness::campaign::matrix::{self, Present};
 use nsa_harness::campaign::replay::Stored;
-use nsa_harness::candidate::Candidate;
 use nsa_harness::document::Matrix;
 use nsa_harness::tally::Fields;
 use nsa_harness::watch::Watch;
@@ -98,7 +97,7 @@ fn chosen(cases: &[String]) -> Result<Vec<Entry>, Refusal> {
     Ok(entries)
 }
 
-fn candidates(args: &Args) -> Result<(Vec<Box<dyn Candidate>>, Vec<Missing>), Refusal> {
+fn candidates(args: &Args) -> Result<Present, Refusal> {
     let (candidates, missing) = matrix::present(&args.candidates);
     let reasons: Vec<String> = missing.iter().map(|missing| missing.reason.clone()).collect();
     if !missing.is_empty() && !args.available {

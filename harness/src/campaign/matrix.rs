@@ -79,8 +79,11 @@ pub struct Missing {
     pub reason: String,
 }
 
-/// The candidates of these names that exist here, and those that do not.
-pub fn present(names: &[String]) -> (Vec<Box<dyn Candidate>>, Vec<Missing>) {
+/// Candidates that exist here, and those that do not.
+pub type Present = (Vec<Box<dyn Candidate>>, Vec<Missing>);
+
+/// Which candidates of these names exist here.
+pub fn present(names: &[String]) -> Present {
     // Guests take seconds to start: all at once.
     let made: Vec<_> = names.par_iter().map(|name| (name, by_name(name.trim()))).collect();
     let (mut candidates, mut missing) = (Vec::new(), Vec::new());
