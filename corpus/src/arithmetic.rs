@@ -7,6 +7,7 @@ use crate::{Dtype, Field};
 /// How an implementation accumulates a dot product.
 ///
 /// The declared bound is `|fl(sum ab) - sum ab| <= constant(K) * sum |ab|` over `K` products, in any order.
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Dot {

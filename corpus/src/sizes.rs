@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The sizes of a problem as plain numbers, before [`crate::Shape::new`] has checked them.
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sizes {

@@ -9,6 +9,7 @@
 
 use ndarray::{Array2, Array4, Axis};
 use nsa_corpus::{Arithmetic, Cotangents, Dot, Dtype, Error, Field, InputParts, Inputs, Outputs};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::{Candidate, CandidateError};
@@ -35,7 +36,7 @@ pub fn units(dot: Dot) -> f64 {
 }
 
 /// A dot product of the forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sum {
     /// `<q, k>` over features, read from the `lse` of rows with a single key.
@@ -82,7 +83,7 @@ impl Sum {
 }
 
 /// What one kind of sum was found to be.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     /// Which sum.
@@ -93,6 +94,7 @@ pub struct Measured {
     pub declared: Dot,
     /// Its constant, as [`units`].
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub declared_units: f64,
     /// Products that meet before the first two have cancelled: those that are added at once, or all of them where partial sums are
     /// added up last; 1 where each is added to what was there before.
@@ -105,6 +107,7 @@ pub struct Measured {
     pub between: Option<i32>,
     /// The largest error found, relative to the sum of the magnitudes, in units of `2^-24`.
     #[serde(with = "crate::number")]
+    #[schemars(with = "crate::number::Number")]
     pub attained_units: f64,
 }
 

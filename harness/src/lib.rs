@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod calibrate;
 pub mod campaign;
 pub mod candidate;
@@ -23,3 +24,4 @@ pub mod report;
 pub mod run;
 pub mod summary;
 pub mod tally;
+pub mod watch;

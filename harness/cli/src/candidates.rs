@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use nsa_corpus::{Field, foreign};
-use serde_json::json;
 
 use super::console::{Console, Json, Output};
 use super::output::table;
 use super::{Outcome, Refusal};
-use nsa_harness::candidate::{Declaration, Determinism};
-use nsa_harness::registry::LISTED;
+use nsa_harness::candidate::Determinism;
+use nsa_harness::document::{Available, Candidates};
 
 /// Arguments of `candidates`.
 #[derive(clap::Args)]
@@ -22,21 +21,18 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
-    let mut rows = Vec::new();
-    let mut candidates = Vec::new();
-    for listed in &LISTED {
-        let (state, determinism) = match listed.make() {
-            Ok(candidate) => ("available".to_owned(), Some(Declaration::typical(candidate.as_ref()).reruns())),
-            Err(reason) => (format!("not here: {}", foreign::line(&reason.to_string())), None),
-        };
-        let words = determinism.as_ref().map_or_else(String::new, in_words);
-        rows.push(vec![listed.name.to_owned(), state.clone(), words, listed.about.to_owned()]);
-        candidates
-            .push(json!({ "name": listed.name, "about": listed.about, "state": state, "determinism": determinism }));
-    }
+    let document = Candidates::here();
+    let rows: Vec<Vec<String>> = document.candidates.iter().map(row).collect();
     output.text(&table(&rows));
-    output.json("candidates", json!({ "candidates": candidates }));
+    output.document(&document);
     Ok(Outcome::Shown)
+}
+
+fn row(candidate: &Available) -> Vec<String> {
+    let reason = candidate.reason.as_ref().map(|reason| format!("not here: {}", foreign::line(reason)));
+    let determinism = candidate.determinism.as_ref().map_or_else(String::new, in_words);
+    let state = reason.unwrap_or_else(|| "available".to_owned());
+    vec![candidate.name.clone(), state, determinism, candidate.about.clone()]
 }
 
 fn in_words(contract: &BTreeMap<Field, Determinism>) -> String {

@@ -12,8 +12,6 @@ use std::path::{Path, PathBuf};
 
 use nsa_corpus::{check_file, foreign, write_atomically};
 use nsa_harness::document::{Document, Envelope};
-use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::signals;
 use super::{Outcome, Refusal};
@@ -120,28 +118,11 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Writes `content` of schema `nsa-diff/KIND/1` where it was asked for: what has no type yet (see [`Output::document`]).
-    pub(super) fn json(&self, kind: &str, content: Value) {
-        let Some(file) = self.json else { return };
-        let mut document = json!({
-            "schema": format!("nsa-diff/{kind}/1"),
-            "environment": nsa_harness::environment::Environment::here(),
-        });
-        if let (Value::Object(document), Value::Object(content)) = (&mut document, content) {
-            document.extend(content);
-        }
-        self.write_json(file, &document);
-    }
-
     /// Writes `document` in its envelope, where JSON was asked for.
     pub(super) fn document<D: Document>(&self, document: &D) {
-        if let Some(file) = self.json {
-            self.write_json(file, &Envelope::of(document));
-        }
-    }
-
-    fn write_json(&self, file: &Path, document: &impl Serialize) {
-        let mut text = foreign::json(&serde_json::to_string_pretty(document).expect("values serialise"));
+        let Some(file) = self.json else { return };
+        let document = serde_json::to_string_pretty(&Envelope::of(document)).expect("values serialise");
+        let mut text = foreign::json(&document);
         text.push('\n');
         if !self.json_alone() {
             return self.file(file, &text);
@@ -175,7 +156,7 @@ mod tests {
             if lost {
                 std::fs::remove_dir(file.parent().unwrap()).unwrap();
             }
-            output.json("run", json!({ "reports": [] }));
+            output.document(&nsa_harness::document::Show { entries: Vec::new() });
             for (outcome, code) in [(Outcome::Passed, 0), (Outcome::Failed, 1), (Outcome::Interrupted, 130)] {
                 assert_eq!(console.exit_code(Ok(outcome)), if lost { 2 } else { code }, "{outcome:?}");
             }

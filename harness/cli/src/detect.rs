@@ -1,25 +1,19 @@
 //! `nsa-diff detect`: are planted mistakes noticed?
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
-use nsa_corpus::{Dtype, foreign};
-use nsa_gpu::Rung;
-use rayon::prelude::*;
-use serde_json::json;
+use nsa_corpus::Dtype;
 
 use super::console::{Console, Json, Output};
-use super::output::{catch_interrupt, interrupted, progress, table};
+use super::output::{catch_interrupt, interrupted, progress};
 use super::select::{Dtypes, select};
-use super::{Outcome, Refusal};
-use nsa_harness::candidate::CandidateName;
-use nsa_harness::candidate::cuda::Cuda;
-use nsa_harness::detect::{
-    Failed, Fate, Job, Means, Plant, Rejections, Row, Rule, baseline, explain, explained, fates, jobs, markdown, plants,
-};
+use super::{Outcome, Refusal, render};
+use nsa_harness::candidate::{Candidate, CandidateName};
+use nsa_harness::detect::{Failed, Means, Phases, Plant, Rejections, Row, Rule, jobs, plants};
+use nsa_harness::document::Detect;
 use nsa_harness::mutants::mutants;
 use nsa_harness::registry::{self, by_name};
+use nsa_harness::watch::Watch;
 
 /// The inputs of the seed's own test, at its size.
 const MOCK_INPUTS: &str = "upstream/mock_inputs";
@@ -46,7 +40,7 @@ pub(super) struct Args {
     #[arg(value_name = "PATTERN")]
     patterns: Vec<String>,
     /// In what the mistakes are planted
-    #[arg(long, value_name = "NAME", default_value = "rowwise")]
+    #[arg(long, alias = "backend", value_name = "NAME", default_value = "rowwise")]
     candidate: String,
     /// Who judges; may be given several times
     #[arg(long = "rule", value_name = "ours|seed|flash-attention|flashinfer-bench|all", default_value = "ours")]
@@ -92,161 +86,67 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let files: Vec<&Path> = args.markdown.as_deref().into_iter().collect();
     let output = Output::open(console, &args.json, &files)?;
     let rules = args.rules()?;
-    let jobs = jobs(&select(&args.patterns)?, &args.dtypes.given());
-    // The kernels' own mutants are planted in each rung in turn; everything else has one candidate.
+    let cases = jobs(&select(&args.patterns)?, &args.dtypes.given());
     let name = registry::name(&args.candidate)?;
     let kernels = name == CandidateName::Cuda { rung: None, far: false };
-    let inner = if kernels { None } else { Some(by_name(&args.candidate)?) };
-    let wanted = |name: &str| name.contains(&args.only);
-    let plants: Vec<Plant<'_>> = match &inner {
-        Some(inner) => {
-            plants(&name, inner.as_ref(), mutants()).into_iter().filter(|plant| wanted(plant.name())).collect()
-        }
-        None => {
-            let mutants = nsa_gpu::mutants().map_err(|error| Refusal::new(error.to_string()))?;
-            mutants.into_iter().filter(|mutant| wanted(&mutant.name)).map(Plant::Kernel).collect()
-        }
-    };
-    if plants.is_empty() {
-        return Err(Refusal::new(format!("no mistake's name contains `{}`", args.only)));
-    }
+    let inner = (!kernels).then(|| by_name(&args.candidate)).transpose()?;
+    let plants = wanted(args, &name, inner.as_deref())?;
     let mock = match &args.markdown {
-        Some(_) => nsa_harness::detect::jobs(&select(&[MOCK_INPUTS.to_owned()])?, &[Dtype::F16]),
+        Some(_) => jobs(&select(&[MOCK_INPUTS.to_owned()])?, &[Dtype::F16]),
         None => Vec::new(),
     };
-    catch_interrupt();
-    let bar = progress(Some((jobs.len() + plants.len()) as u64));
-    bar.set_message("without any mistake");
-    let rejections = match &inner {
-        Some(inner) => baselines(&jobs, &rules, inner.as_ref(), &bar)?,
-        None => Rung::ALL.into_iter().try_fold(Rejections::default(), |mut all, rung| {
-            all.extend(baselines(&jobs, &rules, &Cuda::new(Some(rung), None, 8)?, &bar)?);
-            Ok::<_, Refusal>(all)
-        })?,
+    let phases = Phases {
+        candidate: inner.as_deref(),
+        plants: &plants,
+        jobs: &cases,
+        mock: &mock,
+        rules: &rules,
+        means: Means { sanitizer: args.sanitizer.as_deref() },
+        explain: args.explain,
     };
-    let means = Means { sanitizer: args.sanitizer.as_deref() };
-    let kernels: Vec<_> = plants.iter().filter_map(Plant::kernel).collect();
-    if !kernels.is_empty() && !interrupted() {
-        means.baseline(&kernels)?;
+    let (mutants, rejects_without_any) = planted(&phases)?;
+    let left_out = plants.len() - mutants.len();
+    let candidate = args.candidate.clone();
+    let detect = Detect { candidate, rules: rules.clone(), cases: cases.len(), left_out, mutants, rejects_without_any };
+    output.text(&render::detect::text(&detect));
+    if let (Some(file), 0) = (&args.markdown, left_out) {
+        output.file(file, &render::detect_page::markdown(&detect));
     }
+    let outcome = match (left_out, detect.fails()) {
+        (0, true) => Outcome::Failed,
+        (0, false) => Outcome::Passed,
+        _ => Outcome::Interrupted,
+    };
+    output.document(&detect);
+    Ok(outcome)
+}
+
+/// The mutants whose names were asked for.
+fn wanted<'a>(args: &Args, name: &CandidateName, inner: Option<&'a dyn Candidate>) -> Result<Vec<Plant<'a>>, Refusal> {
+    let mut all = match inner {
+        Some(inner) => plants(name, inner, mutants()),
+        None => {
+            let mutants = nsa_gpu::mutants().map_err(|error| Refusal::new(error.to_string()))?;
+            mutants.into_iter().map(Plant::Kernel).collect()
+        }
+    };
+    all.retain(|plant| plant.name().contains(&args.only));
+    if all.is_empty() {
+        return Err(Refusal::new(format!("no mistake's name contains `{}`", args.only)));
+    }
+    Ok(all)
+}
+
+/// Both phases, until Ctrl-C.
+fn planted(phases: &Phases<'_>) -> Result<(Vec<Row>, Rejections), Refusal> {
+    catch_interrupt();
+    let bar = progress(Some((phases.jobs.len() + phases.plants.len()) as u64));
+    let step = || bar.inc(1);
+    let watch = Watch::new(&interrupted, &step);
+    bar.set_message("without any mistake");
+    let rejections = phases.without_any(watch)?;
     bar.set_message("planting");
-    let rows: Vec<Row> = plants
-        .par_iter()
-        .filter(|_| !interrupted())
-        .map(|plant| {
-            let mut row = match plant.kernel() {
-                Some(mutant) => means.fates(plant, mutant, &jobs, &rules, &rejections)?,
-                None => fates(plant, &jobs, &rules, &rejections)?,
-            };
-            if !mock.is_empty() {
-                row.on_mock_inputs = fates(plant, &mock, &rules, &rejections)?.fates;
-            }
-            if args.explain {
-                explain(plant, &jobs, &mut row)?;
-            }
-            bar.inc(1);
-            Ok(row)
-        })
-        .collect::<Result<_, Failed>>()?;
+    let rows = phases.plant(&rejections, watch)?;
     bar.finish_and_clear();
-    report(args, &output, &Found { rules, cases: jobs.len(), plants: plants.len(), rows, rejections })
-}
-
-fn baselines(
-    jobs: &[Job],
-    rules: &[Rule],
-    candidate: &dyn nsa_harness::candidate::Candidate,
-    bar: &ProgressBar,
-) -> Result<Rejections, Refusal> {
-    let all: Vec<Rejections> = jobs
-        .par_iter()
-        .filter(|_| !interrupted())
-        .map(|job| {
-            let rejections = baseline(job, rules, candidate);
-            bar.inc(1);
-            rejections
-        })
-        .collect::<Result<_, Failed>>()?;
-    let mut rejections = Rejections::default();
-    all.into_iter().for_each(|one| rejections.extend(one));
-    Ok(rejections)
-}
-
-struct Found {
-    rules: Vec<Rule>,
-    cases: usize,
-    plants: usize,
-    rows: Vec<Row>,
-    rejections: Rejections,
-}
-
-fn report(args: &Args, output: &Output<'_>, found: &Found) -> Result<Outcome, Refusal> {
-    output.text(&render(found));
-    output.json(
-        "detect",
-        json!({
-            "candidate": args.candidate,
-            "rules": found.rules,
-            "cases": found.cases,
-            "left_out": found.plants - found.rows.len(),
-            "faults": found.rows,
-            "rejects_without_any": found.rejections,
-        }),
-    );
-    if found.rows.len() < found.plants {
-        return Ok(Outcome::Interrupted);
-    }
-    if let Some(file) = &args.markdown {
-        let text = markdown(&args.candidate, found.cases, &found.rows, &found.rules, &found.rejections);
-        output.file(file, &text);
-    }
-    // A rule of others that misses something is a result; our own is to miss nothing.
-    let wrong = found.rows.iter().any(Row::is_unexpected);
-    Ok(if wrong { Outcome::Failed } else { Outcome::Passed })
-}
-
-fn render(found: &Found) -> String {
-    let mut head: Vec<String> = ["mistake", "category", "in"].map(str::to_owned).to_vec();
-    head.extend(found.rules.iter().map(|rule| rule.name().to_owned()));
-    head.extend(["by", "s"].map(str::to_owned));
-    let mut lines = vec![head];
-    for row in &found.rows {
-        let mut line = vec![row.name.clone(), row.category.clone(), row.place.clone()];
-        line.extend(found.rules.iter().map(|rule| row.fates.get(rule).map_or("", Fate::word).to_owned()));
-        let first = found.rules.iter().find_map(|rule| row.fates.get(rule)?.kill());
-        line.push(first.map_or_else(String::new, |kill| {
-            let field = kill.field.map_or_else(String::new, |field| format!(" {field}"));
-            format!("{} {}{field} ({})", kill.entry, kill.dtype, foreign::line(&kill.detail))
-        }));
-        line.push(format!("{:.1}", row.seconds));
-        lines.push(line);
-    }
-    let mut text = table(&lines);
-    text.push_str(&format!("\n{} mistakes, {} cases\n", found.rows.len(), found.cases));
-    for rule in &found.rules {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        found
-            .rows
-            .iter()
-            .filter_map(|row| row.fates.get(rule))
-            .for_each(|fate| *counts.entry(fate.word()).or_default() += 1);
-        let counts: Vec<String> = counts.iter().map(|(fate, count)| format!("{count} {fate}")).collect();
-        let alarms = found.rejections.count(*rule);
-        text.push_str(&format!(
-            "{}: {}; without any mistake it rejects {alarms} of {} cases\n",
-            rule.name(),
-            counts.join(", "),
-            found.cases
-        ));
-    }
-    for row in found.rows.iter().filter(|row| row.is_unexpected()) {
-        let fate = row.fates.get(&Rule::Ours).map_or("", Fate::word);
-        let expected = if row.equivalent.is_some() { "equivalent" } else { "killed" };
-        text.push_str(&format!("not as expected: {}: {fate}, expected {expected}\n", row.name));
-    }
-    text.push_str(&explained(&found.rows));
-    if found.rows.len() < found.plants {
-        text.push_str(&format!("interrupted: {} mistakes were not planted\n", found.plants - found.rows.len()));
-    }
-    text
+    Ok((rows, rejections))
 }

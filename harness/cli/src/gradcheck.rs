@@ -1,16 +1,14 @@
 //! `nsa-diff gradcheck`.
 
-use nsa_corpus::{Dtype, Entry};
-use nsa_reference::{gradcheck, oracle};
-use serde_json::json;
+use nsa_corpus::Entry;
 
 use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, progress};
 use super::select::select;
 use super::{Outcome, Refusal};
-
-/// Entries with more input elements than this are checked only when they are named.
-const DEFAULT_ELEMENTS: usize = 4000;
+use nsa_harness::campaign::gradients::{Decision, check, is_small};
+use nsa_harness::document::Gradcheck;
+use nsa_harness::registry::by_name;
 
 /// Arguments of `gradcheck`.
 #[derive(clap::Args)]
@@ -27,7 +25,7 @@ pub(super) struct Args {
     #[arg(value_name = "CASE")]
     case: Option<String>,
     /// Whose gradients to check
-    #[arg(long, value_name = "NAME", default_value = "oracle")]
+    #[arg(long, alias = "backend", value_name = "NAME", default_value = "oracle")]
     candidate: String,
     #[command(flatten)]
     json: Json,
@@ -35,52 +33,35 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
-    let candidate = nsa_harness::registry::by_name(&args.candidate)?;
+    let candidate = by_name(&args.candidate)?;
     let patterns: Vec<String> = args.case.iter().cloned().collect();
     let chosen: Vec<&Entry> =
-        select(&patterns)?.into_iter().filter(|entry| args.case.is_some() || small(entry)).collect();
+        select(&patterns)?.into_iter().filter(|entry| args.case.is_some() || is_small(entry)).collect();
     catch_interrupt();
     let bar = progress(Some(chosen.len() as u64));
-    let mut results = Vec::new();
-    let mut worst = gradcheck::Verdict::Pass;
-    for entry in chosen {
-        if interrupted() {
-            break;
+    let (mut results, mut skipped) = (Vec::new(), Vec::new());
+    for entry in chosen.iter().take_while(|_| !interrupted()) {
+        match check(entry, candidate.as_ref()).map_err(Refusal::new)? {
+            None => {
+                output.text(&format!("{}: skipped: no cotangent, so no gradients\n", entry.name));
+                skipped.push(entry.name.clone());
+            }
+            Some(checked) => {
+                output.text(&format!("{}: {}\n", checked.name, checked.detail));
+                results.push(checked);
+            }
         }
-        let inputs = entry.case.materialize(Dtype::F64)?;
-        if !inputs.cotangents().any() {
-            output.text(&format!("{}: skipped: no cotangent, so no gradients\n", entry.name));
-            continue;
-        }
-        let claimed = candidate.run(&inputs).map_err(|error| Refusal::new(format!("{}: {error}", entry.name)))?;
-        let report = gradcheck::attention(&inputs, oracle::attend, &claimed)
-            .map_err(|error| Refusal::new(format!("{}: {error}", entry.name)))?
-            .check(&gradcheck::Settings::default());
-        output.text(&format!("{}: {report}\n", entry.name));
-        worst = worst.max(report.verdict);
-        results.push(json!({
-            "name": entry.name,
-            "verdict": format!("{:?}", report.verdict).to_lowercase(),
-            "checks": report.checks,
-            "evaluations": report.evaluations,
-        }));
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let decided = results.iter().any(|result| result["verdict"] != "ambiguous");
-    output.json("gradcheck", json!({ "candidate": args.candidate, "results": results }));
+    let left_out = chosen.len() - results.len() - skipped.len();
+    let document = Gradcheck { candidate: args.candidate.clone(), results, skipped, left_out };
+    let (worst, decided) = (document.worst(), document.decided());
+    output.document(&document);
     match worst {
-        gradcheck::Verdict::Fail => Ok(Outcome::Failed),
+        Some(Decision::Fail) => Ok(Outcome::Failed),
         _ if interrupted() => Ok(Outcome::Interrupted),
         _ if decided => Ok(Outcome::Passed),
         _ => Err(Refusal::new("nothing was tested: no case has a gradient that could be checked: see above")),
     }
-}
-
-fn small(entry: &Entry) -> bool {
-    let sizes = &entry.case.sizes;
-    let heads = sizes.batch * sizes.seq_len;
-    let elements = heads * (sizes.q_heads * sizes.dim + sizes.kv_heads * (sizes.dim + sizes.value_dim));
-    let finite = entry.case.overrides.iter().all(|change| change.value.is_finite());
-    elements <= DEFAULT_ELEMENTS && finite && entry.case.values().any(|(tensor, _)| tensor.name().starts_with("d_"))
 }

@@ -2,19 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use nsa_corpus::{Dtype, Entry, Error};
-use rayon::prelude::*;
-use serde_json::json;
+use nsa_corpus::{Dtype, Entry};
 
 use super::console::{Console, Json, Output};
-use super::matrix_report::{self, Row};
 use super::output::{catch_interrupt, interrupted, progress};
+use super::render::matrix as render;
 use super::select::{Dtypes, select};
 use super::{Outcome, Refusal};
+use nsa_harness::campaign::matrix::{self, Present};
 use nsa_harness::campaign::replay::Stored;
-use nsa_harness::candidate::Candidate;
-use nsa_harness::registry::by_name;
-use nsa_harness::tally::{Conclusion, Fields, Tally};
+use nsa_harness::document::Matrix;
+use nsa_harness::tally::Fields;
+use nsa_harness::watch::Watch;
 
 /// Arguments of `matrix`.
 #[derive(clap::Args)]
@@ -35,7 +34,7 @@ pub(super) struct Args {
     #[arg(value_name = "CASE")]
     cases: Vec<String>,
     /// Implementations to compare, divided by commas
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',', required = true)]
+    #[arg(long, alias = "backends", value_name = "A,B,…", value_delimiter = ',', required = true)]
     candidates: Vec<String>,
     /// Leave out candidates that do not exist here, and say so
     #[arg(long)]
@@ -58,56 +57,29 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         entries.iter().flat_map(|entry| args.dtypes.of(entry).into_iter().map(move |dtype| (entry, dtype))).collect();
     catch_interrupt();
     let bar = progress(Some(jobs.len() as u64));
-    let rows: Vec<Option<Row>> = jobs
-        .par_iter()
-        .map(|(entry, dtype)| {
-            if interrupted() {
-                return Ok(None);
-            }
-            let row = Row::run(entry, *dtype, &candidates)?;
-            bar.inc(1);
-            Ok(Some(row))
-        })
-        .collect::<Result<_, Error>>()?;
+    let rows = matrix::run(&jobs, &candidates, Watch::new(&interrupted, &|| bar.inc(1)))?;
     bar.finish_and_clear();
-    let left_out = rows.iter().filter(|row| row.is_none()).count();
-    let rows: Vec<Row> = rows.into_iter().flatten().collect();
-    let names: Vec<&str> = candidates.iter().map(|candidate| candidate.name()).collect();
-    output.text(&matrix_report::text(&names, &missing, &rows));
-    if left_out > 0 {
-        output.text(&format!("interrupted: {left_out} of {} cases were not run\n", jobs.len()));
-    }
+    let named = candidates.iter().map(|candidate| (candidate.name().to_owned(), Fields::of(candidate.as_ref())));
+    let left_out = jobs.len() - rows.len();
+    let matrix = Matrix::of(named.collect(), missing, rows, left_out);
+    output.text(&render::text(&matrix));
     if let Some(file) = &args.markdown {
-        output.file(file, &matrix_report::markdown(&names, &missing, &rows));
+        output.file(file, &render::markdown(&matrix));
     }
-    let fields: Vec<Fields> = candidates.iter().map(|candidate| Fields::of(candidate.as_ref())).collect();
-    for (name, fields) in names.iter().zip(&fields).filter(|(_, fields)| !fields.not_judged.is_empty()) {
-        output.text(&format!("{name}: {fields}\n"));
-    }
-    let mut content = matrix_report::json(&names, &missing, &rows);
-    fields.iter().enumerate().for_each(|(at, fields)| content["candidates"][at]["fields"] = json!(fields));
-    content["left_out"] = json!(left_out);
-    output.json("matrix", content);
-    if left_out > 0 {
-        return Ok(Outcome::Interrupted);
-    }
-    conclusion(&names, &rows)
+    let outcome = conclusion(&matrix);
+    output.document(&matrix);
+    outcome
 }
 
 /// A candidate of which nothing was tested is no success, unless another one fails.
-fn conclusion(names: &[&str], rows: &[Row]) -> Result<Outcome, Refusal> {
-    if rows.iter().any(Row::fails) {
+fn conclusion(matrix: &Matrix) -> Result<Outcome, Refusal> {
+    if matrix.left_out > 0 {
+        return Ok(Outcome::Interrupted);
+    }
+    if matrix.fails() {
         return Ok(Outcome::Failed);
     }
-    let tallies = (0..names.len()).map(|at| Tally::of(rows.iter().map(|row| row.verdict(at))).conclusion());
-    let untested: Vec<String> = names
-        .iter()
-        .zip(tallies)
-        .filter_map(|(name, conclusion)| match conclusion {
-            Conclusion::NothingTested(why) => Some(format!("{name}: {why}")),
-            _ => None,
-        })
-        .collect();
+    let untested = matrix.untested();
     if untested.is_empty() { Ok(Outcome::Passed) } else { Err(Refusal::several(untested)) }
 }
 
@@ -125,20 +97,9 @@ fn chosen(cases: &[String]) -> Result<Vec<Entry>, Refusal> {
     Ok(entries)
 }
 
-/// The candidates that exist here, and why the others do not.
-type Candidates = (Vec<Box<dyn Candidate>>, Vec<(String, String)>);
-
-fn candidates(args: &Args) -> Result<Candidates, Refusal> {
-    // Guests take seconds to start: all at once.
-    let made: Vec<_> = args.candidates.par_iter().map(|name| (name, by_name(name.trim()))).collect();
-    let (mut candidates, mut missing) = (Vec::new(), Vec::new());
-    for (name, made) in made {
-        match made {
-            Ok(candidate) => candidates.push(candidate),
-            Err(reason) => missing.push((name.clone(), reason.to_string())),
-        }
-    }
-    let reasons: Vec<String> = missing.iter().map(|(_, reason)| reason.clone()).collect();
+fn candidates(args: &Args) -> Result<Present, Refusal> {
+    let (candidates, missing) = matrix::present(&args.candidates);
+    let reasons: Vec<String> = missing.iter().map(|missing| missing.reason.clone()).collect();
     if !missing.is_empty() && !args.available {
         return Err(Refusal::several(reasons));
     }

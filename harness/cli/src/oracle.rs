@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use nsa_corpus::{GoldenCase, foreign};
+use nsa_corpus::{Field, GoldenCase, foreign};
 use nsa_reference::oracle;
-use serde_json::json;
 
 use super::console::{Console, Json, Output};
 use super::{Outcome, Refusal};
+use nsa_harness::document::Oracle;
 
 /// Arguments of `oracle`.
 #[derive(clap::Args)]
@@ -52,10 +52,11 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         return Err(Refusal::new(format!("{} is the input: it is not overwritten", foreign::path(&args.output))));
     }
     let outputs = oracle::attend(&case.inputs);
-    let fields: Vec<String> = outputs.iter().map(|(field, _)| field.to_string()).collect();
+    let fields: Vec<Field> = outputs.iter().map(|(field, _)| field).collect();
     GoldenCase::new(&case.name, case.inputs, outputs).write(&args.output)?;
     let file = foreign::path(&args.output);
-    output.text(&format!("{file}: {}\n", fields.join(", ")));
-    output.json("oracle", json!({ "file": file, "fields": fields }));
+    let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
+    output.text(&format!("{file}: {}\n", names.join(", ")));
+    output.document(&Oracle { file, fields });
     Ok(Outcome::Passed)
 }

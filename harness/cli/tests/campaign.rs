@@ -215,11 +215,11 @@ fn the_matrix_says_who_is_wrong() {
     assert!(said.contains(&format!("sliding/window_1 f32: {guest} is wrong (tiled pass)")), "{said}");
     assert!(said.contains("left out: candidate `guest:absent`"), "{said}");
     let report = json(&report);
-    assert_eq!(report["schema"], "nsa-diff/matrix/1");
+    assert_eq!(report["schema"], "nsa-diff/matrix/2");
     let case = report["cases"].as_array().unwrap().iter().find(|case| case["name"] == "sliding/window_1").unwrap();
     let wrong = &case["wrong"][0];
     assert_eq!((wrong["field"].as_str(), wrong["candidate"].as_str()), (Some("dk"), Some(guest.as_str())));
-    let [right, found] = [0, 1].map(|at| wrong["values"][at].as_f64().unwrap());
+    let [right, found] = [0, 1].map(|at| wrong["values"][at]["value"].as_f64().unwrap());
     assert!((right + found).abs() < 1e-3 * found.abs(), "the sign alone differs: {right} and {found}");
     let markdown = std::fs::read_to_string(markdown).unwrap();
     assert!(markdown.contains("| sliding/window_1 | f32 | . | F |"), "{markdown}");

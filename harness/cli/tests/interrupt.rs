@@ -60,5 +60,5 @@ fn an_interrupted_matrix_reports_the_rows_that_it_ran() {
     assert_eq!(code, 130);
     let left_out = report["left_out"].as_u64().unwrap();
     let rows = report["cases"].as_array().unwrap();
-    assert!(left_out > 0 && rows.iter().all(|row| row["reports"].as_array().unwrap().len() == 3), "{left_out}");
+    assert!(left_out > 0 && rows.iter().all(|row| row["cells"].as_array().unwrap().len() == 3), "{left_out}");
 }

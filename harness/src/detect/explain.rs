@@ -2,6 +2,7 @@
 //! counterexample gets.
 
 use nsa_corpus::{Bundle, Dtype, Entry, Inputs, Sizes};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Failed, Fate, Job, Plant, Row, Rule};
@@ -15,7 +16,7 @@ use crate::run::run_case;
 const COST_MAX: usize = 120_000;
 
 /// How a planted mistake was placed. `None` where the question does not arise.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Placed {
     /// The entry whose answer was placed.
     pub entry: String,
@@ -32,7 +33,7 @@ pub struct Placed {
 }
 
 /// How small a planted mistake's counterexample gets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Minimal {
     /// Its sizes.
     pub sizes: Sizes,
@@ -127,47 +128,4 @@ fn placed(mutant: &Mutant, jobs: &[Job], killer: &Job, candidate: &dyn Candidate
         named: matches!((best, own), (Some(best), Some(own)) if best.explained == own.explained),
         likely: found.likely.iter().map(|likely| likely.mutant.clone()).collect(),
     }))
-}
-
-/// What [`explain`] measured over all rows, in lines; nothing where it was not asked for.
-pub fn explained(rows: &[Row]) -> String {
-    let placed: Vec<&Placed> = rows.iter().filter_map(|row| row.placed.as_ref()).collect();
-    let minimal: Vec<&Minimal> = rows.iter().filter_map(|row| row.minimal.as_ref()).collect();
-    let mut text = String::new();
-    if !placed.is_empty() {
-        let share =
-            |right: usize, of: usize| format!("{right} of {of} ({:.1} %)", 100.0 * right as f64 / of.max(1) as f64);
-        let count = |right: fn(&Placed) -> bool| placed.iter().filter(|placed| right(placed)).count();
-        let terms: Vec<bool> = placed.iter().filter_map(|placed| placed.term).collect();
-        text += &format!(
-            "placed: field right in {}, head and token in {}, slot and key in {}; named rightly: {}\n",
-            share(count(|placed| placed.field), placed.len()),
-            share(count(|placed| placed.row), placed.len()),
-            share(terms.iter().filter(|right| **right).count(), terms.len()),
-            share(count(|placed| placed.named), placed.len()),
-        );
-    }
-    if !minimal.is_empty() {
-        let mut nonzero: Vec<usize> = minimal.iter().map(|minimal| minimal.nonzero).collect();
-        let mut bytes: Vec<usize> = minimal.iter().map(|minimal| minimal.bytes).collect();
-        let mut calls: Vec<usize> = minimal.iter().map(|minimal| minimal.calls).collect();
-        for numbers in [&mut nonzero, &mut bytes, &mut calls] {
-            numbers.sort_unstable();
-        }
-        let at = |numbers: &[usize], share: f64| numbers[((numbers.len() - 1) as f64 * share).round() as usize];
-        text += &format!(
-            "minimised {}: elements not 0 median {}, most {}; bytes median {}, 95 % within {}, most {}; cases run median {}, most {}; {} \
-             unfinished\n",
-            minimal.len(),
-            at(&nonzero, 0.5),
-            at(&nonzero, 1.0),
-            at(&bytes, 0.5),
-            at(&bytes, 0.95),
-            at(&bytes, 1.0),
-            at(&calls, 0.5),
-            at(&calls, 1.0),
-            minimal.iter().filter(|minimal| minimal.unfinished).count(),
-        );
-    }
-    text
 }

@@ -95,7 +95,7 @@ impl Means<'_> {
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(sanitizer);
         command.args(["--tool", tool, "--error-exitcode", &HAZARDS.to_string()]).arg(program);
-        command.args(["compute", entry, "--bare", "--rung", rung.name(), "--element", &element_of(rung).to_string()]);
+        command.args(["compute", entry, "--bare", "--rung", rung.name(), "--dtype", &element_of(rung).to_string()]);
         command.args(mutant.into_iter().flat_map(|name| ["--mutant", name]));
         let output = command.output().map_err(|error| failed(error.to_string()))?;
         match output.status.code() {

@@ -3,7 +3,8 @@
 
 mod explain;
 mod kernel;
-mod markdown;
+mod page;
+mod phases;
 mod rule;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::Instant;
 
 use nsa_corpus::{Dtype, Entry, Error, Field, entries};
 use nsa_gpu::Mutant as KernelMutant;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::cuda::Cuda;
@@ -21,9 +23,10 @@ use crate::judge::verdict::{Class, Verdict};
 use crate::mutants::{Mutant, mutated};
 use crate::run::{rerun, run_entry};
 
-pub use explain::{Minimal, Placed, explain, explained};
+pub use explain::{Minimal, Placed, explain};
 pub use kernel::Means;
-pub use markdown::{digest, markdown};
+pub use page::digest;
+pub use phases::Phases;
 pub use rule::{Reference, Rule};
 
 /// A case in one format, with what the rules of others compare with, computed once.
@@ -116,7 +119,7 @@ pub(crate) fn word(value: &impl Serialize) -> String {
 }
 
 /// What became of a planted mistake under one rule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "fate", content = "by", rename_all = "snake_case")]
 pub enum Fate {
     /// A case showed it.
@@ -153,7 +156,7 @@ impl Fate {
 }
 
 /// What showed a mistake.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Kill {
     /// The entry.
     pub entry: String,
@@ -168,7 +171,7 @@ pub struct Kill {
 }
 
 /// A planted mistake and its fates.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
     /// Its name.
     pub name: String,
@@ -326,7 +329,7 @@ fn rerun_all(jobs: &[Job], candidate: &dyn Candidate) -> Result<Option<Kill>, Fa
 }
 
 /// The cases in which each rule rejects the candidate without any mistake in it: false alarms.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Rejections(BTreeMap<Rule, Vec<Kill>>);
 

@@ -6,10 +6,11 @@ use ndarray::ArrayD;
 use nsa_corpus::{Dtype, Field, Inputs, Outputs};
 use nsa_reference::oracle;
 use nsa_reference::rowwise::{self, Mutation, Numbers};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How an answer is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// Error budgets, reruns compared bit by bit.

@@ -56,3 +56,17 @@ impl Apart {
 pub(super) fn add_counts<K: Ord, N: AddAssign + Default>(counts: &mut BTreeMap<K, N>, more: BTreeMap<K, N>) {
     more.into_iter().for_each(|(key, count)| *counts.entry(key).or_default() += count);
 }
+
+/// Three parts merged in every order and grouping, which must all give the same.
+#[cfg(test)]
+pub(super) fn laws<D: Merge + Clone + serde::Serialize>(parts: [D; 3]) -> D {
+    let [a, b, c] = parts;
+    let merged = |one: &D, other: &D| one.clone().merge(other.clone()).unwrap();
+    let whole = merged(&merged(&a, &b), &c);
+    let text = |document: &D| serde_json::to_string_pretty(document).unwrap();
+    assert_eq!(text(&merged(&a, &merged(&b, &c))), text(&whole), "grouping makes a difference");
+    for [one, two, three] in [[&a, &c, &b], [&b, &a, &c], [&b, &c, &a], [&c, &a, &b], [&c, &b, &a]] {
+        assert_eq!(text(&merged(&merged(one, two), three)), text(&whole), "order makes a difference");
+    }
+    whole
+}

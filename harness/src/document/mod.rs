@@ -3,11 +3,16 @@
 //! A command makes the value; JSON, text and Markdown are renderers of it. The JSON Schema of each kind is derived from its type
 //! and stands in `docs/schemas/KIND.json`. Documents of one kind that tell of parts of the same work merge into one ([`Merge`]).
 
+mod detect;
 mod fuzz;
+mod golden;
 mod large;
+mod matrix;
+mod measured;
 mod merge;
 mod run;
 mod seconds;
+mod shown;
 mod stored;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
@@ -15,12 +20,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 
+pub use detect::Detect;
 pub use fuzz::{Drawn, Fuzz, Known, NewFailure, Passing, passing};
+pub use golden::Golden;
 pub use large::Large;
+pub use matrix::{Matrix, Total};
+pub use measured::{Benchmarks, Calibrate, Gradcheck, Record};
 use merge::add_counts;
 pub use merge::{Apart, Merge};
 pub use run::Run;
 pub use seconds::Seconds;
+pub use shown::{Available, Candidates, Described, Oracle, Outside, Show, Stored};
 pub use stored::{Confirm, Confirmed, Replay, Shrink, Smaller};
 
 /// What a command leaves as JSON.
@@ -59,11 +69,21 @@ pub fn name(kind: &str) -> String {
 /// Every kind with the JSON Schema of its documents, envelope included.
 pub fn schemas() -> Vec<(&'static str, Schema)> {
     vec![
+        schema::<Benchmarks>(),
+        schema::<Calibrate>(),
+        schema::<Candidates>(),
         schema::<Confirm>(),
+        schema::<Detect>(),
         schema::<Fuzz>(),
+        schema::<Golden>(),
+        schema::<Gradcheck>(),
         schema::<Large>(),
+        schema::<Matrix>(),
+        schema::<Oracle>(),
+        schema::<Record>(),
         schema::<Replay>(),
         schema::<Run>(),
+        schema::<Show>(),
         schema::<Shrink>(),
     ]
 }

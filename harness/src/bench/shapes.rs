@@ -2,15 +2,21 @@
 
 use nsa_corpus::{Case, Inputs, Mask, Selection, Sizes, Values};
 
-use super::Refusal;
-
-/// What `--help` says of them.
-pub(super) const HELP: &str = "Shapes: seed or A (b4 n507 hq4 hkv2 d64 N32 sel6), and with blocks of 64, d 128 and 15 slots (first, previous, 13 past ones):
+/// What a reader is told of them.
+pub const NAMES: &str = "Shapes: seed or A (b4 n507 hq4 hkv2 d64 N32 sel6), and with blocks of 64, d 128 and 15 slots (first, previous, 13 past ones):
 B n8192 hq64 hkv4, C n32768 hq64 hkv4, D n65536 hq64 hkv4, E n16384 hq32 hkv8, F n16384 hq16 hkv16. With -local behind it
 (B-local) all tokens of a block select the same blocks.";
 
+/// No shape has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no shape is called `{0}`: there are seed, A, B, C, D, E, F, and B-local to F-local")]
+pub struct UnknownShape(String);
+
 /// The case of a named shape.
-pub(super) fn shape(name: &str) -> Result<Case, Refusal> {
+///
+/// # Errors
+/// No shape has this name.
+pub fn shape(name: &str) -> Result<Case, UnknownShape> {
     let wide = |seq_len, q_heads, kv_heads| Sizes {
         batch: 1,
         q_heads,
@@ -41,10 +47,7 @@ pub(super) fn shape(name: &str) -> Result<Case, Refusal> {
         "D" => wide(65_536, 64, 4),
         "E" => wide(16_384, 32, 8),
         "F" => wide(16_384, 16, 16),
-        _ => {
-            let known = "seed, A, B, C, D, E, F, and B-local to F-local";
-            return Err(Refusal::new(format!("no shape is called `{name}`: there are {known}")));
-        }
+        _ => return Err(UnknownShape(name.to_owned())),
     };
     let case = Case::ordinary(sizes, 1);
     Ok(if sizes == seed {
@@ -56,7 +59,7 @@ pub(super) fn shape(name: &str) -> Result<Case, Refusal> {
 }
 
 /// Useful floating-point operations of the forward, and of forward and backward: two for each multiply-add of live terms.
-pub(super) fn flops(inputs: &Inputs) -> [f64; 2] {
+pub fn flops(inputs: &Inputs) -> [f64; 2] {
     let shape = inputs.shape();
     let live = inputs.mask().iter().filter(|live| **live).count() * shape.block_size() * shape.sel_groups();
     let diagonal: usize = (0..shape.seq_len()).map(|i| i % shape.block_size() + 1).sum();

@@ -3,31 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use nsa_corpus::entries;
+use nsa_harness::detect::{Fate, Row, Rule, digest};
+use nsa_harness::document::Detect;
 
-use super::{Fate, Rejections, Row, Rule, explained};
-use crate::mutants::mutants;
+use super::detect::explained;
 
-/// What the page depends on: every mutant, every case, and the formulas of the rules. A page whose digest differs is old.
-pub fn digest() -> String {
-    let mut text = String::new();
-    for mutant in mutants() {
-        text += &serde_json::to_string(mutant).expect("plain data serialises");
-    }
-    for entry in entries() {
-        text += &entry.name;
-        text += &entry.case.id();
-    }
-    Rule::ALL.iter().for_each(|rule| text += rule.formula());
-    nsa_corpus::digest::bytes(text.as_bytes())[..32].to_owned()
-}
-
-/// The page: what was planted in `candidate`, what each rule made of it, and what the rules say of the candidate itself.
-pub fn markdown(candidate: &str, cases: usize, rows: &[Row], rules: &[Rule], rejections: &Rejections) -> String {
+/// The page: what was planted, what each rule made of it, and what the rules say of the candidate itself.
+pub(crate) fn markdown(detect: &Detect) -> String {
+    let (rows, rules) = (&detect.mutants, &detect.rules);
     let mut text = String::from(HEAD);
+    let (candidate, cases) = (&detect.candidate, detect.cases);
     let _ = writeln!(text, "Planted in `{candidate}`: {} mutants, {cases} cases (entries × dtypes).", rows.len());
     let _ = writeln!(text, "Catalogue and corpus: `{}`.\n", digest());
-    summary(&mut text, rows, rules, rejections, cases);
+    summary(&mut text, detect);
     measured(&mut text, rows);
     categories(&mut text, rows, rules);
     matrix(&mut text, rows, rules);
@@ -49,8 +37,9 @@ fn killed(fate: Option<&Fate>) -> bool {
     fate.is_some_and(|fate| fate.kill().is_some())
 }
 
-fn summary(text: &mut String, rows: &[Row], rules: &[Rule], rejections: &Rejections, cases: usize) {
-    let possible: Vec<&Row> = rows.iter().filter(|row| row.equivalent.is_none()).collect();
+fn summary(text: &mut String, detect: &Detect) {
+    let (rules, cases) = (&detect.rules, detect.cases);
+    let possible: Vec<&Row> = detect.mutants.iter().filter(|row| row.equivalent.is_none()).collect();
     let of = possible.len();
     text.push_str(
         "| rule | corpus: killed | mock inputs alone: killed | rejects the correct candidate |\n|---|---|---|---|\n",
@@ -58,7 +47,7 @@ fn summary(text: &mut String, rows: &[Row], rules: &[Rule], rejections: &Rejecti
     for rule in rules {
         let corpus = possible.iter().filter(|row| killed(row.fates.get(rule))).count();
         let mock = possible.iter().filter(|row| killed(row.on_mock_inputs.get(rule))).count();
-        let alarms = rejections.count(*rule);
+        let alarms = detect.rejects_without_any.count(*rule);
         let _ = writeln!(text, "| {} | {corpus} / {of} | {mock} / {of} | in {alarms} of {cases} cases |", rule.name());
     }
     text.push_str(BELOW_SUMMARY);
