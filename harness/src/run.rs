@@ -17,18 +17,22 @@ use crate::report::Report;
 /// # Errors
 /// The case itself is broken: it has no inputs.
 pub fn run_case(case: &Case, dtype: Dtype, candidate: &dyn Candidate) -> Result<Report, Error> {
-    let inputs = case.materialize(dtype)?;
+    run_on(&case.materialize(dtype)?, case, candidate)
+}
+
+/// As [`run_case`], given the inputs that `case` gives.
+fn run_on(inputs: &Inputs, case: &Case, candidate: &dyn Candidate) -> Result<Report, Error> {
     let start = Instant::now();
-    let mut report = Report::new(candidate.name(), dtype, case)?;
-    if let Err(reason) = candidate.supports(&inputs) {
+    let mut report = Report::new(candidate.name(), inputs.dtype(), case)?;
+    if let Err(reason) = candidate.supports(inputs) {
         report.verdict = Verdict::Skip(reason.to_string());
         return Ok(report);
     }
-    match guarded(candidate, &inputs) {
+    match guarded(candidate, inputs) {
         Ok(outputs) => {
-            let declaration = candidate.declaration(&inputs);
-            let comparisons = judge_declared(&inputs, &declaration, &outputs);
-            report.conclude(&inputs, &declaration, comparisons);
+            let declaration = candidate.declaration(inputs);
+            let comparisons = judge_declared(inputs, &declaration, &outputs);
+            report.conclude(inputs, &declaration, comparisons);
             report.outputs = Some(outputs);
         }
         Err(error) => report.verdict = unanswered(error),
@@ -69,10 +73,10 @@ pub fn rerun(
 /// # Errors
 /// As [`run_case`].
 pub fn run_entry(entry: &Entry, dtype: Dtype, candidate: &dyn Candidate) -> Result<Report, Error> {
-    let mut report = run_case(&entry.case, dtype, candidate)?;
+    let inputs = entry.case.materialize(dtype)?;
+    let mut report = run_on(&inputs, &entry.case, candidate)?;
     report.name.clone_from(&entry.name);
     if let (None, Some(outputs)) = (report.verdict.failure(), &report.outputs) {
-        let inputs = entry.case.materialize(dtype)?;
         let failure = exact::inexact(entry, &inputs, &candidate.declaration(&inputs).arithmetic, outputs);
         report.verdict = failure.map_or(report.verdict, Verdict::Fail);
     }
