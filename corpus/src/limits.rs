@@ -1,7 +1,7 @@
 //! How large a problem may be: the one place where a size that somebody else wrote is held against a stated limit, before
 //! anything is allocated for it.
 
-use crate::{Error, Sizes};
+use crate::{Error, ErrorKind, Sizes};
 
 /// What one problem may take at most, in numbers of 64 bits: its tensors, those of its answer, the padded keys, and what the oracle
 /// needs beside them (`docs/corpus-format.md`).
@@ -34,11 +34,14 @@ impl Limit {
             return Ok(());
         }
         let Sizes { batch, q_heads, kv_heads, seq_len, dim, value_dim, block_size, num_sel, sel_heads } = sizes;
-        Err(Error::invalid(format!(
-            "batch {batch}, q_heads {q_heads}, kv_heads {kv_heads}, seq_len {seq_len}, dim {dim}, value_dim {value_dim}, \
+        Err(Error::new(
+            ErrorKind::Sizes,
+            format!(
+                "batch {batch}, q_heads {q_heads}, kv_heads {kv_heads}, seq_len {seq_len}, dim {dim}, value_dim {value_dim}, \
              block_size {block_size}, num_sel {num_sel}, sel_heads {sel_heads} take {numbers} numbers, more than {}",
-            self.0
-        )))
+                self.0
+            ),
+        ))
     }
 
     /// Refuses `what` where it holds more numbers.

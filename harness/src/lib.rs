@@ -20,3 +20,4 @@ pub mod report;
 pub mod run;
 pub mod summary;
 pub mod tally;
+pub mod version_1;

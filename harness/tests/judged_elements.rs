@@ -94,7 +94,7 @@ fn only_nan_that_can_be_reached_is_excused() {
 fn a_field_that_could_not_have_failed_says_nothing() {
     let why = |elements: &[[f64; 4]]| lse(elements).inconclusive();
     let (not_judged, loose, tight) = ([1.0, 1.0, INF, INF], [1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 0.1, 0.1]);
-    assert_eq!(why(&[not_judged; 3]), Some(NotJudged::NotJudged));
+    assert_eq!(why(&[not_judged; 3]), Some(NotJudged::Excluded));
     assert_eq!(why(&[loose, loose, tight]), Some(NotJudged::AboveSignal));
     assert_eq!(why(&[not_judged, loose, tight]), Some(NotJudged::AboveSignal));
     assert_eq!(why(&[loose, tight]), None, "half of it is seen");

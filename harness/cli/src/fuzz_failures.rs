@@ -13,7 +13,7 @@ use super::Refusal;
 use super::console::Output;
 use super::fuzz::Args;
 use super::output::interrupted;
-use nsa_harness::campaign::known::{KnownFailure, note_needs, required_features, stored};
+use nsa_harness::campaign::known::{KnownFailure, note_required_features, required_features, stored};
 use nsa_harness::campaign::minimize::{Effort, Minimized, Signature, minimize_to};
 use nsa_harness::campaign::store::store;
 use nsa_harness::campaign::waiver::{Extent, Waiver};
@@ -199,7 +199,7 @@ impl<'a> Failures<'a> {
             let learned = known.learn(&found.required_features) | known.learn(&failing.required_features);
             // Files of earlier runs are left as they are.
             if learned && at >= self.before && !known.file.as_os_str().is_empty() {
-                let noted = note_needs(&known.file, &known.required_features);
+                let noted = note_required_features(&known.file, &known.required_features);
                 self.unstored = self.unstored.take().or(noted.err());
             }
             return;
@@ -235,7 +235,7 @@ impl<'a> Failures<'a> {
         let extent = |case, report| Extent::of_report(case, report, self.candidate);
         let seen = extent(&failing.case, &failing.report)?.with(&extent(&minimal.case, &minimal.report)?);
         let file = store(&self.args.bugs, &name, &why, &minimal.case, &minimal.report, &seen, self.candidate)?;
-        note_needs(&file, &found.required_features).map(|()| file)
+        note_required_features(&file, &found.required_features).map(|()| file)
     }
 
     fn say(&self, found: &KnownFailure, failing: &Failing, minimal: &Minimized, lines: &[String]) {

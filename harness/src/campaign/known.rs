@@ -11,7 +11,7 @@ use nsa_corpus::{Bundle, Case, Dtype, Error, foreign};
 use serde::Serialize;
 
 use crate::campaign::minimize::Signature;
-use crate::campaign::store::stored_report;
+use crate::campaign::store::{self, stored_report};
 use crate::campaign::waiver::{self, Extent, Waiver};
 use crate::candidate::Candidate;
 use crate::report::Report;
@@ -45,7 +45,7 @@ const REQUIRED_FEATURES: [&str; 24] = [
     "row_without_keys",
 ];
 /// The note of a stored failure that holds what it needs.
-const NOTE: &str = "needs";
+const NOTE: &str = "required_features";
 /// Values beyond this are large: shrinking replaces values by small whole numbers where the failure allows it.
 const LARGE: f64 = 16.0;
 /// A known failure.
@@ -178,7 +178,7 @@ impl StoredFailure {
 ///
 /// # Errors
 /// The file cannot be read or written.
-pub fn note_needs(file: &Path, required_features: &BTreeSet<&'static str>) -> Result<(), Error> {
+pub fn note_required_features(file: &Path, required_features: &BTreeSet<&'static str>) -> Result<(), Error> {
     let mut bundle = Bundle::read(file)?;
     bundle.notes.insert(NOTE.to_owned(), serde_json::to_string(required_features).expect("plain data"));
     bundle.write(file)
@@ -203,7 +203,7 @@ pub fn stored(folder: &Path, candidate: &str) -> Result<Vec<StoredFailure>, Erro
     let mut waivers = waiver::read(folder, &bundles)?;
     let mut found = Vec::new();
     for (file, bundle) in bundles {
-        if bundle.notes.get("candidate").is_some_and(|stored| stored == candidate) {
+        if store::candidate(&bundle).is_some_and(|stored| stored == candidate) {
             let report = stored_report(&bundle);
             let signature = report.as_ref().and_then(|report| report.verdict.failure()).map(Signature::of);
             let waiver = waivers.remove(&file);

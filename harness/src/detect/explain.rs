@@ -115,8 +115,8 @@ fn placed(mutant: &Mutant, jobs: &[Job], killer: &Job, candidate: &dyn Candidate
     let more: Vec<&Evidence> = more.iter().map(|(_, evidence)| evidence).collect();
     let Some(found) = explain::localize(first, &more) else { return Ok(None) };
     let Some(changed) = explain::changed(mutant, first) else { return Ok(None) };
-    let here = |place: &[usize]| place[..3] == found.place[..3];
-    let truth = explain::terms(&first.inputs, mutant, found.field, &found.place);
+    let here = |place: &[usize]| place[..3] == found.position[..3];
+    let truth = explain::terms(&first.inputs, mutant, found.field, &found.position);
     let best = found.likely.first();
     let own = found.likely.iter().find(|likely| likely.mutant == mutant.name);
     Ok(Some(Placed {

@@ -26,7 +26,7 @@ pub struct Localization {
     /// Its wrong elements, and all of them.
     pub wrong: [usize; 2],
     /// The position of its worst element, one number for each axis of the field ([`Field::axes`]).
-    pub place: Vec<usize>,
+    pub position: Vec<usize>,
     /// What the wrong elements, and no others of their kind, have in common.
     pub pattern: Vec<String>,
     /// What the answer to a probe counts, where it counts something else than it should.
@@ -57,7 +57,7 @@ pub fn locate(inputs: &Inputs, declaration: &Declaration, outputs: &Outputs) -> 
     Some(Localization {
         field: first.field,
         wrong: [first.wrong.len(), first.elements.len()],
-        place: first.worst().to_vec(),
+        position: first.worst().to_vec(),
         pattern: pattern::pattern(inputs, first),
         readings: crate::judge::exact::readings(inputs, outputs),
         likely: Vec::new(),
@@ -78,7 +78,7 @@ pub fn localize(evidence: &Evidence, more: &[&Evidence]) -> Option<Localization>
 fn name(found: &mut Localization, inputs: &Inputs, likely: Vec<Likely>) {
     if let Some(best) = likely.first() {
         let mutant = mutants().iter().find(|mutant| mutant.name == best.mutant).expect("named by the catalogue");
-        found.terms = terms(inputs, mutant, found.field, &found.place);
+        found.terms = terms(inputs, mutant, found.field, &found.position);
     }
     found.likely = likely;
 }
@@ -144,7 +144,7 @@ impl Localization {
     /// In words, a line each.
     pub fn lines(&self) -> Vec<String> {
         let place: Vec<String> =
-            self.field.axes().iter().zip(&self.place).map(|(axis, at)| format!("{axis} {at}")).collect();
+            self.field.axes().iter().zip(&self.position).map(|(axis, at)| format!("{axis} {at}")).collect();
         let mut lines = vec![format!(
             "{}: {} of {} elements wrong, the worst at {}",
             self.field,
@@ -202,7 +202,7 @@ mod tests {
     fn a_missing_own_key_is_named_with_its_row_and_key() {
         let found = localize(&evidence("upstream/small", Some("diagonal_own_key_missing")), &[]).unwrap();
         assert_eq!(found.likely[0].mutant, "diagonal_own_key_missing");
-        let token = found.place[2];
+        let token = found.position[2];
         assert_eq!(found.terms, [Term { slot: None, block: token / 8, key: token }]);
     }
 

@@ -181,7 +181,7 @@ impl Comparison {
             return Some(NotJudged::Empty);
         }
         if self.not_judged == self.elements {
-            return Some(NotJudged::NotJudged);
+            return Some(NotJudged::Excluded);
         }
         self.sensitivity.mostly_blind().then_some(NotJudged::AboveSignal)
     }
