@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, table};
+use super::select::candidate_name;
 use super::shapes::{HELP, flops, shape};
 use super::{Outcome, Refusal};
 use nsa_harness::candidate::by_name;
@@ -22,17 +23,17 @@ once. What was timed is judged: whole where it is small, else some rows and the 
 element by its budget, and all of it is finite.
 
 Examples:
-  nsa-diff bench seed B B-local --candidate cuda:tensor --element bf16
-  nsa-diff bench seed --candidate tiled --element f32"))]
+  nsa-diff bench upstream B B-local --candidate cuda:tensor --dtype bf16
+  nsa-diff bench upstream --candidate tiled --dtype f32"))]
 pub(super) struct Args {
-    /// Named shapes [default: seed B C]
+    /// Named shapes [default: upstream B C]
     #[arg(value_name = "SHAPE")]
     shapes: Vec<String>,
     /// The implementation to time
-    #[arg(long, value_name = "NAME", default_value = "cuda")]
+    #[arg(long, value_name = "NAME", default_value = "cuda", value_parser = candidate_name)]
     candidate: String,
     /// Format of the inputs
-    #[arg(long, default_value = "bf16")]
+    #[arg(long, alias = "element", default_value = "bf16")]
     dtype: Dtype,
     /// Timed calls of each kind
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
@@ -54,7 +55,7 @@ struct Times {
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
     let names =
-        if args.shapes.is_empty() { ["seed", "B", "C"].map(str::to_owned).to_vec() } else { args.shapes.clone() };
+        if args.shapes.is_empty() { ["upstream", "B", "C"].map(str::to_owned).to_vec() } else { args.shapes.clone() };
     // A name that is none ends the command before minutes are spent on the others.
     names.iter().try_for_each(|name| shape(name).map(|_| ()))?;
     catch_interrupt();

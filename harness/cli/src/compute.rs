@@ -19,7 +19,7 @@ lists/every_scan_full is the smallest entry in which every scan goes round more 
 list has several parts: what one part must wait for in another is there and nowhere else.
 
 Examples, on a machine with a GPU:
-  compute-sanitizer --tool racecheck --error-exitcode 1 nsa-diff compute lists/every_scan_full --rung tensor --element bf16
+  compute-sanitizer --tool racecheck --error-exitcode 1 nsa-diff compute lists/every_scan_full --rung tensor --dtype bf16
   compute-sanitizer --tool initcheck --error-exitcode 1 nsa-diff compute 'edges/*' --bare"
 )]
 pub(super) struct Args {
@@ -33,7 +33,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "plain")]
     rung: String,
     /// Format of the inputs
-    #[arg(long, default_value = "f32")]
+    #[arg(long, alias = "element", default_value = "f32")]
     dtype: Dtype,
     /// Fault to plant in the kernels
     #[arg(long, value_name = "NAME")]

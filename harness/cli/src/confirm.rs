@@ -6,6 +6,7 @@ use nsa_corpus::{Bundle, Case, Dtype, Field, Outputs, foreign};
 use serde_json::{Value, json};
 
 use super::console::{Console, Json, Output};
+use super::select::candidate_name;
 use super::{Outcome, Refusal};
 use nsa_harness::campaign::store::{declaration, judge_again};
 use nsa_harness::candidate::{Candidate, by_name};
@@ -32,7 +33,7 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
     /// An implementation that the candidate owes nothing to; may be given several times [default: regular_attend and
     /// tiled]
-    #[arg(long = "witness", value_name = "NAME")]
+    #[arg(long = "witness", value_name = "NAME", value_parser = candidate_name)]
     witnesses: Vec<String>,
     #[command(flatten)]
     json: Json,

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, progress, table};
-use super::select::{Dtypes, select};
+use super::select::{Dtypes, candidate_name, select};
 use super::{Outcome, Refusal};
 use nsa_harness::candidate::by_name;
 use nsa_harness::candidate::cuda::Cuda;
@@ -20,7 +20,7 @@ use nsa_harness::detect::{
 };
 use nsa_harness::mutants::mutants;
 
-/// The inputs of the seed's own test, at its size.
+/// The inputs of upstream's own test, at its size.
 const MOCK_INPUTS: &str = "upstream/mock_inputs";
 
 /// Arguments of `detect`.
@@ -35,7 +35,7 @@ the candidate must pass first. What is planted depends on the candidate:
 
 Examples:
   nsa-diff detect
-  nsa-diff detect --rule all 'seed/mock_inputs' --element f16
+  nsa-diff detect --rule all 'upstream/mock_inputs' --dtype f16
   nsa-diff detect --rule all --explain --markdown docs/detection.md --json detection.json
   nsa-diff detect --candidate guest:yours.py --only gain
   nsa-diff detect --candidate cuda --json mutants.json --sanitizer compute-sanitizer"
@@ -45,10 +45,10 @@ pub(super) struct Args {
     #[arg(value_name = "PATTERN")]
     patterns: Vec<String>,
     /// In what the mistakes are planted
-    #[arg(long, value_name = "NAME", default_value = "plain")]
+    #[arg(long, value_name = "NAME", default_value = "rowwise", value_parser = candidate_name)]
     candidate: String,
     /// Who judges; may be given several times
-    #[arg(long = "rule", value_name = "ours|seed|flash-attention|flashinfer-bench|all", default_value = "ours")]
+    #[arg(long = "rule", value_name = "ours|upstream|flash-attention|flashinfer-bench|all", default_value = "ours")]
     rules: Vec<String>,
     /// Only mistakes whose name contains TEXT
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -74,7 +74,7 @@ impl Args {
             return Ok(Rule::ALL.to_vec());
         }
         let mut rules: Vec<Rule> =
-            self.rules.iter().map(|name| name.parse().map_err(Refusal::new)).collect::<Result<_, _>>()?;
+            self.rules.iter().map(|name| rule_name(name).parse().map_err(Refusal::new)).collect::<Result<_, _>>()?;
         rules.sort();
         rules.dedup();
         Ok(rules)
@@ -85,6 +85,11 @@ impl From<Failed> for Refusal {
     fn from(error: Failed) -> Self {
         Refusal::new(error.to_string())
     }
+}
+
+/// A rule's name as it is today; that of version 1 is taken too.
+fn rule_name(name: &str) -> &str {
+    if name == "seed" { "upstream" } else { name }
 }
 
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::console::{Console, Json, Output};
 use super::output::{not_judged, table};
+use super::select::candidate_name;
 use super::{Outcome, Refusal};
 use nsa_harness::candidate::{Candidate, CandidateError, by_name};
 use nsa_harness::judge::{judge_declared, verdict};
@@ -18,7 +19,7 @@ use nsa_harness::tally::Fields;
 #[command(
     after_help = "Every .safetensors file of DIR holds inputs and the answers that PyTorch gave (docs/corpus-format.md). Errors are
 relative to the largest magnitude of each tensor. Limits: 1e-11 for files computed in f64, 3e-6 in f32. A candidate that
-casts to 16 bits, or that gets its inputs by --element, is judged by its error budgets instead.
+casts to 16 bits, or that gets its inputs by --dtype, is judged by its error budgets instead.
 
 Examples:
   nsa-diff golden corpus/golden
@@ -29,10 +30,10 @@ pub(super) struct Args {
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// The candidate to compare
-    #[arg(long, alias = "candidate", value_name = "NAME", default_value = "oracle")]
+    #[arg(long, alias = "backend", value_name = "NAME", default_value = "oracle", value_parser = candidate_name)]
     candidate: String,
     /// Give the inputs in this format; files whose inputs it cannot hold exactly are skipped
-    #[arg(long, value_name = "f32|f16|bf16")]
+    #[arg(long, alias = "element", value_name = "f32|f16|bf16")]
     dtype: Option<Dtype>,
     #[command(flatten)]
     json: Json,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, progress};
-use super::select::select;
+use super::select::{candidate_name, select};
 use super::{Outcome, Refusal};
 
 /// Entries with more input elements than this are checked only when they are named.
@@ -27,7 +27,7 @@ pub(super) struct Args {
     #[arg(value_name = "CASE")]
     case: Option<String>,
     /// Whose gradients to check
-    #[arg(long, value_name = "NAME", default_value = "oracle")]
+    #[arg(long, value_name = "NAME", default_value = "oracle", value_parser = candidate_name)]
     candidate: String,
     #[command(flatten)]
     json: Json,

@@ -10,7 +10,7 @@ use super::console::{Console, Json, Output};
 use super::matrix_report::{self, Row};
 use super::output::{catch_interrupt, interrupted, progress};
 use super::replay::read_file;
-use super::select::{Dtypes, select};
+use super::select::{Dtypes, candidate_name, select};
 use super::{Outcome, Refusal};
 use nsa_harness::candidate::{Candidate, by_name};
 use nsa_harness::tally::{Conclusion, Fields, Tally};
@@ -34,7 +34,7 @@ pub(super) struct Args {
     #[arg(value_name = "CASE")]
     cases: Vec<String>,
     /// Implementations to compare, divided by commas
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', required = true, value_parser = candidate_name)]
     candidates: Vec<String>,
     /// Leave out candidates that do not exist here, and say so
     #[arg(long)]
@@ -129,7 +129,7 @@ type Candidates = (Vec<Box<dyn Candidate>>, Vec<(String, String)>);
 
 fn candidates(args: &Args) -> Result<Candidates, Refusal> {
     // Guests take seconds to start: all at once.
-    let made: Vec<_> = args.candidates.par_iter().map(|name| (name, by_name(name.trim()))).collect();
+    let made: Vec<_> = args.candidates.par_iter().map(|name| (name, by_name(name))).collect();
     let (mut candidates, mut missing) = (Vec::new(), Vec::new());
     for (name, made) in made {
         match made {

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::console::{Console, Json, Output};
 use super::output::not_judged;
+use super::select::candidate_name;
 use super::{Outcome, Refusal, concluded};
 use nsa_harness::campaign::store;
 use nsa_harness::candidate::{Candidate, by_name};
@@ -29,7 +30,7 @@ pub(super) struct Args {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Run the cases on this candidate instead of judging the stored answers
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = candidate_name)]
     candidate: Option<String>,
     #[command(flatten)]
     json: Json,

@@ -22,10 +22,10 @@ use nsa_harness::tally::{Fields, Tally};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   nsa-diff run
-  nsa-diff run 'gqa/*' edges/seq_1 --candidate regular_attend --element f32
+  nsa-diff run 'gqa/*' edges/seq_1 --candidate regular_attend --dtype f32
   nsa-diff run --json report.json
   nsa-diff run 'edges/*' --vacuous
-  nsa-diff run --large large/64k --candidate cuda --element bf16
+  nsa-diff run --large large/64k --candidate cuda --dtype bf16
 
 Patterns are globs over entry names (`*` also matches `/`); `nsa-diff show '*'` lists them.")]
 pub(super) struct Args {
@@ -40,7 +40,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     reruns: usize,
     /// Run problems too large to answer whole instead: sampled rows against the oracle, and relations between answers to the same
-    /// problem rearranged (f32 and bf16 unless --element is given)
+    /// problem rearranged (f32 and bf16 unless --dtype is given)
     #[arg(long, conflicts_with_all = ["reruns", "vacuous"])]
     large: bool,
     /// List every check that an injected fault (zeros, sign flip, swapped rows, 1 % gain) would have passed, with the reason
@@ -129,7 +129,7 @@ fn render(reports: &[Report], args: &Args) -> String {
     if let Some(report) = reports.iter().find(|report| report.verdict.failure().is_some()) {
         let (name, dtype) = (&report.name, report.dtype);
         text.push_str(&format!(
-            "run one again: nsa-diff run {name} --candidate {} --element {dtype}\n",
+            "run one again: nsa-diff run {name} --candidate {} --dtype {dtype}\n",
             args.candidate.name()
         ));
     }

@@ -5,7 +5,7 @@ use nsa_corpus::{Case, Inputs, Mask, Selection, Sizes, Values};
 use super::Refusal;
 
 /// What `--help` says of them.
-pub(super) const HELP: &str = "Shapes: seed or A (b4 n507 hq4 hkv2 d64 N32 sel6), and with blocks of 64, d 128 and 15 slots (first, previous, 13 past ones):
+pub(super) const HELP: &str = "Shapes: upstream or A (b4 n507 hq4 hkv2 d64 N32 sel6), and with blocks of 64, d 128 and 15 slots (first, previous, 13 past ones):
 B n8192 hq64 hkv4, C n32768 hq64 hkv4, D n65536 hq64 hkv4, E n16384 hq32 hkv8, F n16384 hq16 hkv16. With -local behind it
 (B-local) all tokens of a block select the same blocks.";
 
@@ -22,7 +22,7 @@ pub(super) fn shape(name: &str) -> Result<Case, Refusal> {
         num_sel: 15,
         sel_heads: kv_heads,
     };
-    let seed = Sizes {
+    let upstream = Sizes {
         batch: 4,
         q_heads: 4,
         kv_heads: 2,
@@ -35,19 +35,20 @@ pub(super) fn shape(name: &str) -> Result<Case, Refusal> {
     };
     let (letter, local) = name.strip_suffix("-local").map_or((name, false), |letter| (letter, true));
     let sizes = match letter {
-        "seed" | "A" if !local => seed,
+        // `seed`: its name before version 2.
+        "upstream" | "seed" | "A" if !local => upstream,
         "B" => wide(8192, 64, 4),
         "C" => wide(32_768, 64, 4),
         "D" => wide(65_536, 64, 4),
         "E" => wide(16_384, 32, 8),
         "F" => wide(16_384, 16, 16),
         _ => {
-            let known = "seed, A, B, C, D, E, F, and B-local to F-local";
+            let known = "upstream, A, B, C, D, E, F, and B-local to F-local";
             return Err(Refusal::new(format!("no shape is called `{name}`: there are {known}")));
         }
     };
     let case = Case::ordinary(sizes, 1);
-    Ok(if sizes == seed {
+    Ok(if sizes == upstream {
         Case { selection: Selection::ZeroOrOne {}, mask: Mask::Random {}, sel_scale: Some(Values::ones()), ..case }
     } else {
         let selection = if local { Selection::Shared {} } else { Selection::FirstPreviousPast {} };
@@ -79,8 +80,9 @@ mod tests {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), names.len());
-        assert_eq!(shape("seed").unwrap().id(), shape("A").unwrap().id());
-        for unknown in ["G", "A-local", "seed-local", "b", ""] {
+        assert_eq!(shape("upstream").unwrap().id(), shape("A").unwrap().id());
+        assert_eq!(shape("seed").unwrap().id(), shape("A").unwrap().id(), "its name before version 2");
+        for unknown in ["G", "A-local", "upstream-local", "b", ""] {
             assert!(shape(unknown).unwrap_err().to_string().contains("no shape is called"));
         }
     }

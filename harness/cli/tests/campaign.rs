@@ -65,7 +65,7 @@ fn json(path: &Path) -> Value {
 /// A campaign of the same cases; its exit code, what it said, its report, null where it was refused.
 fn campaign(folder: &Path, candidate: &str) -> (i32, String, Value) {
     let (bugs, report) = (folder.join("bugs"), folder.join("fuzz.json"));
-    let arguments = ["fuzz", "--seed", "3", "--cases", "128", "--size", "5", "--element", "f32", "--effort", "60"];
+    let arguments = ["fuzz", "--seed", "3", "--cases", "128", "--size", "5", "--dtype", "f32", "--effort", "60"];
     let more = ["--candidate", candidate, "--bugs", bugs.to_str().unwrap(), "--json", report.to_str().unwrap()];
     let _ = std::fs::remove_file(&report);
     let output = nsa_diff(&[&arguments[..], &more[..]].concat());
@@ -139,7 +139,7 @@ fn two_faults_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
     let bugs_folder = bugs.to_str().unwrap();
     let once = |seed: u64| {
         let seed = seed.to_string();
-        let arguments = ["fuzz", "--seed", &seed, "--cases", "1", "--size", "5", "--element", "f32", "--effort", "1"];
+        let arguments = ["fuzz", "--seed", &seed, "--cases", "1", "--size", "5", "--dtype", "f32", "--effort", "1"];
         nsa_diff(&[&arguments[..], &["--bugs", bugs_folder, "--candidate", &eightfold]].concat())
     };
     let passes = |output: &Output| text(output).contains("1 pass\n");
@@ -212,7 +212,7 @@ fn the_matrix_says_who_is_wrong() {
     let Some((folder, guest)) = faulty() else { return };
     let [report, markdown] = ["matrix.json", "matrix.md"].map(|name| folder.path().join(name));
     let candidates = format!("tiled,{guest},guest:absent");
-    let arguments = ["matrix", "sliding/window_1", "edges/seq_1", "--element", "f32", "--candidates", &candidates];
+    let arguments = ["matrix", "sliding/window_1", "edges/seq_1", "--dtype", "f32", "--candidates", &candidates];
     let refused = nsa_diff(&arguments);
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
     assert!(text(&refused).contains("guest:absent"));

@@ -113,7 +113,7 @@ pub const LISTED: [Listed; 8] = [
         make: || Ok(Box::new(tiled::Tiled)),
     },
     Listed {
-        name: "plain",
+        name: "rowwise",
         about: "CPU candidate, row by row: the implementation that known mistakes are planted in",
         make: || Ok(Box::new(crate::mutants::Rowwise::new())),
     },
@@ -129,9 +129,9 @@ pub const LISTED: [Listed; 8] = [
         make: || cuda::make("cuda:tensor"),
     },
     Listed {
-        name: "cuda:apart",
-        about: "the same, each tensor in turn spread over 2^32 elements; cuda:plain:apart and cuda:tensor:apart too",
-        make: || cuda::make("cuda:apart"),
+        name: "cuda:far-strides",
+        about: "the same, each tensor in turn spread over 2^32 elements; cuda:plain:far-strides and cuda:tensor:far-strides too",
+        make: || cuda::make("cuda:far-strides"),
     },
 ];
 

@@ -41,7 +41,7 @@ impl Means<'_> {
     pub fn baseline(&self, mutants: &[&Mutant]) -> Result<(), Failed> {
         let any = |category| mutants.iter().any(|mutant| mutant.category == category);
         for rung in Rung::ALL {
-            let mut found = if any(Category::Memory) { apart(rung, None)? } else { None };
+            let mut found = if any(Category::Memory) { far_strides(rung, None)? } else { None };
             for (category, tool, entry) in TOOLS {
                 if found.is_none() && any(category) {
                     found = self.sanitize(tool, entry, rung, None)?;
@@ -71,8 +71,11 @@ impl Means<'_> {
         let start = Instant::now();
         let ours = rules.contains(&Rule::Ours);
         // First, because the whole corpus would be run before the next: it compiles each kernel at every size.
-        let found =
-            if ours && mutant.category == Category::Memory { apart(mutant.rung(), Some(&mutant.name))? } else { None };
+        let found = if ours && mutant.category == Category::Memory {
+            far_strides(mutant.rung(), Some(&mutant.name))?
+        } else {
+            None
+        };
         let open: Vec<Rule> = rules.iter().copied().filter(|rule| found.is_none() || *rule != Rule::Ours).collect();
         let mut row = fates(plant, jobs, &open, alarms)?;
         row.fates.extend(found.map(|kill| (Rule::Ours, Fate::Killed(kill))));
@@ -94,7 +97,7 @@ impl Means<'_> {
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(sanitizer);
         command.args(["--tool", tool, "--error-exitcode", &HAZARDS.to_string()]).arg(program);
-        command.args(["compute", entry, "--bare", "--rung", rung.name(), "--element", &element_of(rung).to_string()]);
+        command.args(["compute", entry, "--bare", "--rung", rung.name(), "--dtype", &element_of(rung).to_string()]);
         command.args(mutant.into_iter().flat_map(|name| ["--mutant", name]));
         let output = command.output().map_err(|error| failed(error.to_string()))?;
         match output.status.code() {
@@ -127,14 +130,14 @@ fn kill(rung: Rung, entry: &str, detail: String) -> Kill {
 }
 
 /// What is found once each tensor in turn is set apart, if anything; nothing where the device is too small for that.
-fn apart(rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
+fn far_strides(rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
     // One at a time: tensors set apart fill the device.
     static DEVICE: Mutex<()> = Mutex::new(());
     let _device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
-    let candidate = Cuda::apart(Some(rung), mutant)?;
+    let candidate = Cuda::far_strides(Some(rung), mutant)?;
     let report = run_entry(entry(SMALL), element_of(rung), &candidate as &dyn Candidate)?;
     Ok(match &report.verdict {
-        Verdict::Fail(failure) => Some(kill(rung, SMALL, format!("apart: {}", failure.message))),
+        Verdict::Fail(failure) => Some(kill(rung, SMALL, format!("far strides: {}", failure.message))),
         _ => None,
     })
 }

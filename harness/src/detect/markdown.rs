@@ -68,7 +68,7 @@ fn summary(text: &mut String, rows: &[Row], rules: &[Rule], rejections: &Rejecti
 }
 
 const BELOW_SUMMARY: &str = "
-The mock inputs are those of the seed's own test, in f16 (`seed/mock_inputs`: blocks 0 and 1, factors of 1, a sum as the loss). A case in
+The mock inputs are those of upstream's own test, in f16 (`upstream/mock_inputs`: blocks 0 and 1, factors of 1, a sum as the loss). A case in
 which a rule rejects the correct candidate too shows nothing by that rule and is not counted as a kill: the corpus is full of such
 cases, as its values are not all of size 1.
 

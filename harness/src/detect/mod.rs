@@ -87,7 +87,7 @@ impl Plant<'_> {
     fn row(&self) -> Row {
         let (name, category, place, why, equivalent) = match self {
             Plant::Mutant(mutant, _) => {
-                let place = mutant.place().to_owned();
+                let place = mutant.carrier().to_owned();
                 (mutant.name.clone(), word(&mutant.category), place, mutant.why.clone(), mutant.argument.clone())
             }
             Plant::Kernel(mutant) => {
@@ -182,7 +182,7 @@ pub struct Row {
     pub equivalent: Option<String>,
     /// By rule.
     pub fates: BTreeMap<Rule, Fate>,
-    /// By rule, on the seed's mock inputs alone, where that was asked for.
+    /// By rule, on upstream's mock inputs alone, where that was asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub on_mock_inputs: BTreeMap<Rule, Fate>,
     /// How it was placed and named, where that was asked for.
@@ -372,6 +372,6 @@ pub fn baseline(job: &Job, rules: &[Rule], candidate: &dyn Candidate) -> Result<
 
 /// The mutants that can be planted in, or round, the candidate called `candidate`.
 pub fn plants<'a>(candidate: &str, inner: &'a dyn Candidate, mutants: &'static [Mutant]) -> Vec<Plant<'a>> {
-    let all = candidate == "plain";
+    let all = candidate == "rowwise";
     mutants.iter().filter(|mutant| all || mutant.decorates()).map(|mutant| Plant::Mutant(mutant, inner)).collect()
 }

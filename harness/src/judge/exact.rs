@@ -161,7 +161,7 @@ mod tests {
         let mut exact = 0;
         for entry in entries().iter().filter(|entry| entry.has_flag("exact_probe")) {
             exact += entry.exact.len();
-            for name in ["tiled", "plain", "oracle"] {
+            for name in ["tiled", "rowwise", "oracle"] {
                 for dtype in &entry.dtypes {
                     let report = run_entry(entry, *dtype, by_name(name).unwrap().as_ref()).unwrap();
                     assert_eq!(report.verdict.failure(), None, "{} {dtype} {name}", entry.name);

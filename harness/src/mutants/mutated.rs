@@ -9,16 +9,16 @@ use nsa_reference::rowwise::{self, Mutation};
 use super::{Carrier, Mutant, mutants};
 use crate::candidate::{Candidate, CandidateError, Declaration, Unsupported};
 
-/// The plain implementation, with at most one fault.
+/// The rowwise implementation, with at most one mutation.
 pub struct Rowwise {
     name: String,
     mutation: Option<Mutation>,
 }
 
 impl Rowwise {
-    /// Without any fault.
+    /// Without any mutation.
     pub fn new() -> Self {
-        Rowwise { name: "plain".to_owned(), mutation: None }
+        Rowwise { name: "rowwise".to_owned(), mutation: None }
     }
 }
 
@@ -87,7 +87,7 @@ impl Candidate for Decorated<'_> {
     }
 }
 
-/// A candidate with `mutant`: the plain implementation with its fault, or `inner` decorated.
+/// A candidate with `mutant`: the rowwise implementation with its mutation, or `inner` decorated.
 pub fn mutated<'a>(mutant: &'a Mutant, inner: &'a dyn Candidate) -> Box<dyn Candidate + 'a> {
     let name = format!("{}+{}", inner.name(), mutant.name);
     match &mutant.plant {
@@ -96,7 +96,7 @@ pub fn mutated<'a>(mutant: &'a Mutant, inner: &'a dyn Candidate) -> Box<dyn Cand
     }
 }
 
-/// The plain implementation with the mutant of this name in it, or round it.
+/// The rowwise implementation with the mutant of this name in it, or round it.
 pub fn rowwise_with(name: &str) -> Option<Box<dyn Candidate>> {
     static ROWWISE: LazyLock<Rowwise> = LazyLock::new(Rowwise::new);
     let mutant = mutants().iter().find(|mutant| mutant.name == name)?;

@@ -47,8 +47,8 @@ impl Cuda {
     ///
     /// # Errors
     /// As [`Cuda::new`].
-    pub fn apart(rung: Option<Rung>, mutant: Option<&str>) -> Result<Self, Unavailable> {
-        Self::start(rung, mutant, &["apart"], 1, TIME_LIMIT)
+    pub fn far_strides(rung: Option<Rung>, mutant: Option<&str>) -> Result<Self, Unavailable> {
+        Self::start(rung, mutant, &["far-strides"], 1, TIME_LIMIT)
     }
 
     fn start(
@@ -88,14 +88,14 @@ impl Cuda {
     }
 }
 
-/// The candidate called `cuda`, `cuda:plain` or `cuda:tensor`, each perhaps with `:apart` behind it.
+/// The candidate called `cuda`, `cuda:plain` or `cuda:tensor`, each perhaps with `:far-strides` behind it.
 pub(super) fn make(name: &str) -> Result<Box<dyn Candidate>, Unavailable> {
-    let (name, apart) = name.strip_suffix(":apart").map_or((name, false), |name| (name, true));
+    let (name, far_strides) = name.strip_suffix(":far-strides").map_or((name, false), |name| (name, true));
     let rung = match name.split_once(':') {
         None => None,
         Some((_, rung)) => Some(rung.parse::<Rung>().map_err(|error| Unavailable(error.to_string()))?),
     };
-    Ok(Box::new(if apart { Cuda::apart(rung, None)? } else { Cuda::new(rung, None, WORKERS)? }))
+    Ok(Box::new(if far_strides { Cuda::far_strides(rung, None)? } else { Cuda::new(rung, None, WORKERS)? }))
 }
 
 /// What the kernels of `variant` declare on a device of this architecture.
