@@ -269,11 +269,11 @@ fn is_word(part: &str) -> bool {
 fn at(text: &str, start: usize, error: &Error) -> Error {
     let before = text.get(..start).unwrap_or(text);
     let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-    let place = match name_around(text, before) {
+    let position = match name_around(text, before) {
         Some(name) => format!("line {line}: entry {}", foreign::short(name, 80)),
         None => format!("line {line}"),
     };
-    Error::new(error.kind(), format!("{place}: {error}"))
+    Error::new(error.kind(), format!("{position}: {error}"))
 }
 
 /// The name of the entry that begins last before the end of `before`, quoted as it stands.

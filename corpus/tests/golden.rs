@@ -55,7 +55,7 @@ fn a_golden_case_reads_back_as_it_was_written_and_gives_the_same_bytes() {
 }
 
 #[test]
-fn every_entry_survives_the_golden_format_in_every_element() {
+fn every_entry_survives_the_golden_format_in_every_dtype() {
     for entry in entries().iter().filter(|entry| entry.case.sizes.seq_len < 50 && !entry.name.starts_with("non_finite"))
     {
         for dtype in Dtype::ALL {

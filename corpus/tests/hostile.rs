@@ -128,9 +128,9 @@ fn every_truncation_and_every_flipped_header_byte_of_a_real_file_is_survived() {
         one_line(Bundle::parse(whole[..length].to_vec()).unwrap_err());
     }
     let header = u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
-    for place in (0..8 + header).step_by(3) {
+    for position in (0..8 + header).step_by(3) {
         let mut bytes = whole.clone();
-        bytes[place] ^= 0x11;
+        bytes[position] ^= 0x11;
         if let Err(error) = Bundle::parse(bytes) {
             one_line(error);
         }

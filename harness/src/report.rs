@@ -78,7 +78,7 @@ impl Report {
         fields.filter(|field| !self.not_judged.contains_key(field))
     }
 
-    /// Dtypes compared.
+    /// Elements compared.
     pub fn elements(&self) -> usize {
         self.comparisons.iter().map(|comparison| comparison.elements).sum()
     }

@@ -38,7 +38,7 @@ impl Summary {
         self.rows.get(&(field, dtype))
     }
 
-    /// Dtypes held to a finite budget, by format.
+    /// Elements held to a finite budget, by format.
     pub fn judged(&self) -> BTreeMap<Dtype, u64> {
         let mut judged = BTreeMap::new();
         for ((_, dtype), budget_use) in &self.rows {
@@ -49,7 +49,7 @@ impl Summary {
 
     /// One row for each field and format, with a head: a table for [`crate::cli`].
     pub fn table(&self) -> Vec<Vec<String>> {
-        let head = ["field", "element", "judged", "exact", "B: p50", "p99.9", "max", "H: p50", "p99.9", "max"];
+        let head = ["field", "dtype", "judged", "exact", "B: p50", "p99.9", "max", "H: p50", "p99.9", "max"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         for ((field, dtype), budget_use) in self.rows.iter().filter(|(_, budget_use)| budget_use.judged > 0) {
             let share = 100.0 * budget_use.exact as f64 / budget_use.judged as f64;
@@ -75,10 +75,10 @@ fn json_of(budget_use: &BudgetUse, field: Field, dtype: Dtype) -> Value {
     let quantiles = |quantiles: Quantiles| json!({ "p50": number(quantiles.p50), "p999": number(quantiles.p999), "max": number(quantiles.max) });
     json!({
         "field": field,
-        "element": dtype,
+        "dtype": dtype,
         "judged": budget_use.judged,
         "exact": budget_use.exact,
-        "apart": budget_use.apart,
+        "excluded": budget_use.excluded,
         "error_over_b": quantiles(budget_use.rigorous()),
         "error_over_h": quantiles(budget_use.likely()),
     })

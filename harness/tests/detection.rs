@@ -1,4 +1,4 @@
-//! KnownFailure mistakes are noticed, and docs/detection.md says so of this catalogue and this corpus.
+//! Known mistakes are noticed, and docs/detection.md says so of this catalogue and this corpus.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ fn cheap_and_dear() -> [Vec<Job>; 2] {
 }
 
 #[test]
-fn every_defect_is_killed_and_nothing_correct_is_rejected() {
+fn every_mutant_is_killed_and_nothing_correct_is_rejected() {
     let inner = by_name("rowwise").unwrap();
     let [cheap, dear] = cheap_and_dear();
     cheap.par_iter().for_each(|job| {

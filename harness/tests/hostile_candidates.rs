@@ -231,7 +231,7 @@ fn only_lse(inputs: &Inputs) -> Declaration {
 }
 
 #[test]
-fn a_mistake_planted_round_a_candidate_keeps_all_that_it_declares() {
+fn a_mutant_round_a_candidate_keeps_all_that_it_declares() {
     let inner = Hostile {
         declared: only_lse,
         answer: |inputs| {

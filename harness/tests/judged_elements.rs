@@ -41,8 +41,8 @@ fn lse(elements: &[[f64; 4]]) -> Comparison {
 /// The class of the failure and the token that it names.
 fn failure(comparison: &Comparison) -> Option<(Class, String)> {
     let Failure { class, message, .. } = comparison.failure.clone()?;
-    let place = message.split(':').next().unwrap();
-    Some((class, place.rsplit("token ").next().unwrap().to_owned()))
+    let position = message.split(':').next().unwrap();
+    Some((class, position.rsplit("token ").next().unwrap().to_owned()))
 }
 
 fn over(token: usize) -> Option<(Class, String)> {
@@ -63,7 +63,7 @@ fn every_element_is_counted_in_its_class() {
     let not_judged = [1.0, 7.0, INF, INF];
     let all = lse(&[off(0.25), off(0.75), off(0.75), not_judged, not_judged, off(2.0), [1.0, NAN, 1.0, 0.5]]);
     assert_eq!((all.elements, all.suspect, all.not_judged, all.failed, all.excused), (7, 2, 2, 2, 0));
-    assert_eq!((all.budget_use.judged, all.budget_use.exact, all.budget_use.apart), (5, 0, 2));
+    assert_eq!((all.budget_use.judged, all.budget_use.exact, all.budget_use.excluded), (5, 0, 2));
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn a_planted_circle_is_found_however_it_is_written() {
+fn a_circle_is_found_however_it_is_written() {
     let two = |a: &str, b: &str| circles(&[("lib.rs", "mod a; mod b;"), ("a.rs", a), ("b.rs", b)]);
     let back = "use crate::a::A;";
     for a in [

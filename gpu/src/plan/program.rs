@@ -18,25 +18,25 @@ pub struct Program {
     /// Macro and value, in order.
     pub defines: Vec<(&'static str, usize)>,
     /// The workspace whose rows are set apart; `None`: each is dense.
-    pub apart: Option<Workspace>,
+    pub far: Option<Workspace>,
 }
 
 impl Program {
     pub(super) fn new(kernel: &'static str, dtype: Dtype, mut defines: Vec<(&'static str, usize)>) -> Self {
         let number = ELEMENTS.iter().position(|known| *known == dtype).expect("`supports` refuses other elements");
         defines.insert(0, ("DTYPE", number));
-        Program { kernel, defines, apart: None }
+        Program { kernel, defines, far: None }
     }
 
     /// A kernel that checks the others: `poison`, `probe` or `gate`.
     pub fn check(kernel: &'static str) -> Self {
-        Program { kernel, defines: Vec::new(), apart: None }
+        Program { kernel, defines: Vec::new(), far: None }
     }
 
     /// The same with rows of `workspace` `stride` elements apart.
-    pub(super) fn with_apart(mut self, workspace: Workspace, stride: usize) -> Self {
+    pub(super) fn with_far_rows(mut self, workspace: Workspace, stride: usize) -> Self {
         self.defines.push((ROW_STRIDE, stride));
-        self.apart = Some(workspace);
+        self.far = Some(workspace);
         self
     }
 

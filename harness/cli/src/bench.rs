@@ -12,7 +12,7 @@ use super::select::candidate_name;
 use super::shapes::{HELP, flops, shape};
 use super::{Outcome, Refusal};
 use nsa_harness::candidate::by_name;
-use nsa_harness::judge::sample::judge_excerpt;
+use nsa_harness::judge::sample::judge_sample;
 use nsa_harness::judge::verdict::Verdict;
 
 /// Arguments of `bench`.
@@ -59,7 +59,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     // A name that is none ends the command before minutes are spent on the others.
     names.iter().try_for_each(|name| shape(name).map(|_| ()))?;
     catch_interrupt();
-    let head = ["shape", "element", "forward ms", "min", "TFLOP/s", "forward+backward ms", "min", "TFLOP/s", "checked"];
+    let head = ["shape", "dtype", "forward ms", "min", "TFLOP/s", "forward+backward ms", "min", "TFLOP/s", "checked"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let (mut results, mut failed) = (Vec::new(), false);
     for name in &names {
@@ -94,9 +94,9 @@ fn bench(args: &Args, name: &str) -> Result<(Vec<String>, Value, bool), Refusal>
     let (mut checked, mut failed) = ("no".to_owned(), false);
     if !args.unchecked {
         let arithmetic = by_name(&args.candidate)?.declaration(&inputs).arithmetic;
-        let excerpt = judge_excerpt(&inputs, &arithmetic, &outputs);
-        failed = matches!(excerpt.verdict, Verdict::Fail(_));
-        checked = format!("{} ({})", excerpt.verdict, excerpt.what);
+        let judged = judge_sample(&inputs, &arithmetic, &outputs);
+        failed = matches!(judged.verdict, Verdict::Fail(_));
+        checked = format!("{} ({})", judged.verdict, judged.what);
     }
     let flops = flops(&inputs);
     let rates = [flops[0] / forward[0] / 1e9, flops[1] / both[0] / 1e9];
@@ -112,7 +112,7 @@ fn bench(args: &Args, name: &str) -> Result<(Vec<String>, Value, bool), Refusal>
         checked.clone(),
     ];
     let result = json!({
-        "shape": name, "element": args.dtype, "repetitions": args.repetitions,
+        "shape": name, "dtype": args.dtype, "repetitions": args.repetitions,
         "forward_ms": forward[0], "forward_ms_min": forward[1], "forward_tflops": rates[0],
         "both_ms": both[0], "both_ms_min": both[1], "both_tflops": rates[1], "checked": checked,
     });

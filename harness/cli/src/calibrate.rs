@@ -62,7 +62,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
                 (row[0], row[1]) = (sum.name().to_owned(), dtype.to_string());
                 row[HEAD.len() - 1] = format!("not measured: {}", foreign::line(&reason));
                 rows.push(row);
-                skipped.push(json!({ "sum": sum, "element": dtype, "reason": reason }));
+                skipped.push(json!({ "sum": sum, "dtype": dtype, "reason": reason }));
             }
         }
         bar.inc(1);
@@ -82,7 +82,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     }
 }
 
-const HEAD: [&str; 7] = ["sum", "element", "declared", "added at once", "kept beside 1", "error found", "verdict"];
+const HEAD: [&str; 7] = ["sum", "dtype", "declared", "added at once", "kept beside 1", "error found", "verdict"];
 
 fn row(found: &Measured) -> Vec<String> {
     let verdict = match (found.looser(), found.tiles()) {

@@ -68,9 +68,9 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Candidate>], output: &Output<'_>) -
     let (bundle, shown) = (Bundle::read(path)?, foreign::path(path));
     let again = judge_again(&bundle).map_err(|error| Refusal::new(format!("{shown}: {error}")))?;
     let worst = again.as_ref().and_then(|report| worst(report, &bundle));
-    let place = worst.as_ref().map(|worst| (worst.0, worst.1.as_slice()));
+    let position = worst.as_ref().map(|worst| (worst.0, worst.1.as_slice()));
     let testimonies =
-        witnesses.iter().map(|witness| testify(&bundle, witness.as_ref(), place)).collect::<Result<Vec<_>, _>>()?;
+        witnesses.iter().map(|witness| testify(&bundle, witness.as_ref(), position)).collect::<Result<Vec<_>, _>>()?;
     let fails = again.as_ref().is_none_or(|report| report.verdict.failure().is_some());
     let passes = |word: &str| testimonies.iter().filter(|each| each.report.verdict.word() == word).count();
     let confirmed = fails && passes("fail") == 0 && passes("pass") + passes("suspect") > 0;
@@ -80,8 +80,8 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Candidate>], output: &Output<'_>) -
     if let Some((field, index, values)) = &worst {
         output.text(&format!("  {field} {index:?}: expected {} to {}, found {}\n", values[0], values[1], values[2]));
     }
-    let place = located(&bundle);
-    place.iter().flat_map(Localization::lines).for_each(|line| output.text(&format!("  {line}\n")));
+    let position = located(&bundle);
+    position.iter().flat_map(Localization::lines).for_each(|line| output.text(&format!("  {line}\n")));
     for Testimony { witness, dtype, report, value } in &testimonies {
         let value = value.map(|value| format!("; there {value}")).unwrap_or_default();
         output.text(&format!("  {witness} in {dtype}: {}{value}\n", report.verdict));
@@ -90,12 +90,12 @@ fn confirm(path: &Path, witnesses: &[Box<dyn Candidate>], output: &Output<'_>) -
         "file": shown,
         "confirmed": confirmed,
         "report": again,
-        "where": place,
+        "where": position,
         "worst": worst.map(|(field, index, values)| json!({
             "field": field, "index": index, "lowest": values[0], "highest": values[1], "found": values[2],
         })),
         "witnesses": testimonies.iter().map(|each| json!({
-            "witness": each.witness, "element": each.dtype, "report": each.report, "value": each.value,
+            "witness": each.witness, "dtype": each.dtype, "report": each.report, "value": each.value,
         })).collect::<Vec<_>>(),
     }))
 }
@@ -119,7 +119,7 @@ fn worst(report: &Report, bundle: &Bundle) -> Option<(Field, Vec<usize>, [f64; 3
 fn testify(
     bundle: &Bundle,
     witness: &dyn Candidate,
-    place: Option<(Field, &[usize])>,
+    position: Option<(Field, &[usize])>,
 ) -> Result<Testimony, nsa_corpus::Error> {
     let case = Case::from_inputs(&bundle.inputs);
     let mut told = None;
@@ -135,6 +135,6 @@ fn testify(
         }
     }
     let (dtype, report) = told.expect("three formats were tried");
-    let value = place.and_then(|(field, index)| report.outputs.as_ref()?.get(field)?.get(index).copied());
+    let value = position.and_then(|(field, index)| report.outputs.as_ref()?.get(field)?.get(index).copied());
     Ok(Testimony { witness: witness.name().to_owned(), dtype, report, value })
 }

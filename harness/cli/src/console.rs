@@ -97,11 +97,11 @@ impl<'a> Output<'a> {
         let mut seen = Vec::new();
         for file in json.into_iter().chain(files.iter().copied()) {
             check_file(file)?;
-            let place = (file.parent().and_then(|folder| folder.canonicalize().ok()), file.file_name());
-            if seen.contains(&place) {
+            let position = (file.parent().and_then(|folder| folder.canonicalize().ok()), file.file_name());
+            if seen.contains(&position) {
                 return Err(Refusal::new(format!("{}: is named twice as a file to write", foreign::path(file))));
             }
-            seen.push(place);
+            seen.push(position);
         }
         Ok(output)
     }
@@ -118,11 +118,11 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Writes `content` of schema `nsa-diff/KIND/1` where it was asked for.
+    /// Writes `content` of schema `nsa-diff/KIND/2` where it was asked for.
     pub(super) fn json(&self, kind: &str, content: Value) {
         let Some(file) = self.json else { return };
         let mut document = json!({
-            "schema": format!("nsa-diff/{kind}/1"),
+            "schema": format!("nsa-diff/{kind}/{}", nsa_corpus::version::FORMAT),
             "environment": nsa_harness::environment::describe(),
         });
         if let (Value::Object(document), Value::Object(content)) = (&mut document, content) {

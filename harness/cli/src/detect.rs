@@ -191,7 +191,7 @@ fn report(args: &Args, output: &Output<'_>, found: &Found) -> Result<Outcome, Re
             "rules": found.rules,
             "cases": found.cases,
             "left_out": found.plants - found.rows.len(),
-            "faults": found.rows,
+            "mutants": found.rows,
             "rejects_without_any": found.rejections,
         }),
     );
@@ -208,12 +208,12 @@ fn report(args: &Args, output: &Output<'_>, found: &Found) -> Result<Outcome, Re
 }
 
 fn render(found: &Found) -> String {
-    let mut head: Vec<String> = ["mistake", "category", "in"].map(str::to_owned).to_vec();
+    let mut head: Vec<String> = ["mutant", "category", "in"].map(str::to_owned).to_vec();
     head.extend(found.rules.iter().map(|rule| rule.name().to_owned()));
     head.extend(["by", "s"].map(str::to_owned));
     let mut lines = vec![head];
     for row in &found.rows {
-        let mut line = vec![row.name.clone(), row.category.clone(), row.place.clone()];
+        let mut line = vec![row.name.clone(), row.category.clone(), row.carrier.clone()];
         line.extend(found.rules.iter().map(|rule| row.fates.get(rule).map_or("", Fate::word).to_owned()));
         let first = found.rules.iter().find_map(|rule| row.fates.get(rule)?.kill());
         line.push(first.map_or_else(String::new, |kill| {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::console::{Console, Json, Output};
 use super::fuzz_failures::{Failing, Failures};
-use super::output::{catch_interrupt, interrupted, not_judged, progress, tightness_table};
+use super::output::{budget_use_table, catch_interrupt, interrupted, not_judged, progress};
 use super::select::{CandidateArg, Dtypes};
 use super::{Outcome, Refusal};
 use nsa_harness::judge::verdict::Verdict;
@@ -163,7 +163,7 @@ fn finish(
     output.text("\n");
     let skips = done.tally.skips.iter();
     skips.for_each(|(reason, count)| output.text(&format!("skipped {count}: {}\n", foreign::line(reason))));
-    output.text(&tightness_table(&done.budget_use));
+    output.text(&budget_use_table(&done.budget_use));
     output.text(&not_judged(&failures.fields()));
     output.text(&failures.summary());
     if failures.new_ones() >= args.failures {
@@ -191,7 +191,7 @@ fn write_json(args: &Args, output: &Output<'_>, done: &Progress, failures: &Fail
         "seconds": time.as_secs_f64(),
         "elements": done.elements,
         "verdicts": done.tally.verdicts,
-        "covered": done.exercised,
+        "exercised": done.exercised,
         "skips": done.tally.skips,
     });
     failures.to_json().into_iter().for_each(|(key, value)| content[key] = value);

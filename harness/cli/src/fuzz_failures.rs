@@ -185,12 +185,12 @@ impl<'a> Failures<'a> {
     /// Stores a minimal case, unless it is one that is known already.
     fn keep(&mut self, failing: &Failing, minimal: &Minimized) {
         let dtype = failing.report.dtype;
-        let place = minimal.report.outputs.as_ref().and_then(|outputs| {
+        let position = minimal.report.outputs.as_ref().and_then(|outputs| {
             let inputs = minimal.case.materialize(dtype).ok()?;
             localize_alone(&inputs, &self.candidate.declaration(&inputs), outputs)
         });
         let mut found = KnownFailure::new(PathBuf::new(), dtype, failing.signature.clone(), &minimal.case);
-        found.mistake = place.as_ref().and_then(|place| Some(place.slug()?.to_owned()));
+        found.mutant = position.as_ref().and_then(|position| Some(position.slug()?.to_owned()));
         found.cases = 1;
         let same = self.known.iter().position(|known| known.waiver.is_none() && known.is(&found));
         if let Some(at) = same {
@@ -210,16 +210,16 @@ impl<'a> Failures<'a> {
             // The failure is told of all the same, and the command ends with this error.
             Err(error) => self.unstored = self.unstored.take().or(Some(error)),
         }
-        let lines = place.as_ref().map(Localization::lines).unwrap_or_default();
+        let lines = position.as_ref().map(Localization::lines).unwrap_or_default();
         self.say(&found, failing, minimal, &lines);
         self.found.push(json!({
             "case": failing.index,
-            "element": dtype,
+            "dtype": dtype,
             "file": foreign::path(&found.file),
             "calls": minimal.calls,
             "unfinished": minimal.unfinished,
             "signature": failing.signature,
-            "where": place,
+            "where": position,
             "report": minimal.report,
         }));
         self.known.push(found);
@@ -273,7 +273,7 @@ impl<'a> Failures<'a> {
         let mut found = self.found.clone();
         for (value, known) in found.iter_mut().zip(&self.known[self.before..]) {
             value["cases"] = known.cases.into();
-            value["needs"] = json!(known.required_features);
+            value["required_features"] = json!(known.required_features);
         }
         let passing: Vec<Value> = self
             .passing

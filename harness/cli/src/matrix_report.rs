@@ -254,7 +254,7 @@ fn case(row: &Row) -> Value {
         })
         .collect();
     let reports: Vec<Value> = row.reports.iter().map(summary).collect();
-    json!({ "name": row.name, "element": row.dtype, "reports": reports, "wrong": blames })
+    json!({ "name": row.name, "dtype": row.dtype, "reports": reports, "wrong": blames })
 }
 
 /// A failure's report whole; of another what a table needs.

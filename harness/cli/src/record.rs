@@ -50,7 +50,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
             failed |= counts.1 > 0;
             output.text(&format!("{rung} {dtype}: {} cases, {} failed, {} skipped\n", counts.0, counts.1, counts.2));
             summary.push(
-                json!({ "rung": rung, "element": dtype, "cases": counts.0, "failed": counts.1, "skipped": counts.2 }),
+                json!({ "rung": rung, "dtype": dtype, "cases": counts.0, "failed": counts.1, "skipped": counts.2 }),
             );
         }
     }

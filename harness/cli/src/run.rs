@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::console::{Console, Json, Output};
-use super::output::{catch_interrupt, interrupted, not_judged, progress, quoted, table, tightness_table};
+use super::output::{budget_use_table, catch_interrupt, interrupted, not_judged, progress, quoted, table};
 use super::select::{CandidateArg, Dtypes, select};
 use super::{Outcome, Refusal, concluded};
 use nsa_harness::explain::{Localization, localize_reports};
@@ -100,7 +100,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
 
 fn render(reports: &[Report], args: &Args) -> String {
     let mut rows =
-        vec![["case", "element", "verdict", "elements", "error/budget", "worst field"].map(str::to_owned).to_vec()];
+        vec![["case", "dtype", "verdict", "elements", "error/budget", "worst field"].map(str::to_owned).to_vec()];
     rows.extend(reports.iter().map(row));
     let mut text = table(&rows);
     for report in reports.iter().filter(|report| report.verdict != Verdict::Pass) {
@@ -120,10 +120,10 @@ fn render(reports: &[Report], args: &Args) -> String {
             }
             other => text.push_str(&format!("  {other}\n")),
         }
-        let places = report.localization.iter().flat_map(Localization::lines);
-        places.for_each(|line| text.push_str(&format!("  {line}\n")));
+        let positions = report.localization.iter().flat_map(Localization::lines);
+        positions.for_each(|line| text.push_str(&format!("  {line}\n")));
     }
-    text.push_str(&tightness_table(&Summary::of(reports)));
+    text.push_str(&budget_use_table(&Summary::of(reports)));
     text.push_str(&summary(reports));
     text.push_str(&vacuous(reports, args.vacuous));
     if let Some(report) = reports.iter().find(|report| report.verdict.failure().is_some()) {

@@ -146,7 +146,35 @@ fn nearest(pattern: &str, names: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory, Parser};
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        candidate: CandidateArg,
+        #[command(flatten)]
+        dtypes: Dtypes,
+    }
+
+    #[test]
+    fn candidates_and_dtypes_are_taken_as_version_1_spelt_them() {
+        let line = |words: &[&str]| Line::try_parse_from([&["nsa-diff"], words].concat()).map_err(|e| e.to_string());
+        for (old, new) in [
+            ("plain", "rowwise"),
+            ("plain+dk_zeros", "rowwise+dk_zeros"),
+            ("cuda:apart", "cuda:far-strides"),
+            ("cuda:tensor:apart", "cuda:tensor:far-strides"),
+            ("cuda:plain", "cuda:plain"),
+        ] {
+            assert_eq!(line(&["--candidate", old]).unwrap().candidate.name(), new);
+            assert_eq!(line(&["--candidate", new]).unwrap().candidate.name(), new);
+        }
+        let both = line(&["--element", "f16", "--dtype", "f32"]).unwrap();
+        assert_eq!(both.dtypes.given(), [Dtype::F16, Dtype::F32]);
+        assert!(!Line::command().render_long_help().to_string().contains("element"), "the old spelling is shown");
+    }
 
     #[test]
     fn a_group_is_found_under_its_name_of_version_1_unless_a_name_of_today_matches() {

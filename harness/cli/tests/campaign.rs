@@ -1,4 +1,4 @@
-//! A guest with two faults behind one signature: the campaign tells them apart, knows them the next time, waives them with a
+//! A guest with two bugs behind one signature: the campaign tells them apart, knows them the next time, waives them with a
 //! reason, notices when one is mended, and witnesses confirm them. The matrix says who is wrong.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 /// `numpy_plain` whose dk has the wrong sign beside a sliding window, and where there are factors; `mended` has the first
 /// fault no more, `worse` is wrong by more where there is `d_lse` too, and `eightfold` everywhere.
-const FAULTY: &str = r#"
+const WRONG_GUEST: &str = r#"
 import sys
 import numpy_plain
 from nsa_guest import guest, serve
@@ -34,7 +34,7 @@ def attend(case):
 "#;
 
 /// A folder with the faulty guest, or a line that says why the test is left out.
-fn faulty() -> Option<(TempDir, String)> {
+fn wrong_guest() -> Option<(TempDir, String)> {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../.python");
     let mut command = Command::new("python3");
     if packages.is_dir() {
@@ -46,7 +46,7 @@ fn faulty() -> Option<(TempDir, String)> {
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("faulty.py");
-    std::fs::write(&file, FAULTY).unwrap();
+    std::fs::write(&file, WRONG_GUEST).unwrap();
     Some((folder, format!("guest:{}", file.display())))
 }
 
@@ -80,12 +80,13 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn two_faults_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
-    let Some((folder, guest)) = faulty() else { return };
+fn two_bugs_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
+    let Some((folder, guest)) = wrong_guest() else { return };
     let (code, said, report) = campaign(folder.path(), &guest);
     assert_eq!(code, 1, "{said}");
     let failures = report["failures"].as_array().unwrap();
-    let required_features: Vec<String> = failures.iter().map(|failure| failure["needs"].to_string()).collect();
+    let required_features: Vec<String> =
+        failures.iter().map(|failure| failure["required_features"].to_string()).collect();
     assert_eq!(failures.len(), 2, "{said}");
     assert!(
         required_features
@@ -191,7 +192,7 @@ fn holds_what_was_expected(file: &Path) {
 
 #[test]
 fn a_waived_failure_that_passes_is_said() {
-    let Some((folder, guest)) = faulty() else { return };
+    let Some((folder, guest)) = wrong_guest() else { return };
     let mended = format!("{guest} mended");
     let (code, said, _) = campaign(folder.path(), &guest);
     assert_eq!(code, 1, "{said}");
@@ -209,7 +210,7 @@ fn a_waived_failure_that_passes_is_said() {
 
 #[test]
 fn the_matrix_says_who_is_wrong() {
-    let Some((folder, guest)) = faulty() else { return };
+    let Some((folder, guest)) = wrong_guest() else { return };
     let [report, markdown] = ["matrix.json", "matrix.md"].map(|name| folder.path().join(name));
     let candidates = format!("tiled,{guest},guest:absent");
     let arguments = ["matrix", "sliding/window_1", "edges/seq_1", "--dtype", "f32", "--candidates", &candidates];
@@ -224,7 +225,7 @@ fn the_matrix_says_who_is_wrong() {
     assert!(said.contains(&format!("sliding/window_1 f32: {guest} is wrong (tiled pass)")), "{said}");
     assert!(said.contains("left out: candidate `guest:absent`"), "{said}");
     let report = json(&report);
-    assert_eq!(report["schema"], "nsa-diff/matrix/1");
+    assert_eq!(report["schema"], "nsa-diff/matrix/2");
     let case = report["cases"].as_array().unwrap().iter().find(|case| case["name"] == "sliding/window_1").unwrap();
     let wrong = &case["wrong"][0];
     assert_eq!((wrong["field"].as_str(), wrong["candidate"].as_str()), (Some("dk"), Some(guest.as_str())));

@@ -205,9 +205,9 @@ fn shortened(bytes: &[u8]) -> Vec<u8> {
     for (name, tensor) in header.as_object().unwrap() {
         let mut tensor = tensor.clone();
         if name != "__metadata__" {
-            let place =
+            let position =
                 |end: usize| 8 + length + usize::try_from(tensor["data_offsets"][end].as_u64().unwrap()).unwrap();
-            let old = &bytes[place(0)..place(1)];
+            let old = &bytes[position(0)..position(1)];
             let start = data.len();
             match name.as_str() {
                 "indices" => old.chunks(8).for_each(|number| data.extend_from_slice(&number[..4])),
@@ -253,9 +253,9 @@ fn the_same_seed_gives_the_same_cases() {
         let output = nsa_diff(&["fuzz", "--seed", seed, "--cases", "60", "--bugs", &bugs, "--json", &file]);
         assert_eq!(code(&output), 0, "{}{}", text(&output.stdout), text(&output.stderr));
         let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-        assert_eq!(report["schema"], "nsa-diff/fuzz/1");
+        assert_eq!(report["schema"], "nsa-diff/fuzz/2");
         assert_eq!(report["cases"], 60);
-        ["elements", "verdicts", "covered", "skips", "judged", "budget_use"].map(|key| report[key].to_string())
+        ["elements", "verdicts", "exercised", "skips", "judged", "budget_use"].map(|key| report[key].to_string())
     };
     let first = run("5", "a.json");
     assert_eq!(first, run("5", "b.json"));
@@ -269,7 +269,7 @@ fn a_report_as_json_holds_every_case() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let edges = nsa_corpus::entries().iter().filter(|entry| entry.name.starts_with("edges/")).count();
     assert_eq!(report["reports"].as_array().unwrap().len(), edges);
-    assert_eq!(report["schema"], "nsa-diff/run/1");
+    assert_eq!(report["schema"], "nsa-diff/run/2");
 }
 
 #[test]
@@ -298,9 +298,9 @@ fn a_failure_says_where_it_is_wrong_and_what_it_looks_like() {
     let output = nsa_diff(&arguments);
     assert_eq!(code(&output), 1);
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let place = &document["reports"][0]["localization"];
-    assert_eq!(place["likely"][0]["mutant"], "diagonal_own_key_missing");
-    assert_eq!(place["terms"][0]["key"], place["position"][2], "the missing key is the row's own");
+    let position = &document["reports"][0]["localization"];
+    assert_eq!(position["likely"][0]["mutant"], "diagonal_own_key_missing");
+    assert_eq!(position["terms"][0]["key"], position["position"][2], "the missing key is the row's own");
     let shown = text(&nsa_diff(&arguments[..arguments.len() - 2]).stdout);
     assert!(shown.contains("looks like: diagonal own key missing"), "{shown}");
     refused(

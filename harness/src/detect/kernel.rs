@@ -97,7 +97,7 @@ impl Means<'_> {
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(sanitizer);
         command.args(["--tool", tool, "--error-exitcode", &HAZARDS.to_string()]).arg(program);
-        command.args(["compute", entry, "--bare", "--rung", rung.name(), "--dtype", &element_of(rung).to_string()]);
+        command.args(["compute", entry, "--bare", "--rung", rung.name(), "--dtype", &dtype_of(rung).to_string()]);
         command.args(mutant.into_iter().flat_map(|name| ["--mutant", name]));
         let output = command.output().map_err(|error| failed(error.to_string()))?;
         match output.status.code() {
@@ -118,7 +118,7 @@ fn entry(name: &str) -> &'static Entry {
 }
 
 /// The element in which a rung is tried.
-fn element_of(rung: Rung) -> Dtype {
+fn dtype_of(rung: Rung) -> Dtype {
     match rung {
         Rung::Plain => Dtype::F32,
         Rung::Tensor => Dtype::Bf16,
@@ -126,7 +126,7 @@ fn element_of(rung: Rung) -> Dtype {
 }
 
 fn kill(rung: Rung, entry: &str, detail: String) -> Kill {
-    Kill { entry: entry.to_owned(), dtype: element_of(rung), field: None, detail, cases: 1 }
+    Kill { entry: entry.to_owned(), dtype: dtype_of(rung), field: None, detail, cases: 1 }
 }
 
 /// What is found once each tensor in turn is set apart, if anything; nothing where the device is too small for that.
@@ -135,7 +135,7 @@ fn far_strides(rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed>
     static DEVICE: Mutex<()> = Mutex::new(());
     let _device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
     let candidate = Cuda::far_strides(Some(rung), mutant)?;
-    let report = run_entry(entry(SMALL), element_of(rung), &candidate as &dyn Candidate)?;
+    let report = run_entry(entry(SMALL), dtype_of(rung), &candidate as &dyn Candidate)?;
     Ok(match &report.verdict {
         Verdict::Fail(failure) => Some(kill(rung, SMALL, format!("far strides: {}", failure.message))),
         _ => None,
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn the_small_entry_holds_every_tensor_and_every_axis() {
         for rung in Rung::ALL {
-            let inputs = entry(SMALL).case.materialize(element_of(rung)).unwrap();
+            let inputs = entry(SMALL).case.materialize(dtype_of(rung)).unwrap();
             assert!(Field::ALL.into_iter().all(|field| field.asked_by(&inputs)));
             Variant::uniform(rung).supports(inputs.shape(), inputs.dtype(), "sm_90a").unwrap();
             for (operand, axis) in Operand::ALL.into_iter().flat_map(|operand| Axis::ALL.map(|axis| (operand, axis))) {
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn the_full_entry_fills_every_scan_and_list() {
         for rung in Rung::ALL {
-            let inputs = entry(FULL).case.materialize(element_of(rung)).unwrap();
+            let inputs = entry(FULL).case.materialize(dtype_of(rung)).unwrap();
             Variant::uniform(rung).supports(inputs.shape(), inputs.dtype(), "sm_90a").unwrap();
             let lists = Lists::of(inputs.shape());
             assert!(inputs.shape().blocks() > lists.scanned_at_once, "{} blocks", inputs.shape().blocks());

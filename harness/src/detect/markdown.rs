@@ -97,12 +97,12 @@ well mistakes are told apart from their answers, not whether an unknown one woul
 ";
 
 fn categories(text: &mut String, rows: &[Row], rules: &[Rule]) {
-    let mut by_genre: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-    rows.iter().for_each(|row| by_genre.entry(&row.category).or_default().push(row));
+    let mut by_category: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    rows.iter().for_each(|row| by_category.entry(&row.category).or_default().push(row));
     let names: Vec<&str> = rules.iter().map(|rule| rule.name()).collect();
     let _ = writeln!(text, "## By category\n\nKilled of all that are not equivalent.\n");
     let _ = writeln!(text, "| category | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
-    for (category, rows) in by_genre {
+    for (category, rows) in by_category {
         let possible = rows.iter().filter(|row| row.equivalent.is_none()).count();
         let counts: Vec<String> = rules
             .iter()

@@ -85,20 +85,20 @@ impl Plant<'_> {
     }
 
     fn row(&self) -> Row {
-        let (name, category, place, why, equivalent) = match self {
+        let (name, category, carrier, why, equivalent) = match self {
             Plant::Mutant(mutant, _) => {
-                let place = mutant.carrier().to_owned();
-                (mutant.name.clone(), word(&mutant.category), place, mutant.why.clone(), mutant.argument.clone())
+                let carrier = mutant.carrier().to_owned();
+                (mutant.name.clone(), word(&mutant.category), carrier, mutant.why.clone(), mutant.argument.clone())
             }
             Plant::Kernel(mutant) => {
-                let place = mutant.file.clone();
-                (mutant.name.clone(), word(&mutant.category), place, mutant.why.clone(), mutant.argument.clone())
+                let carrier = mutant.file.clone();
+                (mutant.name.clone(), word(&mutant.category), carrier, mutant.why.clone(), mutant.argument.clone())
             }
         };
         Row {
             name,
             category,
-            place,
+            carrier,
             why,
             equivalent,
             fates: BTreeMap::new(),
@@ -175,7 +175,7 @@ pub struct Row {
     /// Its category.
     pub category: String,
     /// What carries it: `plain`, `inputs`, `outputs`, or a kernel's file.
-    pub place: String,
+    pub carrier: String,
     /// What it stands for.
     pub why: String,
     /// Why no case can show it, where that is claimed.

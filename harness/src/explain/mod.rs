@@ -31,7 +31,7 @@ pub struct Localization {
     pub pattern: Vec<String>,
     /// What the answer to a probe counts, where it counts something else than it should.
     pub readings: Vec<String>,
-    /// KnownFailure mistakes that would give this answer, the best first.
+    /// Known mistakes that would give this answer, the best first.
     pub likely: Vec<Likely>,
     /// The terms of the worst row that the best of them adds, leaves out or changes.
     pub terms: Vec<Term>,
@@ -96,18 +96,18 @@ pub fn localize_alone(inputs: &Inputs, declaration: &Declaration, outputs: &Outp
 }
 
 /// The terms that `mutant` touches in the row of `field` that `place` lies in; none where `place` is a key's.
-pub fn terms(inputs: &Inputs, mutant: &Mutant, field: Field, place: &[usize]) -> Vec<Term> {
+pub fn terms(inputs: &Inputs, mutant: &Mutant, field: Field, position: &[usize]) -> Vec<Term> {
     let shape = inputs.shape();
     let Carrier::Rowwise { mutation } = &mutant.plant else { return Vec::new() };
     let rows: Vec<usize> = match field {
         Field::Dk | Field::Dv => return Vec::new(),
-        Field::DselScale => (0..shape.sel_groups()).map(|g| place[1] * shape.sel_groups() + g).collect(),
-        _ => vec![place[1]],
+        Field::DselScale => (0..shape.sel_groups()).map(|g| position[1] * shape.sel_groups() + g).collect(),
+        _ => vec![position[1]],
     };
     let sliding = matches!(field, Field::SlidingOut | Field::SlidingLse);
     let mut found = Vec::new();
     for q_head in rows {
-        for touched in rowwise::touched(inputs, mutation, [place[0], q_head, place[2]], sliding) {
+        for touched in rowwise::touched(inputs, mutation, [position[0], q_head, position[2]], sliding) {
             let block = touched.token / shape.block_size();
             let term = Term { slot: touched.slot, block, key: touched.token };
             if !found.contains(&term) {
@@ -143,14 +143,14 @@ impl Localization {
 
     /// In words, a line each.
     pub fn lines(&self) -> Vec<String> {
-        let place: Vec<String> =
+        let position: Vec<String> =
             self.field.axes().iter().zip(&self.position).map(|(axis, at)| format!("{axis} {at}")).collect();
         let mut lines = vec![format!(
             "{}: {} of {} elements wrong, the worst at {}",
             self.field,
             self.wrong[0],
             self.wrong[1],
-            place.join(", ")
+            position.join(", ")
         )];
         if !self.pattern.is_empty() {
             lines.push(format!("in common: {}", self.pattern.join("; ")));
@@ -255,8 +255,8 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_no_mistake_has_is_named_by_none() {
-        // KnownFailure mistakes put this lse off by 1e-4, by ln 2, or to -inf.
+    fn an_error_that_no_mutant_has_is_named_by_none() {
+        // Known mistakes put this lse off by 1e-4, by ln 2, or to -inf.
         assert_eq!(zero_scores(5.0).likely, []);
         assert_eq!(zero_scores(5e-5).likely, []);
         let named = zero_scores(2f64.ln()).likely;
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_is_explained_by_mistakes_that_predict_nan_alone() {
+    fn nan_is_explained_by_mutants_that_predict_nan_alone() {
         let named = zero_scores(f64::NAN).likely;
         assert!(named.iter().all(|likely| !likely.mutant.contains("diagonal")), "{named:?}");
         let named = zero_scores(f64::NEG_INFINITY).likely;
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_that_explain_the_same_share_are_named_together_and_none_of_them_alone() {
+    fn mutants_that_explain_the_same_share_are_named_together_and_none_of_them_alone() {
         let likely = |mutant: &str, explained, equals| Likely { mutant: mutant.to_owned(), explained, equals };
         let lines = Likely::lines(&[likely("a_mistake", 0.999, 0), likely("another", 0.5, 0)]);
         let alone = "looks like: a mistake (explains 99 % of what is wrong)";

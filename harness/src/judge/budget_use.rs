@@ -62,12 +62,12 @@ fn upper_end(bucket: usize) -> f64 {
 /// How tight the budgets of one field are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BudgetUse {
-    /// Dtypes held to a finite budget.
+    /// Elements held to a finite budget.
     pub judged: u64,
     /// Of these, the ones without any error.
     pub exact: u64,
-    /// Dtypes that are not finite in the oracle, or that nothing is promised for.
-    pub apart: u64,
+    /// Elements that are not finite in the oracle, or that nothing is promised for.
+    pub excluded: u64,
     rigorous: Ratios,
     likely: Ratios,
 }
@@ -101,7 +101,7 @@ impl BudgetUse {
     pub fn merge(&mut self, other: &BudgetUse) {
         self.judged += other.judged;
         self.exact += other.exact;
-        self.apart += other.apart;
+        self.excluded += other.excluded;
         self.rigorous.merge(&other.rigorous);
         self.likely.merge(&other.likely);
     }

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_explains_what_it_predicts_and_not_any_larger_error() {
+    fn a_mutant_explains_what_it_predicts_and_not_any_larger_error() {
         // The right value is exactly 0, the budget nearly so: a prediction of 1e-4 does not explain an error of 5.
         let zero = held(0.0, 1e-15);
         assert!(!zero.explained(5.0, 1e-4) && !zero.explained(5.0, 0.693) && !zero.explained(1e-4, 5.0));

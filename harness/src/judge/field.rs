@@ -47,16 +47,16 @@ impl Expected<'_> {
 pub struct Comparison {
     /// The field.
     pub field: Field,
-    /// Dtypes compared: all of them.
+    /// Elements compared: all of them.
     pub elements: usize,
-    /// Dtypes above the rigorous budget, or not finite where they should be (or the reverse).
+    /// Elements above the rigorous budget, or not finite where they should be (or the reverse).
     pub failed: usize,
-    /// Dtypes above a likely budget and within the rigorous one.
+    /// Elements above a likely budget and within the rigorous one.
     pub suspect: usize,
-    /// Dtypes that are NaN where they should be finite, and that `0 * NaN` explains: neither right nor failed.
+    /// Elements that are NaN where they should be finite, and that `0 * NaN` explains: neither right nor failed.
     #[serde(default)]
     pub excused: usize,
-    /// Dtypes for which the declared arithmetic promises nothing, whatever was found there.
+    /// Elements for which the declared arithmetic promises nothing, whatever was found there.
     pub not_judged: usize,
     /// The element with the largest error / budget, if any element differs.
     pub worst: Option<Worst>,
@@ -151,7 +151,7 @@ impl Comparison {
         if held.measures(found) && outcome != Outcome::Excused {
             self.budget_use.add(ratio, held.ratio(found, held.likely));
         } else {
-            self.budget_use.apart += 1;
+            self.budget_use.excluded += 1;
         }
         self.suspect += usize::from(outcome == Outcome::Suspect);
         self.excused += usize::from(outcome == Outcome::Excused);
@@ -201,9 +201,10 @@ impl Comparison {
 }
 
 /// `batch 0, q_head 1, token 2`: a position in words.
-pub(crate) fn place(field: Field, index: &[usize]) -> String {
-    let places: Vec<String> = field.axes().iter().zip(index).map(|(axis, index)| format!("{axis} {index}")).collect();
-    places.join(", ")
+pub(crate) fn position(field: Field, index: &[usize]) -> String {
+    let positions: Vec<String> =
+        field.axes().iter().zip(index).map(|(axis, index)| format!("{axis} {index}")).collect();
+    positions.join(", ")
 }
 
 impl Worst {
@@ -211,7 +212,7 @@ impl Worst {
     pub fn describe(&self, field: Field) -> String {
         format!(
             "{field} at {}: expected {:e}, found {:e}, error {:.3e}, budget {:.3e} (error / budget {:.3})",
-            place(field, &self.index),
+            position(field, &self.index),
             self.expected,
             self.found,
             self.error,

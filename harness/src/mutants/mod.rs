@@ -1,4 +1,4 @@
-//! KnownFailure mistakes, planted to find out whether the harness sees them.
+//! Known mistakes, planted to find out whether the harness sees them.
 //!
 //! `harness/mutants/*.toml` is the catalogue, strictly parsed and embedded: each mutant says what it stands for, where the
 //! mistake was seen, what should become of it, and how it is planted: in the plain CPU implementation

@@ -85,9 +85,9 @@ pub struct Check {
     /// What became of it.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// Dtypes looked at, and those held to a budget.
+    /// Elements looked at, and those held to a budget.
     pub elements: usize,
-    /// Dtypes held to a budget.
+    /// Elements held to a budget.
     pub held: usize,
     /// The largest error or spread over what is allowed.
     #[serde(with = "crate::number")]

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arrange::Arrangement;
 use crate::candidate::Candidate;
-use crate::judge::field::place;
+use crate::judge::field::position;
 use crate::judge::reruns::{allowed, spread};
 use crate::judge::sampled;
 use crate::judge::verdict::{Class, Failure, Verdict};
@@ -106,11 +106,11 @@ impl fmt::Display for Relation {
 pub struct Held {
     /// The field.
     pub field: Field,
-    /// Dtypes looked at: all of them.
+    /// Elements looked at: all of them.
     pub elements: usize,
-    /// Dtypes whose bits differ.
+    /// Elements whose bits differ.
     pub differing: usize,
-    /// Dtypes that were held to what may differ: those of the sampled rows and of the rows that differ most.
+    /// Elements that were held to what may differ: those of the sampled rows and of the rows that differ most.
     pub held: usize,
     /// The largest spread over what is allowed.
     #[serde(with = "crate::number")]
@@ -238,9 +238,9 @@ impl Held {
                 self.ratio = ratio;
                 if !(spread <= allowed) {
                     let index: Vec<usize> = rows.positions[row].into_iter().chain([column]).collect();
-                    let place = place(self.field, &index);
+                    let position = position(self.field, &index);
                     let message = format!(
-                        "{relation}: {} at {place}: {x:e} and, rearranged, {y:e}: spread {spread:.3e}, allowed {allowed:.3e}",
+                        "{relation}: {} at {position}: {x:e} and, rearranged, {y:e}: spread {spread:.3e}, allowed {allowed:.3e}",
                         self.field
                     );
                     self.failure = Some(Failure { class: Class::Relation, field: Some(self.field), message });

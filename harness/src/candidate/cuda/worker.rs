@@ -100,11 +100,11 @@ fn all_far_strides(inputs: &Inputs, dense: Options) -> Vec<(String, Options)> {
     let axes = axes.filter(|(operand, axis)| operand.count(*axis, inputs.shape()) > 1);
     let operands = axes.map(|(operand, axis)| {
         let what = format!("once {operand:?} lies 2^32 elements apart along {axis:?}");
-        (what, Options { layout: Layout::Apart { operand, axis }, ..dense })
+        (what, Options { layout: Layout::Far { operand, axis }, ..dense })
     });
     let workspaces = Workspace::ALL.into_iter().filter(|_| inputs.cotangents().any()).map(|workspace| {
         let what = format!("once the rows of {workspace:?} lie 2^32 elements apart");
-        (what, Options { apart: Some(workspace), ..dense })
+        (what, Options { far: Some(workspace), ..dense })
     });
     operands.chain(workspaces).collect()
 }
