@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use nsa_corpus::version;
 use serde_json::Value;
 
+use crate::candidate::CandidateName;
+
 /// The key that says the version.
 pub(crate) const KEY: &str = "format";
 
@@ -76,14 +78,7 @@ pub(crate) fn record(record: &mut Value) {
 
 /// Today's name of the candidate that version 1 calls `name`; any other name stays. The command line takes these as well.
 pub fn candidate(name: &str) -> Cow<'_, str> {
-    match name.split_once('+') {
-        _ if name == "plain" => Cow::Borrowed("rowwise"),
-        Some(("plain", mutant)) => Cow::Owned(format!("rowwise+{mutant}")),
-        _ => match name.strip_suffix(":apart") {
-            Some(rung @ ("cuda" | "cuda:plain" | "cuda:tensor")) => Cow::Owned(format!("{rung}:far-strides")),
-            _ => Cow::Borrowed(name),
-        },
-    }
+    name.parse::<CandidateName>().map_or(Cow::Borrowed(name), |today| Cow::Owned(today.to_string()))
 }
 
 fn each<'a>(document: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Value> {

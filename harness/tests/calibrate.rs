@@ -3,7 +3,8 @@
 use ndarray::{Array3, Array4};
 use nsa_corpus::{Arithmetic, Dot, Dtype, Field, Inputs, Outputs};
 use nsa_harness::calibrate::{Sum, Unmeasured, measure};
-use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported, by_name};
+use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
+use nsa_harness::registry::by_name;
 
 /// Attention to one's own block by a unit that adds `block` products at once to its accumulator: all aligned to the largest,
 /// truncated with `extra_bits` bits beyond 24, the sum truncated to 24.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use nsa_corpus::{Dtype, Entry, Field, entries};
-use nsa_harness::candidate::by_name;
 use nsa_harness::judge::sensitivity::{Perturbation, Reason};
 use nsa_harness::judge::verdict::{NotJudged, Verdict};
+use nsa_harness::registry::by_name;
 use nsa_harness::report::Report;
 use nsa_harness::run::run_entry;
 use rayon::prelude::*;
@@ -70,7 +70,7 @@ fn every_perturbation_is_rejected_in_every_field_by_many_entries() {
                 fields.any(|comparison| !comparison.sensitivity.vacuous.contains_key(&perturbation))
             });
             let names: BTreeSet<&str> = rejecting.map(|report| report.name.as_str()).collect();
-            assert!(names.len() >= 20, "{field} with {mutation} is rejected by {names:?} only");
+            assert!(names.len() >= 20, "{field} with {perturbation} is rejected by {names:?} only");
         }
     }
 }

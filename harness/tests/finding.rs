@@ -7,9 +7,10 @@ use nsa_harness::campaign::known::{KnownFailure, stored};
 use nsa_harness::campaign::minimize::{Effort, Signature, minimize};
 use nsa_harness::campaign::store;
 use nsa_harness::campaign::waiver::Extent;
-use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported, by_name};
+use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
 use nsa_harness::judge::verdict::Class;
 use nsa_harness::judge::{judge, verdict};
+use nsa_harness::registry::by_name;
 use nsa_harness::run::run_case;
 use quickcheck::{Arbitrary, Gen};
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use nsa_corpus::{Bundle, Case, Dtype};
 use nsa_harness::campaign::minimize::Signature;
 use nsa_harness::campaign::store::{judge_again, stored_report};
-use nsa_harness::candidate::by_name;
 use nsa_harness::judge::verdict::{Class, Verdict};
+use nsa_harness::registry::by_name;
 use nsa_harness::run::run_case;
 
 fn root() -> PathBuf {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use nsa_corpus::{Arithmetic, Dot, Dtype, Entry, Field, Inputs, Outputs, entries};
-use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported, by_name};
+use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
 use nsa_harness::judge::verdict::{Class, NotJudged, Verdict};
 use nsa_harness::mutants::{mutants, mutated};
+use nsa_harness::registry::by_name;
 use nsa_harness::report::FieldsJudged;
 use nsa_harness::run::run_entry;
 use nsa_reference::{oracle, tiled};

@@ -2,7 +2,8 @@
 
 use ndarray::{Array3, ArrayD};
 use nsa_corpus::{Dtype, Field};
-use nsa_harness::judge::field::{Comparison, Expected, compare};
+use nsa_harness::judge::expected::Expected;
+use nsa_harness::judge::field::{Comparison, compare};
 use nsa_harness::judge::overflow::Overflow;
 use nsa_harness::judge::verdict;
 use nsa_harness::judge::verdict::{Class, Failure, NotJudged, Verdict};

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use nsa_corpus::{Dtype, Entry, digest, entries};
-use nsa_harness::candidate::by_name;
+use nsa_harness::registry::by_name;
 use nsa_harness::run::run_entry;
 use nsa_reference::oracle;
 use rayon::prelude::*;

@@ -11,9 +11,10 @@ use super::output::{catch_interrupt, interrupted, table};
 use super::select::candidate_name;
 use super::shapes::{HELP, flops, shape};
 use super::{Outcome, Refusal};
-use nsa_harness::candidate::by_name;
+use nsa_harness::candidate::CandidateName;
 use nsa_harness::judge::sample::judge_sample;
 use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::registry::{self, by_name};
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
@@ -58,6 +59,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         if args.shapes.is_empty() { ["upstream", "B", "C"].map(str::to_owned).to_vec() } else { args.shapes.clone() };
     // A name that is none ends the command before minutes are spent on the others.
     names.iter().try_for_each(|name| shape(name).map(|_| ()))?;
+    let candidate: CandidateName = registry::name(&args.candidate)?;
     catch_interrupt();
     let head = ["shape", "dtype", "forward ms", "min", "TFLOP/s", "forward+backward ms", "min", "TFLOP/s", "checked"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -66,13 +68,13 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         if interrupted() {
             break;
         }
-        let (row, result, wrong) = bench(args, name)?;
+        let (row, result, wrong) = bench(args, &candidate, name)?;
         rows.push(row);
         results.push(result);
         failed |= wrong;
     }
     output.text(&table(&rows));
-    let device = nsa_gpu::availability().ok().filter(|_| args.candidate.starts_with("cuda")).map(|info| info.name);
+    let device = nsa_gpu::availability().ok().filter(|_| candidate.is_cuda()).map(|info| info.name);
     let left_out = names.len() - results.len();
     output.json(
         "bench",
@@ -86,11 +88,14 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
 }
 
 /// A row of the table, a result of the document, and whether what was timed is wrong.
-fn bench(args: &Args, name: &str) -> Result<(Vec<String>, Value, bool), Refusal> {
+fn bench(args: &Args, candidate: &CandidateName, name: &str) -> Result<(Vec<String>, Value, bool), Refusal> {
     // D has tensors of 2^29 elements.
     let inputs = shape(name)?.materialize_up_to(args.dtype, Limit::LARGE)?;
-    let Times { forward, both, outputs } =
-        if args.candidate.starts_with("cuda") { gpu_times(args, &inputs)? } else { cpu_times(args, &inputs)? };
+    let Times { forward, both, outputs } = match candidate {
+        CandidateName::Cuda { far: true, .. } => return Err(Refusal::new("far strides are not timed".to_owned())),
+        CandidateName::Cuda { rung, far: false } => gpu_times(args, *rung, &inputs)?,
+        _ => cpu_times(args, &inputs)?,
+    };
     let (mut checked, mut failed) = ("no".to_owned(), false);
     if !args.unchecked {
         let arithmetic = by_name(&args.candidate)?.declaration(&inputs).arithmetic;
@@ -119,10 +124,9 @@ fn bench(args: &Args, name: &str) -> Result<(Vec<String>, Value, bool), Refusal>
     Ok((row, result, failed))
 }
 
-fn gpu_times(args: &Args, inputs: &Inputs) -> Result<Times, Refusal> {
+fn gpu_times(args: &Args, rung: Option<Rung>, inputs: &Inputs) -> Result<Times, Refusal> {
     let refused = |error: nsa_gpu::Error| Refusal::new(error.to_string());
     nsa_gpu::availability().map_err(|reason| Refusal::new(reason.to_string()))?;
-    let rung = args.candidate.split_once(':').map(|(_, rung)| rung.parse::<Rung>()).transpose().map_err(refused)?;
     let device = Device::open(0).map_err(refused)?;
     let options = Options { variant: rung.map(Variant::uniform), safety: Safety::NONE, ..Options::default() };
     let measured = nsa_gpu::bench(&device, inputs, &options, args.repetitions as usize).map_err(refused)?;

@@ -8,7 +8,8 @@ use serde_json::json;
 use super::console::{Console, Json, Output};
 use super::output::table;
 use super::{Outcome, Refusal};
-use nsa_harness::candidate::{Declaration, Determinism, LISTED};
+use nsa_harness::candidate::{Declaration, Determinism};
+use nsa_harness::registry::LISTED;
 
 /// Arguments of `candidates`.
 #[derive(clap::Args)]

@@ -9,9 +9,10 @@ use super::console::{Console, Json, Output};
 use super::select::candidate_name;
 use super::{Outcome, Refusal};
 use nsa_harness::campaign::store::{declaration, judge_again};
-use nsa_harness::candidate::{Candidate, by_name};
+use nsa_harness::candidate::Candidate;
 use nsa_harness::explain::{Localization, localize_alone};
 use nsa_harness::judge::verdict::Verdict;
+use nsa_harness::registry::by_name;
 use nsa_harness::report::Report;
 use nsa_harness::run::run_case;
 

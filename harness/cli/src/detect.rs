@@ -13,12 +13,13 @@ use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, progress, table};
 use super::select::{Dtypes, candidate_name, select};
 use super::{Outcome, Refusal};
-use nsa_harness::candidate::by_name;
+use nsa_harness::candidate::CandidateName;
 use nsa_harness::candidate::cuda::Cuda;
 use nsa_harness::detect::{
     Failed, Fate, Job, Means, Plant, Rejections, Row, Rule, baseline, explain, explained, fates, jobs, markdown, plants,
 };
 use nsa_harness::mutants::mutants;
+use nsa_harness::registry::{self, by_name};
 
 /// The inputs of upstream's own test, at its size.
 const MOCK_INPUTS: &str = "upstream/mock_inputs";
@@ -28,7 +29,7 @@ const MOCK_INPUTS: &str = "upstream/mock_inputs";
 #[command(
     after_help = "Plants known mistakes one by one and runs the corpus, cheapest cases first, until a case shows each. Without any mistake
 the candidate must pass first. What is planted depends on the candidate:
-  plain          every mistake of harness/mutants: in the plain implementation, or round it
+  rowwise        every mutant of harness/mutants: in the rowwise implementation, or round it
   cuda           the faults of gpu/kernels, in the CUDA kernels; those of addresses with tensors set 2^32 elements apart
                  too; what no case shows, under compute-sanitizer's racecheck and memcheck, where it is named
   any other      the mistakes that change what a candidate is given or answers
@@ -97,13 +98,15 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &files)?;
     let rules = args.rules()?;
     let jobs = jobs(&select(&args.patterns)?, &args.dtypes.given());
-    let inner = (args.candidate != "cuda").then(|| by_name(&args.candidate)).transpose()?;
+    // The kernels' own mutants are planted in each rung in turn; everything else has one candidate.
+    let name = registry::name(&args.candidate)?;
+    let kernels = name == CandidateName::Cuda { rung: None, far: false };
+    let inner = if kernels { None } else { Some(by_name(&args.candidate)?) };
     let wanted = |name: &str| name.contains(&args.only);
     let plants: Vec<Plant<'_>> = match &inner {
-        Some(inner) => plants(&args.candidate, inner.as_ref(), mutants())
-            .into_iter()
-            .filter(|plant| wanted(plant.name()))
-            .collect(),
+        Some(inner) => {
+            plants(&name, inner.as_ref(), mutants()).into_iter().filter(|plant| wanted(plant.name())).collect()
+        }
         None => {
             let mutants = nsa_gpu::mutants().map_err(|error| Refusal::new(error.to_string()))?;
             mutants.into_iter().filter(|mutant| wanted(&mutant.name)).map(Plant::Kernel).collect()

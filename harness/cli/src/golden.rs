@@ -10,8 +10,9 @@ use super::console::{Console, Json, Output};
 use super::output::{not_judged, table};
 use super::select::candidate_name;
 use super::{Outcome, Refusal};
-use nsa_harness::candidate::{Candidate, CandidateError, by_name};
+use nsa_harness::candidate::{Candidate, CandidateError};
 use nsa_harness::judge::{judge_declared, verdict};
+use nsa_harness::registry::by_name;
 use nsa_harness::tally::Fields;
 
 /// Arguments of `golden`.

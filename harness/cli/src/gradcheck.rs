@@ -35,7 +35,7 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
-    let candidate = nsa_harness::candidate::by_name(&args.candidate)?;
+    let candidate = nsa_harness::registry::by_name(&args.candidate)?;
     let patterns: Vec<String> = args.case.iter().cloned().collect();
     let chosen: Vec<&Entry> =
         select(&patterns)?.into_iter().filter(|entry| args.case.is_some() || small(entry)).collect();

@@ -12,7 +12,8 @@ use super::output::{catch_interrupt, interrupted, progress};
 use super::replay::read_file;
 use super::select::{Dtypes, candidate_name, select};
 use super::{Outcome, Refusal};
-use nsa_harness::candidate::{Candidate, by_name};
+use nsa_harness::candidate::Candidate;
+use nsa_harness::registry::by_name;
 use nsa_harness::tally::{Conclusion, Fields, Tally};
 
 /// Arguments of `matrix`.

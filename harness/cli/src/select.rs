@@ -6,7 +6,8 @@ use globset::{GlobBuilder, GlobMatcher};
 use nsa_corpus::{Dtype, Entry, entries};
 
 use super::Refusal;
-use nsa_harness::candidate::{Candidate, by_name};
+use nsa_harness::candidate::Candidate;
+use nsa_harness::registry::by_name;
 use nsa_harness::version_1;
 
 /// The longest pattern; no name of an entry is longer.

@@ -8,7 +8,8 @@ use super::{Candidate, CandidateError, Declaration, Unsupported};
 /// Gathered copies of keys, values and their gradients, in bytes, beyond which a problem is left to other candidates.
 const BYTES_MAX: usize = 512 << 20;
 
-pub(super) struct RegularAttend;
+/// The transcription of the PyTorch function.
+pub struct RegularAttend;
 
 impl Candidate for RegularAttend {
     fn name(&self) -> &str {

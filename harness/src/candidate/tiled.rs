@@ -5,7 +5,8 @@ use nsa_reference::tiled;
 
 use super::{Candidate, CandidateError, Declaration, Unsupported};
 
-pub(super) struct Tiled;
+/// Online softmax by tiles.
+pub struct Tiled;
 
 impl Candidate for Tiled {
     fn name(&self) -> &str {

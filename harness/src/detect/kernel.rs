@@ -10,6 +10,7 @@ use nsa_gpu::{Mutant, Rung};
 
 use super::{Failed, Fate, Job, Kill, Plant, Rejections, Row, Rule, fates};
 use crate::candidate::Candidate;
+use crate::candidate::CandidateName;
 use crate::candidate::cuda::Cuda;
 use crate::judge::verdict::Verdict;
 use crate::run::run_entry;
@@ -48,7 +49,7 @@ impl Means<'_> {
                 }
             }
             if let Some(kill) = found {
-                let candidate = format!("cuda:{rung}");
+                let candidate = CandidateName::Cuda { rung: Some(rung), far: false }.to_string();
                 let (entry, dtype, message) = (kill.entry, kill.dtype, kill.detail);
                 return Err(Failed::Baseline { candidate, entry, dtype, message });
             }
@@ -134,7 +135,7 @@ fn far_strides(rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed>
     // One at a time: tensors set apart fill the device.
     static DEVICE: Mutex<()> = Mutex::new(());
     let _device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
-    let candidate = Cuda::far_strides(Some(rung), mutant)?;
+    let candidate = Cuda::far(Some(rung), mutant)?;
     let report = run_entry(entry(SMALL), dtype_of(rung), &candidate as &dyn Candidate)?;
     Ok(match &report.verdict {
         Verdict::Fail(failure) => Some(kill(rung, SMALL, format!("far strides: {}", failure.message))),

@@ -25,7 +25,7 @@ pub fn digest() -> String {
 /// The page: what was planted in `candidate`, what each rule made of it, and what the rules say of the candidate itself.
 pub fn markdown(candidate: &str, cases: usize, rows: &[Row], rules: &[Rule], rejections: &Rejections) -> String {
     let mut text = String::from(HEAD);
-    let _ = writeln!(text, "Planted in `{candidate}`, {} mistakes, {cases} cases (entries × formats).", rows.len());
+    let _ = writeln!(text, "Planted in `{candidate}`: {} mutants, {cases} cases (entries × dtypes).", rows.len());
     let _ = writeln!(text, "Catalogue and corpus: `{}`.\n", digest());
     summary(&mut text, rows, rules, rejections, cases);
     measured(&mut text, rows);
@@ -39,8 +39,9 @@ const HEAD: &str = "# Detection
 
 <!-- Written by `nsa-diff detect --rule all --explain --markdown docs/detection.md`; `harness/tests/detection.rs` fails when it is old. -->
 
-A tester is worth what it catches. Each mistake of `harness/mutants` is planted, the corpus is run, cheapest cases first, until a rule
-rejects the answer. Without any mistake the same candidate passes every case by our rule.
+A tester is worth what it catches. `nsa-diff detect` plants each mutant of `harness/mutants` and runs
+the corpus, cheapest cases first, until a rule rejects the answer. Without a mutant, the same
+candidate passes every case by our rule. [glossary.md](glossary.md) defines the terms.
 
 ";
 
@@ -68,13 +69,14 @@ fn summary(text: &mut String, rows: &[Row], rules: &[Rule], rejections: &Rejecti
 }
 
 const BELOW_SUMMARY: &str = "
-The mock inputs are those of upstream's own test, in f16 (`upstream/mock_inputs`: blocks 0 and 1, factors of 1, a sum as the loss). A case in
-which a rule rejects the correct candidate too shows nothing by that rule and is not counted as a kill: the corpus is full of such
-cases, as its values are not all of size 1.
+The mock inputs are those of upstream's own test, in f16 (`upstream/mock_inputs`: blocks 0 and 1,
+factors of 1, a sum as the loss). In some cases a rule rejects the correct candidate too. Such a case
+shows nothing by that rule, so it does not count as a kill. The corpus has many such cases, because
+its values are not all of size 1.
 
 ";
 
-/// Where the mistakes were placed and how small they got, where that was asked for.
+/// Where localisation placed the mutants and how small they got, if that was asked for.
 fn measured(text: &mut String, rows: &[Row]) {
     let lines = explained(rows);
     if lines.is_empty() {
@@ -87,12 +89,18 @@ fn measured(text: &mut String, rows: &[Row]) {
     text.push('\n');
 }
 
-const ABOUT_PLACES: &str = "## Placed, named, minimised
+const ABOUT_PLACES: &str = "## Located, named, minimised
 
-Each mistake that is killed by a wrong answer is placed from up to three of its wrong answers (`nsa-diff detect --explain`). Field, batch, head
-and token are right if the mistake changes that element, slot and key if it touches a term that was named there, the name if
-no other mistake of the catalogue explains these answers better. The same catalogue is planted and recognised: the figure says how
-well mistakes are told apart from their answers, not whether an unknown one would be recognised; that one is placed all the same.
+`nsa-diff detect --explain` takes up to three wrong answers of each mutant that a wrong answer kills.
+Localisation says where these answers are wrong, and which mutant they look like:
+
+- Field, batch, head and token are right if the mutant changes that element.
+- Slot and key are right if the mutant touches a term that was named there.
+- The name is right if no other mutant of the catalogue explains these answers better.
+
+The same catalogue is planted and recognised. So the last figure says how well localisation tells
+known mutants from each other by their answers. It does not say whether an unknown mistake would be
+recognised. Localisation says where such a mistake is all the same.
 
 ";
 
@@ -100,7 +108,7 @@ fn categories(text: &mut String, rows: &[Row], rules: &[Rule]) {
     let mut by_category: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     rows.iter().for_each(|row| by_category.entry(&row.category).or_default().push(row));
     let names: Vec<&str> = rules.iter().map(|rule| rule.name()).collect();
-    let _ = writeln!(text, "## By category\n\nKilled of all that are not equivalent.\n");
+    let _ = writeln!(text, "## By category\n\nMutants killed, of all that are not equivalent.\n");
     let _ = writeln!(text, "| category | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
     for (category, rows) in by_category {
         let possible = rows.iter().filter(|row| row.equivalent.is_none()).count();
@@ -121,10 +129,10 @@ fn matrix(text: &mut String, rows: &[Row], rules: &[Rule]) {
     let names: String = others.iter().map(|rule| format!(" {} |", rule.name())).collect();
     let _ = writeln!(
         text,
-        "## Every mistake\n\nThe first case, format and field that show it; for the other rules, whether any case does, and after the comma whether the mock inputs
-alone do.\n"
+        "## Every mutant\n\nFor our rule: the first case, dtype and field that kill the mutant. For the other rules: whether any
+case kills it, and after the comma whether the mock inputs alone do.\n"
     );
-    let _ = writeln!(text, "| mistake | stands for | ours, by |{names}\n|---|---|---|{}", "---|".repeat(others.len()));
+    let _ = writeln!(text, "| mutant | stands for | ours, by |{names}\n|---|---|---|{}", "---|".repeat(others.len()));
     for row in rows {
         let ours = row.fates.get(&Rule::Ours).map_or_else(String::new, cell);
         let words = |rule: &Rule| match (row.fates.get(rule), row.on_mock_inputs.get(rule)) {
@@ -153,7 +161,9 @@ fn arguments(text: &mut String, rows: &[Row]) {
     if claimed.is_empty() {
         return;
     }
-    text.push_str("## Equivalent\n\nNo case can show these: they compute the same.\n\n");
+    text.push_str(
+        "## Equivalent\n\nNo case can kill these mutants, because they compute the same as the original.\n\n",
+    );
     for row in claimed {
         let _ =
             writeln!(text, "- **{}**: {}", row.name.replace('_', " "), row.equivalent.as_deref().unwrap_or_default());

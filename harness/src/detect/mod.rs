@@ -15,7 +15,7 @@ use nsa_gpu::Mutant as KernelMutant;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::cuda::Cuda;
-use crate::candidate::{Candidate, Declaration, Unavailable};
+use crate::candidate::{Candidate, CandidateName, Declaration, Unavailable};
 use crate::explain::cost;
 use crate::judge::verdict::{Class, Verdict};
 use crate::mutants::{Mutant, mutated};
@@ -174,7 +174,7 @@ pub struct Row {
     pub name: String,
     /// Its category.
     pub category: String,
-    /// What carries it: `plain`, `inputs`, `outputs`, or a kernel's file.
+    /// What carries it: `rowwise`, `inputs`, `outputs`, or a kernel's file.
     pub carrier: String,
     /// What it stands for.
     pub why: String,
@@ -370,8 +370,8 @@ pub fn baseline(job: &Job, rules: &[Rule], candidate: &dyn Candidate) -> Result<
     Ok(rejections)
 }
 
-/// The mutants that can be planted in, or round, the candidate called `candidate`.
-pub fn plants<'a>(candidate: &str, inner: &'a dyn Candidate, mutants: &'static [Mutant]) -> Vec<Plant<'a>> {
-    let all = candidate == "rowwise";
+/// The mutants that can be planted in, or round, the candidate of this name.
+pub fn plants<'a>(candidate: &CandidateName, inner: &'a dyn Candidate, mutants: &'static [Mutant]) -> Vec<Plant<'a>> {
+    let all = *candidate == CandidateName::Rowwise;
     mutants.iter().filter(|mutant| all || mutant.decorates()).map(|mutant| Plant::Mutant(mutant, inner)).collect()
 }

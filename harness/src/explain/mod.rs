@@ -3,10 +3,9 @@
 
 mod likely;
 mod pattern;
-mod reports;
 mod residual;
 
-use nsa_corpus::{Field, Inputs, Outputs};
+use nsa_corpus::{Case, Field, Inputs, Outputs};
 use nsa_reference::rowwise;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +14,16 @@ use crate::judge::HeldTo;
 use crate::mutants::{Carrier, Mutant, mutants};
 
 pub use likely::{Evidence, Likely, likely};
-pub use reports::localize_reports;
-pub(crate) use reports::{EVIDENCE, cost};
+
+/// Failing cases that a mistake is named from.
+pub(crate) const EVIDENCE: usize = 3;
+
+/// Score terms times features of a case.
+pub(crate) fn cost(case: &Case) -> usize {
+    let sizes = &case.sizes;
+    let terms = sizes.batch * sizes.q_heads * sizes.seq_len * (sizes.num_sel + 1) * sizes.block_size;
+    terms * sizes.dim.max(sizes.value_dim)
+}
 
 /// Where an answer is wrong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,7 +82,7 @@ pub fn localize(evidence: &Evidence, more: &[&Evidence]) -> Option<Localization>
 }
 
 /// Adds what the answer looks like.
-fn name(found: &mut Localization, inputs: &Inputs, likely: Vec<Likely>) {
+pub(crate) fn name(found: &mut Localization, inputs: &Inputs, likely: Vec<Likely>) {
     if let Some(best) = likely.first() {
         let mutant = mutants().iter().find(|mutant| mutant.name == best.mutant).expect("named by the catalogue");
         found.terms = terms(inputs, mutant, found.field, &found.position);
@@ -178,8 +185,8 @@ mod tests {
     use nsa_corpus::{Case, Dtype, Sizes, Values, entries};
 
     use super::*;
-    use crate::candidate::by_name;
     use crate::mutants::mutated;
+    use crate::registry::by_name;
 
     fn evidence(entry: &str, mutant: Option<&str>) -> Evidence {
         let entry = entries().iter().find(|found| found.name == entry).unwrap();

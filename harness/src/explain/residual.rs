@@ -5,7 +5,7 @@ use nsa_corpus::{Field, Outputs};
 
 use crate::judge::HeldTo;
 use crate::judge::element::Held;
-use crate::judge::field::Expected;
+use crate::judge::expected::Expected;
 
 /// One field of an answer beside what it is held to.
 pub(super) struct Residual<'a> {

@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
 use nsa_reference::oracle::{self, Answer, Bounds};
 
-use super::field::{Comparison, Expected};
+use super::expected::Expected;
+use super::field::Comparison;
 use super::overflow::Overflows;
 use super::reach::Reach;
-use super::unconditional;
+use super::unconditional::far;
 use crate::candidate::Declaration;
 
 /// What every field of one answer is held to.
@@ -32,10 +33,10 @@ impl<'a> HeldTo<'a> {
         }
     }
 
-    /// Holds the gradients of `found` to the oracle's own too ([`unconditional`]).
+    /// Holds the gradients of `found` to the oracle's own too ([`super::unconditional`]).
     pub(crate) fn look_again(&self, inputs: &Inputs, found: &Outputs, comparisons: &mut [Comparison]) {
         let found = computed(found, self.declaration);
-        unconditional::hold(inputs, &self.declaration.arithmetic, &self.answers, &found, comparisons);
+        hold_to_own(inputs, &self.declaration.arithmetic, &self.answers, &found, comparisons);
     }
 
     /// The fields that are asked for and that the implementation computes.
@@ -119,4 +120,32 @@ fn computed<'a>(found: &'a Outputs, declaration: &Declaration) -> Cow<'a, Output
     let mut found = found.clone();
     others.into_iter().for_each(|field| drop(found.take(field)));
     Cow::Owned(found)
+}
+
+/// Whether `found` saved anything of `forward` that its gradients could be judged by.
+fn saved_any(forward: &Outputs, found: &Outputs) -> bool {
+    forward.iter().any(|(field, values)| found.get(field).is_some_and(|found| found.shape() == values.shape()))
+}
+
+/// Holds the gradients of `found` to the oracle's own, as well as to what they were compared with. `answers` are the forward and
+/// the gradients given what was saved, `comparisons` what came of them: where anything failed there, nothing is added.
+fn hold_to_own(
+    inputs: &Inputs,
+    arithmetic: &Arithmetic,
+    [forward, given_saved]: &[Answer; 2],
+    found: &Outputs,
+    comparisons: &mut [Comparison],
+) {
+    let failed =
+        comparisons.iter().any(|comparison| comparison.failure.is_some() && found.get(comparison.field).is_some());
+    if failed || !inputs.cotangents().any() || !saved_any(&forward.outputs, found) {
+        return;
+    }
+    let off = forward.bounds.as_ref().expect("asked for with an arithmetic");
+    let own = oracle::backward_near(inputs, &forward.outputs, off, arithmetic);
+    for comparison in comparisons.iter_mut().filter(|comparison| comparison.field.is_gradient()) {
+        let Some(values) = found.get(comparison.field) else { continue };
+        comparison.unconditional = far(comparison.field, given_saved, &own, values);
+        comparison.suspect += comparison.unconditional.as_ref().map_or(0, |far| far.elements);
+    }
 }

@@ -20,7 +20,7 @@ pub struct Held {
     pub stored: Dtype,
     /// Where a correct program may overflow. Where nothing is promised, it may then answer NaN or infinity.
     pub overflow: Overflow,
-    /// Whether `0 * NaN` can reach it ([`super::reach`]), and the implementation says that it does not prevent that.
+    /// Whether `0 * NaN` can reach it (docs/semantics.md, "What a tile touches"), and the implementation says that it does not prevent that.
     pub reached: bool,
 }
 
@@ -162,6 +162,13 @@ impl Held {
     fn largest(&self) -> f64 {
         self.stored.max() * (1.0 + 0.5 * self.stored.unit_roundoff())
     }
+}
+
+/// `batch 0, q_head 1, token 2`: a position in words.
+pub(crate) fn position(field: Field, index: &[usize]) -> String {
+    let positions: Vec<String> =
+        field.axes().iter().zip(index).map(|(axis, index)| format!("{axis} {index}")).collect();
+    positions.join(", ")
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ mod tests {
     use nsa_corpus::{Dtype, entries};
 
     use super::*;
-    use crate::candidate::by_name;
+    use crate::registry::by_name;
     use crate::run::run_entry;
 
     fn probe(name: &str) -> &'static Entry {

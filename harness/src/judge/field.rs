@@ -1,46 +1,15 @@
 //! One field of an answer beside the oracle's, element by element: none is left out, and NaN never passes.
 
 use ndarray::{ArrayD, Dimension, IxDyn};
-use nsa_corpus::{Dtype, Field};
+use nsa_corpus::Field;
 use serde::{Deserialize, Serialize};
 
 use super::budget_use::BudgetUse;
-use super::element::{Held, Outcome};
-use super::overflow::Overflow;
+use super::element::{Held, Outcome, position};
+use super::expected::Expected;
 use super::sensitivity::Sensitivity;
 use super::unconditional::Unconditional;
 use crate::judge::verdict::{Class, Failure, NotJudged};
-
-/// What a field is compared with.
-pub struct Expected<'a> {
-    /// The oracle's values.
-    pub values: &'a ArrayD<f64>,
-    /// Tier B, absolute.
-    pub rigorous: &'a ArrayD<f64>,
-    /// Tier H, absolute.
-    pub likely: &'a ArrayD<f64>,
-    /// The format that the implementation stores this field in.
-    pub stored: Dtype,
-    /// Where a correct program may overflow.
-    pub overflow: Overflow,
-    /// The elements that `0 * NaN` can reach; `None`: none, or the implementation says that it prevents that.
-    pub reached: Option<&'a ArrayD<bool>>,
-}
-
-impl Expected<'_> {
-    /// What the element at `index` is held to.
-    pub fn held(&self, field: Field, index: &IxDyn) -> Held {
-        Held {
-            field,
-            expected: self.values[index],
-            rigorous: self.rigorous[index],
-            likely: self.likely[index],
-            stored: self.stored,
-            overflow: self.overflow,
-            reached: self.reached.is_some_and(|reached| reached[index]),
-        }
-    }
-}
 
 /// A field compared whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -200,13 +169,6 @@ impl Comparison {
     }
 }
 
-/// `batch 0, q_head 1, token 2`: a position in words.
-pub(crate) fn position(field: Field, index: &[usize]) -> String {
-    let positions: Vec<String> =
-        field.axes().iter().zip(index).map(|(axis, index)| format!("{axis} {index}")).collect();
-    positions.join(", ")
-}
-
 impl Worst {
     /// The element in words, with both values.
     pub fn describe(&self, field: Field) -> String {
@@ -225,7 +187,9 @@ impl Worst {
 #[cfg(test)]
 mod tests {
     use ndarray::arr1;
+    use nsa_corpus::Dtype;
 
+    use super::super::overflow::Overflow;
     use super::*;
 
     fn compared(expected: f64, found: f64, budget: f64) -> Comparison {

@@ -7,6 +7,7 @@ mod answer;
 pub mod budget_use;
 pub mod element;
 pub mod exact;
+pub mod expected;
 pub mod field;
 pub mod overflow;
 mod reach;

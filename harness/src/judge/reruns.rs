@@ -9,7 +9,7 @@ use nsa_corpus::{Dtype, Field, Inputs, Outputs};
 use nsa_reference::oracle;
 
 use crate::candidate::{Candidate, Declaration, Determinism};
-use crate::judge::field::position;
+use crate::judge::element::position;
 use crate::judge::verdict::{Class, Failure};
 use crate::judge::{judge_declared, saved};
 

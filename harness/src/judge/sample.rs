@@ -5,7 +5,8 @@ use ndarray::Dimension;
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs, Random, Shape};
 use nsa_reference::oracle::Sample;
 
-use crate::judge::field::{has_shape, position};
+use crate::judge::element::position;
+use crate::judge::field::has_shape;
 use crate::judge::verdict::{Class, Failure, Verdict};
 use crate::judge::{judge, judge_sampled, verdict};
 

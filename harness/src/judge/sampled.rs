@@ -4,7 +4,8 @@ use ndarray::{Array2, ArrayD, Axis, IxDyn};
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
 use nsa_reference::oracle::{self, Sample, SampledField};
 
-use super::field::{Comparison, Expected, compare, has_shape};
+use super::expected::Expected;
+use super::field::{Comparison, compare, has_shape};
 use super::overflow::Overflows;
 
 /// Judges the rows of `sample` alone, under the same budgets as [`super::judge`]: for problems too large to answer whole. One comparison

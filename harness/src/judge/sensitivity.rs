@@ -10,7 +10,7 @@ use nsa_corpus::Field;
 use serde::{Deserialize, Serialize};
 
 use super::element::Held;
-use super::field::Expected;
+use super::expected::Expected;
 
 /// A fault in a whole field, injected into the expected values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -7,11 +7,11 @@
 //! rigorous budget needs no second look: a forward and gradients that are within their own cannot exceed it.
 
 use ndarray::{ArrayD, Dimension};
-use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
-use nsa_reference::oracle::{self, Answer};
+use nsa_corpus::{Field, Outputs};
+use nsa_reference::oracle::Answer;
 use serde::{Deserialize, Serialize};
 
-use super::field::{Comparison, position};
+use super::element::position;
 
 /// Elements of a gradient that are too far from the oracle's own, though not from the one that follows from what was saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,36 +81,8 @@ impl Unconditional {
     }
 }
 
-/// Whether `found` saved anything of `forward` that its gradients could be judged by.
-fn saved_any(forward: &Outputs, found: &Outputs) -> bool {
-    forward.iter().any(|(field, values)| found.get(field).is_some_and(|found| found.shape() == values.shape()))
-}
-
-/// Holds the gradients of `found` to the oracle's own, as well as to what they were compared with. `answers` are the forward and
-/// the gradients given what was saved, `comparisons` what came of them: where anything failed there, nothing is added.
-pub(crate) fn hold(
-    inputs: &Inputs,
-    arithmetic: &Arithmetic,
-    [forward, given_saved]: &[Answer; 2],
-    found: &Outputs,
-    comparisons: &mut [Comparison],
-) {
-    let failed =
-        comparisons.iter().any(|comparison| comparison.failure.is_some() && found.get(comparison.field).is_some());
-    if failed || !inputs.cotangents().any() || !saved_any(&forward.outputs, found) {
-        return;
-    }
-    let off = forward.bounds.as_ref().expect("asked for with an arithmetic");
-    let own = oracle::backward_near(inputs, &forward.outputs, off, arithmetic);
-    for comparison in comparisons.iter_mut().filter(|comparison| comparison.field.is_gradient()) {
-        let Some(values) = found.get(comparison.field) else { continue };
-        comparison.unconditional = far(comparison.field, given_saved, &own, values);
-        comparison.suspect += comparison.unconditional.as_ref().map_or(0, |far| far.elements);
-    }
-}
-
 /// The elements of `field` beyond the likely budget of `own` alone.
-fn far(field: Field, given_saved: &Answer, own: &Answer, found: &ArrayD<f64>) -> Option<Unconditional> {
+pub(super) fn far(field: Field, given_saved: &Answer, own: &Answer, found: &ArrayD<f64>) -> Option<Unconditional> {
     let mut all: Option<Unconditional> = None;
     for (at, &found) in found.indexed_iter().filter(|(_, found)| found.is_finite()) {
         let own = Distance::of(own, field, &at, found);

@@ -17,7 +17,7 @@ use nsa_reference::rowwise::Mutation;
 use serde::{Deserialize, Serialize};
 
 use decorate::{InputChange, InputTensor, OutputChange};
-pub use mutated::{Rowwise, mutated, rowwise_with};
+pub use mutated::{mutated, rowwise_with};
 
 const FILES: &[(&str, &str)] = &[
     ("terms.toml", include_str!("../../mutants/terms.toml")),

@@ -4,47 +4,9 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nsa_corpus::{Inputs, Outputs};
-use nsa_reference::rowwise::{self, Mutation};
 
 use super::{Carrier, Mutant, mutants};
-use crate::candidate::{Candidate, CandidateError, Declaration, Unsupported};
-
-/// The rowwise implementation, with at most one mutation.
-pub struct Rowwise {
-    name: String,
-    mutation: Option<Mutation>,
-}
-
-impl Rowwise {
-    /// Without any mutation.
-    pub fn new() -> Self {
-        Rowwise { name: "rowwise".to_owned(), mutation: None }
-    }
-}
-
-impl Default for Rowwise {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Candidate for Rowwise {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn declaration(&self, inputs: &Inputs) -> Declaration {
-        Declaration::strict(rowwise::arithmetic(inputs.dtype()))
-    }
-
-    fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
-        Ok(())
-    }
-
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
-        Ok(rowwise::attend(inputs, self.mutation.as_ref()))
-    }
-}
+use crate::candidate::{Candidate, CandidateError, Declaration, Rowwise, Unsupported};
 
 /// A candidate of which what goes in, or comes out, is changed.
 struct Decorated<'a> {
@@ -87,16 +49,16 @@ impl Candidate for Decorated<'_> {
     }
 }
 
-/// A candidate with `mutant`: the rowwise implementation with its mutation, or `inner` decorated.
+/// A candidate with `mutant`: the plain implementation with its fault, or `inner` decorated.
 pub fn mutated<'a>(mutant: &'a Mutant, inner: &'a dyn Candidate) -> Box<dyn Candidate + 'a> {
     let name = format!("{}+{}", inner.name(), mutant.name);
     match &mutant.plant {
-        Carrier::Rowwise { mutation } => Box::new(Rowwise { name, mutation: Some(mutation.clone()) }),
+        Carrier::Rowwise { mutation } => Box::new(Rowwise::mutated(name, mutation.clone())),
         carrier => Box::new(Decorated { name, inner, carrier, runs: AtomicUsize::new(0) }),
     }
 }
 
-/// The rowwise implementation with the mutant of this name in it, or round it.
+/// The plain implementation with the mutant of this name in it, or round it.
 pub fn rowwise_with(name: &str) -> Option<Box<dyn Candidate>> {
     static ROWWISE: LazyLock<Rowwise> = LazyLock::new(Rowwise::new);
     let mutant = mutants().iter().find(|mutant| mutant.name == name)?;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arrange::Arrangement;
 use crate::candidate::Candidate;
-use crate::judge::field::position;
+use crate::judge::element::position;
 use crate::judge::reruns::{allowed, spread};
 use crate::judge::sampled;
 use crate::judge::verdict::{Class, Failure, Verdict};

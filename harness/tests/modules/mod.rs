@@ -104,6 +104,19 @@ impl Modules {
         circles
     }
 
+    /// The modules of the crate's root, by name.
+    pub(crate) fn roots(&self) -> BTreeSet<&str> {
+        self.files.keys().filter_map(|module| module.first()).map(String::as_str).collect()
+    }
+
+    /// The arrows between the crate's root modules that lead from a lower row of `rooms` to a higher one.
+    pub(crate) fn upward(&self, rooms: &[&[&str]]) -> Vec<String> {
+        let row = |module: &str| rooms.iter().position(|row| row.contains(&module));
+        let roots = self.neighbours().remove(&Module::new()).unwrap_or_default();
+        let up = roots.iter().filter(|((from, to), _)| row(from) > row(to));
+        up.map(|((from, to), path)| format!("{from} uses {to}: {path}")).collect()
+    }
+
     /// The arrows between the modules of each folder, each with a path that says so.
     fn neighbours(&self) -> BTreeMap<Module, BTreeMap<(String, String), String>> {
         let mut folders: BTreeMap<Module, BTreeMap<(String, String), String>> = BTreeMap::new();

@@ -5,47 +5,16 @@
 //! `A_t = sum |d_out v|`; `F' = |c| F + u |c dS|` is the error of what is cast and multiplied by keys and queries. Where it is not
 //! known what the implementation saved, `eps_t` and the delta error also hold how far that may be from what is at hand.
 
-use nsa_corpus::{Delta, Shape};
+use nsa_corpus::Delta;
 
-use super::backward::OffRow;
-use super::backward_rows::{ARRAYS, TokenRows};
 use super::delta_bounds::{self, Magnitudes, Shift};
 use super::exp::exp;
 use super::kernels::weighted_sum;
 use super::model::{LIKELY, Model, RIGOROUS, TIERS};
-use super::packed::{Head, Packed};
+use super::packed::Head;
 use super::rows::{Scratch, Terms};
+use super::saved::{ARRAYS, BoundRow, Term, TokenRows};
 use super::spans::Span;
-
-/// One row of the backward, as computed.
-pub(super) struct BoundRow<'a> {
-    pub(super) spans: &'a [Span],
-    pub(super) factors: &'a [f64],
-    /// `<q, k_t>`.
-    pub(super) x: &'a [f64],
-    /// `<d_out, v_t>`.
-    pub(super) probability_gradients: &'a [f64],
-    pub(super) keys: &'a Packed,
-    pub(super) out: &'a [f64],
-    pub(super) d_out: Option<&'a [f64]>,
-    pub(super) lse: f64,
-    /// `<out, d_out> - d_lse`.
-    pub(super) delta: f64,
-    /// How far `out` and `lse` may be from what the implementation saved; `None`: they are what it saved.
-    pub(super) off: Option<OffRow<'a>>,
-    /// Rows that attend to each key, over both parts.
-    pub(super) key_counts: &'a [usize],
-    /// Keys that this row attends to, over both parts.
-    pub(super) row_terms: usize,
-    pub(super) shape: &'a Shape,
-}
-
-impl BoundRow<'_> {
-    /// Rescalings of the row's running sum.
-    pub(super) fn rescalings(&self, model: &Model) -> usize {
-        model.rescalings(self.spans.iter().map(|span| span.len), self.shape.block_size())
-    }
-}
 
 impl TokenRows {
     /// Makes every budget that this row adds to infinite.
@@ -78,18 +47,6 @@ pub(super) struct Worker {
     /// Coefficients of `|k|`, both tiers, and of `k^2`.
     key_coefficients: [Vec<f64>; 3],
     row: Vec<f64>,
-}
-
-/// The quantities of one term.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Term {
-    pub(super) weight: f64,
-    /// `dP - delta`.
-    difference: f64,
-    /// `eps_t` of both tiers.
-    relative: [f64; TIERS],
-    /// `F_t` of both tiers.
-    gradient_errors: [f64; TIERS],
 }
 
 impl Worker {

@@ -4,34 +4,13 @@ use std::collections::BTreeSet;
 
 use nsa_corpus::Inputs;
 
-use super::backward::{Counts, Saved};
-use super::backward_bounds::{self, BoundRow};
+use super::backward_bounds;
 use super::exp::exp;
 use super::forward::query_rows;
 use super::model::Model;
 use super::packed::Head;
 use super::rows::{Scratch, Terms, gather};
-use super::spans::Span;
-
-/// Arrays beside each value: the value, both tiers of error, squares.
-pub(super) const ARRAYS: usize = 4;
-
-/// What the first pass keeps of one token, for all query heads of the kv head.
-#[derive(Default)]
-pub(super) struct TokenRows {
-    /// Which token.
-    pub(super) i: usize,
-    /// Spans of each set of heads computed together.
-    pub(super) spans: Vec<Vec<Span>>,
-    /// `scale c dS` and, with a model, the error coefficients of `dk`; `[head][term]`.
-    pub(super) score_gradients: [Terms; ARRAYS],
-    /// `P` and, with a model, the error coefficients of `dv`; `[head][term]`.
-    pub(super) weights: [Terms; ARRAYS],
-    /// `[groups, dim]`, with the sums of its budget.
-    pub(super) dq: [Vec<f64>; ARRAYS],
-    /// `[sel heads of this kv head, num_sel]`, with the sums of its budget.
-    pub(super) dsel_scale: [Vec<f64>; ARRAYS],
-}
+use super::saved::{ARRAYS, BoundRow, Counts, Saved, TokenRows};
 
 /// What one thread computes in.
 #[derive(Default)]

@@ -6,11 +6,10 @@ use nsa_corpus::Inputs;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::backward::{Saved, Sums};
-use super::backward_rows::{ARRAYS, TokenRows};
 use super::forward::query_row;
 use super::kernels::{PANEL, rank_update};
 use super::rows::Terms;
+use super::saved::{ARRAYS, Saved, Sums, TokenRows};
 
 /// Rows that are added in one sweep over a panel's sums.
 const SWEEP: usize = 4;

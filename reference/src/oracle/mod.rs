@@ -43,6 +43,7 @@ mod model;
 mod packed;
 mod rows;
 mod sampled;
+mod saved;
 mod spans;
 mod tiles;
 
@@ -54,10 +55,11 @@ use rayon::prelude::*;
 
 pub use sampled::{Sample, SampledField, sampled_backward, sampled_forward, sampled_order_bounds};
 
-use backward::{Off, Region, Saved, Sums, backward as backward_regions};
+use backward::{Region, backward as backward_regions};
 use forward::{Forward, forward as forward_part};
 use model::{DEVIATIONS, LIKELY, Model, RIGOROUS, TIERS, cap};
 use packed::Head;
+use saved::{Off, Saved, Sums};
 use spans::Part;
 
 /// An answer of the oracle, with the budget of each element where an arithmetic was given.

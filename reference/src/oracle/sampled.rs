@@ -11,13 +11,13 @@ use nsa_corpus::{Arithmetic, Delta, Field, Inputs, Outputs};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::backward::{Counts, Saved, Sums};
-use super::backward_rows::{self, RowTask, TokenRows};
+use super::backward_rows::{self, RowTask};
 use super::columns::{self, Columns};
 use super::forward::forward_token;
 use super::kernels::PANEL;
 use super::model::{Model, TIERS};
 use super::packed::{Head, padded_keys};
+use super::saved::{Counts, Saved, Sums, TokenRows};
 use super::{fields_of, finish, parts, saved_fields, saved_parts};
 
 /// Tokens whose rows are kept at once.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nsa_corpus::{Dtype, Inputs, Outputs};
 use nsa_gpu::{Rung, Variant};
 
-use super::{Candidate, CandidateError, Declaration, Unavailable, Unsupported};
+use super::{Candidate, CandidateError, CandidateName, Declaration, Unavailable, Unsupported};
 use workers::Workers;
 
 /// How long one case may take, compiling its kernels included.
@@ -20,7 +20,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 const MUTANT_TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Processes for each GPU: most of a small case's time is compiling, which several do at once.
-const WORKERS: usize = 8;
+pub const WORKERS: usize = 8;
 
 /// The kernels, on every GPU of the machine.
 pub struct Cuda {
@@ -39,7 +39,7 @@ impl Cuda {
     /// There is no GPU, no driver or no compiler library here.
     pub fn new(rung: Option<Rung>, mutant: Option<&str>, workers: usize) -> Result<Self, Unavailable> {
         let time_limit = if mutant.is_some() { MUTANT_TIME_LIMIT } else { TIME_LIMIT };
-        Self::start(rung, mutant, &[], workers, time_limit)
+        Self::start(rung, mutant, false, workers, time_limit)
     }
 
     /// The same, each tensor in turn set more than 2^32 elements apart along each of its axes, and each part of the workspace: every
@@ -47,14 +47,14 @@ impl Cuda {
     ///
     /// # Errors
     /// As [`Cuda::new`].
-    pub fn far_strides(rung: Option<Rung>, mutant: Option<&str>) -> Result<Self, Unavailable> {
-        Self::start(rung, mutant, &["far-strides"], 1, TIME_LIMIT)
+    pub fn far(rung: Option<Rung>, mutant: Option<&str>) -> Result<Self, Unavailable> {
+        Self::start(rung, mutant, true, 1, TIME_LIMIT)
     }
 
     fn start(
         rung: Option<Rung>,
         mutant: Option<&str>,
-        modes: &[&str],
+        far: bool,
         workers: usize,
         time_limit: Duration,
     ) -> Result<Self, Unavailable> {
@@ -62,15 +62,9 @@ impl Cuda {
         let program =
             std::env::current_exe().map_err(|error| Unavailable(format!("this program's own path: {error}")))?;
         let mut words: Vec<OsString> = vec![program.into(), "cuda-worker".into()];
-        let mut name = "cuda".to_owned();
-        if let Some(rung) = rung {
-            name = format!("{name}:{rung}");
-            words.extend(["--rung".into(), rung.to_string().into()]);
-        }
-        for mode in modes {
-            name = format!("{name}:{mode}");
-            words.push(format!("--{mode}").into());
-        }
+        let mut name = CandidateName::Cuda { rung, far }.to_string();
+        words.extend(rung.iter().flat_map(|rung| ["--rung".into(), rung.to_string().into()]));
+        words.extend(far.then(|| "--far-strides".into()));
         if let Some(mutant) = mutant {
             name = format!("{name}+{mutant}");
             words.extend(["--mutant".into(), mutant.into()]);
@@ -86,16 +80,6 @@ impl Cuda {
         let fastest = || Variant::choose(inputs.shape(), inputs.dtype(), &self.arch);
         self.rung.map_or_else(fastest, Variant::uniform)
     }
-}
-
-/// The candidate called `cuda`, `cuda:plain` or `cuda:tensor`, each perhaps with `:far-strides` behind it.
-pub(super) fn make(name: &str) -> Result<Box<dyn Candidate>, Unavailable> {
-    let (name, far_strides) = name.strip_suffix(":far-strides").map_or((name, false), |name| (name, true));
-    let rung = match name.split_once(':') {
-        None => None,
-        Some((_, rung)) => Some(rung.parse::<Rung>().map_err(|error| Unavailable(error.to_string()))?),
-    };
-    Ok(Box::new(if far_strides { Cuda::far_strides(rung, None)? } else { Cuda::new(rung, None, WORKERS)? }))
 }
 
 /// What the kernels of `variant` declare on a device of this architecture.

@@ -60,12 +60,6 @@ pub(in crate::candidate) struct Process {
     finished: bool,
 }
 
-/// When `limit` is over from now on; one beyond what a clock counts is as good as ten years.
-pub(in crate::candidate) fn deadline(limit: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(limit).unwrap_or(now + Duration::from_secs(10 * 365 * 86_400))
-}
-
 /// Which stream is waited for.
 #[derive(Clone, Copy)]
 enum Stream {
@@ -333,6 +327,7 @@ fn limit_address_space(_child: Pid, _bytes: u64) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::deadline;
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);

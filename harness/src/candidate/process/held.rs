@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::folder::{self, Directory};
+use super::directory::{self, Directory};
 use super::owner::{OURS, Owner, kill_marked};
 
 static HELD: Mutex<Held> = Mutex::new(Held { groups: BTreeSet::new(), folders: BTreeMap::new(), started: 0 });
@@ -77,5 +77,5 @@ pub fn end_everything() {
 fn sweep() {
     let gone = |text: &str| Owner::parse(text).is_some_and(|owner| owner.is_gone());
     kill_marked(gone);
-    folder::sweep(gone);
+    directory::sweep(gone);
 }

@@ -7,14 +7,23 @@
 //! once, for a process that is about to end, and where even that was not possible (SIGKILL) the next run sweeps.
 
 mod child;
+mod directory;
 mod folder;
 pub(super) mod frame;
 mod held;
 mod owner;
 mod pool;
 
-pub(super) use self::child::{Process, Silence, deadline};
+use std::time::{Duration, Instant};
+
+pub(super) use self::child::{Process, Silence};
 pub(super) use self::folder::Folder;
 pub use self::held::end_everything;
 pub(super) use self::owner::end_with;
 pub(super) use self::pool::{After, Pool};
+
+/// When `limit` is over from now on; one beyond what a clock counts is as good as ten years.
+pub(in crate::candidate) fn deadline(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit).unwrap_or(now + Duration::from_secs(10 * 365 * 86_400))
+}

@@ -2,22 +2,12 @@
 
 use nsa_corpus::{Case, Dtype, Error};
 
-use super::{Evidence, locate, name};
 use crate::candidate::Candidate;
+use crate::explain::{EVIDENCE, Evidence, cost, likely, locate, name};
 use crate::report::Report;
 
 /// Cases of more score terms times features than this are placed, but not asked which mistake they look like.
 const COST_MAX: usize = 600_000;
-
-/// Failing cases that a mistake is named from.
-pub(crate) const EVIDENCE: usize = 3;
-
-/// Score terms times features of a case.
-pub(crate) fn cost(case: &Case) -> usize {
-    let sizes = &case.sizes;
-    let terms = sizes.batch * sizes.q_heads * sizes.seq_len * (sizes.num_sel + 1) * sizes.block_size;
-    terms * sizes.dim.max(sizes.value_dim)
-}
 
 /// Says of each failing report where it is wrong, and of the largest ones that are cheap to explain what that looks like.
 ///
@@ -43,7 +33,7 @@ pub fn localize_reports(
         }
     }
     let all: Vec<&Evidence> = evidence.iter().map(|(_, evidence)| evidence).collect();
-    let likely = super::likely(&all);
+    let likely = likely(&all);
     for (at, evidence) in &evidence {
         if let Some(localization) = &mut reports[*at].localization {
             name(localization, &evidence.inputs, likely.clone());
