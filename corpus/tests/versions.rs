@@ -95,11 +95,11 @@ fn what_a_failure_of_version_1_needs_is_read_under_its_name_of_today() {
         Bundle::parse([&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &bytes[8 + length..]].concat())
     };
     let version_1 = ("\"format\":\"2\",", "");
-    let (element, needs) =
+    let (element, features) =
         (("\"dtype\":\"f16\"", "\"element\":\"f16\""), ("\"note.required_features\"", "\"note.needs\""));
-    assert_eq!(changed(&[version_1, element, needs]).unwrap(), bundle);
+    assert_eq!(changed(&[version_1, element, features]).unwrap(), bundle);
     assert!(changed(&[element]).unwrap_err().to_string().contains("has no `dtype`"), "no word of version 2");
-    assert!(!changed(&[needs]).unwrap().notes.contains_key("required_features"), "no word of version 2");
+    assert!(!changed(&[features]).unwrap().notes.contains_key("required_features"), "no word of version 2");
     let both = changed(&[("\"format\":\"2\"", "\"note.needs\":\"[]\"")]).unwrap_err().to_string();
     assert!(both.contains("`note.needs` is what format 1 calls `note.required_features`"), "{both}");
 }

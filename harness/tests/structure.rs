@@ -70,7 +70,7 @@ fn the_rooms_of_the_harness_use_only_those_below_them() {
 }
 
 #[test]
-fn a_planted_arrow_upwards_is_found() {
+fn an_arrow_upwards_is_found() {
     let modules = Modules::parse(&[
         ("lib.rs", "mod top; mod bottom;"),
         ("top.rs", "use crate::bottom::B;"),
