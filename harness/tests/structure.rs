@@ -23,7 +23,7 @@ const ROOMS: &[&[&str]] = &[
     &["report"],
     &["explain"],
     &["judge"],
-    &["registry"],
+    &["registry", "version_1"],
     &["mutants"],
     &["candidate"],
     &["environment", "number"],

@@ -40,7 +40,7 @@ pub(super) struct Kernel {
     pub(super) parameters: &'static [Parameter],
     /// Whether it is compiled for the problem's format; one that sees only whole numbers is compiled once.
     pub(super) of_dtype: bool,
-    /// The macros that it is compiled with, besides `DTYPE`.
+    /// The macros that it is compiled with, besides `ELEMENT`.
     pub(super) defines: fn(&Shape) -> Vec<(&'static str, usize)>,
     pub(super) cut: fn(&Shape, &Dims) -> Cut,
 }

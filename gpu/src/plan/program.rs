@@ -4,7 +4,7 @@ use nsa_corpus::Dtype;
 
 use super::workspace::Workspace;
 
-/// The formats that kernels take, by the number that their macro `DTYPE` has.
+/// The formats that kernels take, by the number that their macro `ELEMENT` has.
 pub(super) const ELEMENTS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
 
 /// The macro that holds the larger stride of rows that are set apart.
@@ -24,7 +24,7 @@ pub struct Program {
 impl Program {
     pub(super) fn new(kernel: &'static str, dtype: Dtype, mut defines: Vec<(&'static str, usize)>) -> Self {
         let number = ELEMENTS.iter().position(|known| *known == dtype).expect("`supports` refuses other elements");
-        defines.insert(0, ("DTYPE", number));
+        defines.insert(0, ("ELEMENT", number));
         Program { kernel, defines, far: None }
     }
 
@@ -51,7 +51,7 @@ impl Program {
         flags
     }
 
-    /// Kernel and macros in one word: `forward_plain DTYPE=1 DIM_STEPS=2 VALUE_STEPS=2`.
+    /// Kernel and macros in one word: `forward_plain ELEMENT=1 DIM_STEPS=2 VALUE_STEPS=2`.
     pub fn label(&self) -> String {
         let defines = self.defines.iter().map(|(name, value)| format!(" {name}={value}"));
         std::iter::once(self.kernel.to_owned()).chain(defines).collect()
