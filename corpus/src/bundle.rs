@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::{
     Case, Dtype, Entry, Error, Field, Inputs, Outputs, Tensor, TensorFile, TensorFileBuilder, entry, foreign, golden,
+    version,
 };
 
 /// The prefix of the candidate's tensors.
@@ -17,8 +18,8 @@ const NOTE: &str = "note.";
 
 /// A stored failure.
 ///
-/// In the file: metadata `entry` (the entry's TOML, whose tensors are those of the file), `element`, and `note.…`; tensors
-/// `q`, `k`, `v`, `indices`, `mask`, … in the element's own format, `candidate.out`, … as F64, and of the fields that failed
+/// In the file: metadata `format` (the version, [`crate::version`]), `entry` (the entry's TOML, whose tensors are those of the
+/// file), `dtype`, and `note.…`; tensors `q`, `k`, `v`, `indices`, `mask`, … in that dtype, `candidate.out`, … as F64, and of the fields that failed
 /// `lowest.out` and `highest.out`, … as F64.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bundle {
@@ -26,7 +27,7 @@ pub struct Bundle {
     pub entry: Entry,
     /// The format that the failure was seen in.
     pub dtype: Dtype,
-    /// The problem, rounded to `element`.
+    /// The problem, rounded to `dtype`.
     pub inputs: Inputs,
     /// What the candidate answered.
     pub outputs: Option<Outputs>,
@@ -37,7 +38,7 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// A bundle of `entry` in `element`, its case replaced by the tensors that follow from it.
+    /// A bundle of `entry` in `dtype`, its case replaced by the tensors that follow from it.
     ///
     /// # Errors
     /// The case cannot be materialised; the name is not made of words, so that it could not be read again.
@@ -54,7 +55,7 @@ impl Bundle {
     ///
     /// # Errors
     /// One line that names the file: no tensor file, no entry in it or several, a tensor that is missing, of another format
-    /// than `element`, not the one that the entry's digest names, or without a meaning; a case whose tensors are not those of
+    /// than `dtype`, not the one that the entry's digest names, or without a meaning; a case whose tensors are not those of
     /// the file; unknown metadata.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
@@ -71,12 +72,13 @@ impl Bundle {
     }
 
     fn from_file(file: &TensorFile) -> Result<Self, Error> {
+        let metadata = version::bundle(file)?;
         let needed = |key: &str| {
-            file.metadata(key)
-                .ok_or_else(|| Error::invalid(format!("the header's metadata has no `{key}`: no stored failure")))
+            let value = metadata.get(key);
+            value.ok_or_else(|| Error::invalid(format!("the header's metadata has no `{key}`: no stored failure")))
         };
-        let dtype: Dtype = needed("element")?.parse()?;
-        check_names(file, dtype)?;
+        let dtype: Dtype = needed("dtype")?.parse()?;
+        check_names(file, &metadata, dtype)?;
         let entries = entry::parse(needed("entry")?, None, Some(file))
             .map_err(|error| Error::invalid(format!("metadata `entry`: {error}")))?;
         let [mut entry] = <[Entry; 1]>::try_from(entries).map_err(|entries| {
@@ -91,8 +93,8 @@ impl Bundle {
         let outputs = fields(file, CANDIDATE)?;
         let outputs = (outputs != Outputs::new()).then_some(outputs);
         let intervals = [fields(file, ENDS[0])?, fields(file, ENDS[1])?];
-        let note = |(key, value): (&str, &str)| Some((key.strip_prefix(NOTE)?.to_owned(), value.to_owned()));
-        let notes = file.metadata_all().filter_map(note).collect();
+        let note = |(key, value): (String, String)| Some((key.strip_prefix(NOTE)?.to_owned(), value));
+        let notes = metadata.into_iter().filter_map(note).collect();
         Ok(Bundle { entry, dtype, inputs, outputs, intervals, notes })
     }
 
@@ -100,7 +102,8 @@ impl Bundle {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut file = TensorFileBuilder::new();
         let entry = Entry { case: Case::from_inputs(&self.inputs), ..self.entry.clone() };
-        file.metadata("entry", entry.to_toml()).metadata("element", self.dtype.name());
+        file.metadata(version::KEY, version::FORMAT.to_string());
+        file.metadata("entry", entry.to_toml()).metadata("dtype", self.dtype.name());
         for (key, value) in &self.notes {
             file.metadata(&format!("{NOTE}{key}"), value);
         }
@@ -124,9 +127,9 @@ impl Bundle {
 }
 
 /// Refuses what nobody would read, and inputs in another format than the one that they are said to be in.
-fn check_names(file: &TensorFile, dtype: Dtype) -> Result<(), Error> {
-    let known = |key: &str| key == "entry" || key == "element" || key.starts_with(NOTE);
-    if let Some((key, _)) = file.metadata_all().find(|(key, _)| !known(key)) {
+fn check_names(file: &TensorFile, metadata: &BTreeMap<String, String>, dtype: Dtype) -> Result<(), Error> {
+    let known = |key: &str| key == "entry" || key == "dtype" || key.starts_with(NOTE);
+    if let Some(key) = metadata.keys().find(|key| !known(key)) {
         return Err(Error::invalid(format!("metadata {} is unknown in a stored failure", foreign::quoted(key))));
     }
     let answers = [CANDIDATE, ENDS[0], ENDS[1]].map(|prefix| Field::ALL.map(|field| format!("{prefix}{field}")));
@@ -134,7 +137,7 @@ fn check_names(file: &TensorFile, dtype: Dtype) -> Result<(), Error> {
     file.only_tensors(&answers.into_iter().flatten().chain(inputs).collect::<BTreeSet<_>>())?;
     for tensor in Tensor::ALL.into_iter().map(Tensor::name).filter(|name| file.has(name)) {
         if let Some(found) = file.dtype(tensor)?.filter(|found| *found != dtype) {
-            return Err(Error::invalid(format!("tensor `{tensor}` is {found}, metadata `element` is {dtype}")));
+            return Err(Error::invalid(format!("tensor `{tensor}` is {found}, metadata `dtype` is {dtype}")));
         }
     }
     Ok(())

@@ -39,7 +39,7 @@ pub struct Case {
     pub d_lse: Option<Values>,
     /// Cotangent of `sliding_out`; only beside a sliding window.
     pub d_sliding: Option<Values>,
-    /// Dtypes replaced after everything is drawn, in order.
+    /// Elements replaced after everything is drawn, in order.
     pub overrides: Vec<Override>,
 }
 
@@ -172,15 +172,15 @@ impl Case {
         })
     }
 
-    /// The indices and the mask alone: enough to say what a selection features. `shape` is this case's own.
+    /// The indices and the mask alone: enough to say what a selection covers. `shape` is this case's own.
     pub(crate) fn slots(&self, shape: &Shape) -> Result<(Array4<i64>, Array4<bool>), Error> {
         let tags = [Tensor::Indices.tag(), Tensor::Mask.tag()];
         let (mut indices, mut mask) = selection::draw(&self.selection, &self.mask, shape, self.seed, tags)?;
         for change in &self.overrides {
-            let Ok(place) = <[usize; 4]>::try_from(change.index.as_slice()) else { continue };
+            let Ok(position) = <[usize; 4]>::try_from(change.index.as_slice()) else { continue };
             match change.tensor {
-                Tensor::Indices => indices[place] = change.value as i64,
-                Tensor::Mask => mask[place] = change.value != 0.0,
+                Tensor::Indices => indices[position] = change.value as i64,
+                Tensor::Mask => mask[position] = change.value != 0.0,
                 _ => {}
             }
         }

@@ -121,7 +121,7 @@ impl FromStr for Dtype {
         Dtype::ALL.into_iter().find(|dtype| dtype.name() == text).ok_or_else(|| {
             Error::new(
                 ErrorKind::UnknownWord,
-                format!("element {} is none of f64, f32, f16, bf16", foreign::quoted(text)),
+                format!("dtype {} is none of f64, f32, f16, bf16", foreign::quoted(text)),
             )
         })
     }

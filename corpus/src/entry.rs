@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::case_file::line;
+use crate::version::{self, EntriesError};
 use crate::{Case, Dtype, Error, ErrorKind, Field, TensorFile, embedded, foreign, read_text};
 
 /// The longest text of entries that is read.
@@ -27,7 +28,7 @@ pub enum Expect {
     Pass,
     /// The contract has a strict reading that a reasonable implementation may not follow: NaN through `0 * NaN` in a key that a row
     /// touches and does not attend to. Its verdict is then inconclusive. The judge decides that element by element from the inputs
-    /// (docs/semantics.md, "What a tile touches"); this only says that the case has such dtypes.
+    /// (docs/semantics.md, "What a tile touches"); this only says that the case has such elements.
     Acceptable,
 }
 
@@ -101,12 +102,13 @@ pub fn to_toml(entries: &[Entry]) -> String {
     let notes: BTreeMap<_, _> =
         entries.iter().flat_map(|entry| &entry.flags).map(|flag| (&flag.name, &flag.note)).collect();
     let mut text = String::new();
+    line(&mut text, version::KEY, Some(&version::FORMAT));
     if !notes.is_empty() {
-        text += "[notes]\n";
+        text += "\n[notes]\n";
         notes.into_iter().for_each(|(flag, note)| line(&mut text, flag, Some(note)));
     }
     for entry in entries {
-        text += if text.is_empty() { "[[entry]]\n" } else { "\n[[entry]]\n" };
+        text += "\n[[entry]]\n";
         let flags: Vec<&str> = entry.flags.iter().map(|flag| flag.name.as_str()).collect();
         line(&mut text, "name", Some(&entry.name));
         line(&mut text, "why", Some(&entry.why));
@@ -148,6 +150,7 @@ pub fn entries() -> &'static [Entry] {
 /// let folder = tempfile::tempdir().unwrap();
 /// let path = folder.path().join("mine.toml");
 /// let text = r#"
+/// format = 2
 /// [[entry]]
 /// name = "mine/window_of_one"
 /// why = "Each query sees two keys."
@@ -185,10 +188,15 @@ pub(crate) fn parse(text: &str, folder: Option<&Path>, own: Option<&TensorFile>)
     if text.len() as u64 > TEXT_BYTES_MAX {
         return Err(Error::invalid(format!("has more than {TEXT_BYTES_MAX} bytes")));
     }
-    let file: FileIn = toml::from_str(text).map_err(|error| {
+    let unreadable = |error: toml::de::Error| {
         let start = error.span().map_or(0, |span| span.start);
         at(text, start, &malformed(one_line(error.message())))
+    };
+    let table = version::entries(text).map_err(|error| match error {
+        EntriesError::Toml(error) => unreadable(error),
+        EntriesError::Words(start, error) => at(text, start, &error),
     })?;
+    let file = FileIn::deserialize(toml::Deserializer::from(table)).map_err(unreadable)?;
     let mut names = BTreeSet::new();
     let mut used = BTreeSet::new();
     let mut entries = Vec::new();
@@ -261,11 +269,11 @@ fn is_word(part: &str) -> bool {
 fn at(text: &str, start: usize, error: &Error) -> Error {
     let before = text.get(..start).unwrap_or(text);
     let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-    let place = match name_around(text, before) {
+    let position = match name_around(text, before) {
         Some(name) => format!("line {line}: entry {}", foreign::short(name, 80)),
         None => format!("line {line}"),
     };
-    Error::new(error.kind(), format!("{place}: {error}"))
+    Error::new(error.kind(), format!("{position}: {error}"))
 }
 
 /// The name of the entry that begins last before the end of `before`, quoted as it stands.

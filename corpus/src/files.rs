@@ -1,9 +1,9 @@
 //! Writing files: a file is there whole or not at all, and nothing but a regular file is ever replaced.
 
-use std::io::{ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::Error;
+use crate::{Error, ErrorKind};
 
 /// Writes `bytes` beside `path` and renames: a reader sees the old file or the whole new one. A symbolic link stays, and the
 /// file that it leads to is replaced.
@@ -12,7 +12,7 @@ use crate::Error;
 /// The file cannot be written, or `path` is there and no regular file: a device, a pipe, a folder.
 pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), Error> {
     let path = path.as_ref();
-    let write = |target: &Path| -> std::io::Result<()> {
+    let write = |target: &Path| -> io::Result<()> {
         let mut file = new_file(folder_of(target))?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
@@ -40,31 +40,28 @@ pub fn check_folder(path: impl AsRef<Path>) -> Result<(), Error> {
     let path = path.as_ref();
     let there = |folder: &&Path| std::fs::symlink_metadata(or_here(folder)).is_ok();
     let nearest = or_here(path.ancestors().find(there).unwrap_or_else(|| Path::new("")));
-    let tried = if nearest.is_dir() {
-        new_file(nearest).map(drop).map_err(unwritable)
-    } else {
-        Err(Error::invalid("is no folder"))
-    };
+    let tried =
+        if nearest.is_dir() { new_file(nearest).map(drop).map_err(unwritable) } else { Err(failed("is no folder")) };
     tried.map_err(|error| error.in_file(nearest))
 }
 
-fn unwritable(error: std::io::Error) -> Error {
-    Error::invalid(format!("cannot be written: {error}"))
+fn unwritable(error: io::Error) -> Error {
+    failed(format!("cannot be written: {error}"))
 }
 
 /// The file that is replaced, or made, when `path` is written.
 fn target(path: &Path) -> Result<PathBuf, Error> {
     if path.file_name().is_none() {
-        return Err(Error::invalid("names no file"));
+        return Err(failed("names no file"));
     }
     match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(path.to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(path.to_owned()),
         Err(error) => return Err(unwritable(error)),
         Ok(found) if found.is_file() => return Ok(path.to_owned()),
         Ok(_) => {}
     }
     let target = path.canonicalize().map_err(unwritable)?;
-    if target.is_file() { Ok(target) } else { Err(Error::invalid("is no regular file: it is not overwritten")) }
+    if target.is_file() { Ok(target) } else { Err(failed("is no regular file: it is not overwritten")) }
 }
 
 fn folder_of(file: &Path) -> &Path {
@@ -77,15 +74,19 @@ fn or_here(folder: &Path) -> &Path {
 }
 
 #[cfg(unix)]
-fn new_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+fn new_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
     // Readable as any other new file, less what the user's umask takes away.
     tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o666)).tempfile_in(folder)
 }
 
 #[cfg(not(unix))]
-fn new_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+fn new_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::NamedTempFile::new_in(folder)
+}
+
+fn failed(message: impl AsRef<str>) -> Error {
+    Error::new(ErrorKind::File, message)
 }
 
 #[cfg(test)]

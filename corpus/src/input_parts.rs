@@ -20,7 +20,7 @@ impl InputParts {
     /// let tensor = |phase: f64| Array4::from_shape_fn((1, 1, 6, 3), |(_, _, i, d)| (phase + (3 * i + d) as f64).sin());
     /// let mut parts = InputParts::new(2, tensor(0.0), tensor(1.0), tensor(2.0), Array4::zeros((1, 1, 6, 1)));
     /// parts.mask[[0, 0, 1, 0]] = false; // but for token 1
-    /// parts.element = Dtype::Bf16;
+    /// parts.dtype = Dtype::Bf16;
     /// parts.cotangents = Cotangents { d_out: Some(tensor(3.0)), ..Cotangents::default() };
     /// let inputs = Inputs::new(parts).unwrap();
     /// assert_eq!(inputs.shape().blocks(), 3);

@@ -61,6 +61,7 @@ mod tensors;
 mod tensors_write;
 mod unique;
 mod values;
+pub mod version;
 mod whole_file;
 
 pub use arithmetic::{Arithmetic, Delta, Dot, RunningSum, gamma};

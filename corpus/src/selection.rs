@@ -176,10 +176,11 @@ impl Selection {
 fn distinct(stream: Stream, limit: usize, count: usize) -> Vec<Option<usize>> {
     let mut displaced: BTreeMap<usize, usize> = BTreeMap::new();
     let mut draw = |s: usize| {
-        let at = |displaced: &BTreeMap<usize, usize>, place: usize| displaced.get(&place).copied().unwrap_or(place);
-        let place = s + stream.below(s, 0, limit - s);
-        let chosen = at(&displaced, place);
-        displaced.insert(place, at(&displaced, s));
+        let at =
+            |displaced: &BTreeMap<usize, usize>, position: usize| displaced.get(&position).copied().unwrap_or(position);
+        let position = s + stream.below(s, 0, limit - s);
+        let chosen = at(&displaced, position);
+        displaced.insert(position, at(&displaced, s));
         chosen
     };
     (0..count).map(|s| (s < limit).then(|| draw(s))).collect()

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_planted_element_does_not_hold_the_sizes() {
+    fn an_overridden_element_does_not_hold_the_sizes() {
         let sizes = crate::Sizes {
             batch: 2,
             q_heads: 4,

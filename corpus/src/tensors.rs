@@ -197,9 +197,9 @@ impl TensorFile {
             return Err(wrong_type(name, info.dtype, "BOOL or U8"));
         }
         let values = self.numbers(info, |[byte]: [u8; 1]| byte)?;
-        if let Some((place, value)) = values.iter().enumerate().find(|(_, value)| **value > 1) {
+        if let Some((position, value)) = values.iter().enumerate().find(|(_, value)| **value > 1) {
             let name = foreign::quoted(name);
-            return Err(Error::invalid(format!("tensor {name}: value number {place} is {value}, neither 0 nor 1")));
+            return Err(Error::invalid(format!("tensor {name}: value number {position} is {value}, neither 0 nor 1")));
         }
         shaped(name, info, values.into_iter().map(|value| value == 1).collect())
     }

@@ -1,4 +1,4 @@
-//! The embedded corpus: it can be read, it says why each case is there, and it features what it claims to.
+//! The embedded corpus: it can be read, it says why each case is there, and it covers what it claims to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -124,7 +124,7 @@ fn every_reported_class_of_bugs_has_an_entry() {
 }
 
 #[test]
-fn planted_non_numbers_are_expected_to_be_acceptable_and_nothing_else_is() {
+fn overridden_non_numbers_are_expected_to_be_acceptable_and_nothing_else_is() {
     for entry in entries() {
         let mutated = entry.case.features().contains(&"non_finite");
         assert_eq!(mutated, entry.expect == Expect::Acceptable, "{}", entry.name);

@@ -55,7 +55,7 @@ fn a_golden_case_reads_back_as_it_was_written_and_gives_the_same_bytes() {
 }
 
 #[test]
-fn every_entry_survives_the_golden_format_in_every_element() {
+fn every_entry_survives_the_golden_format_in_every_dtype() {
     for entry in entries().iter().filter(|entry| entry.case.sizes.seq_len < 50 && !entry.name.starts_with("non_finite"))
     {
         for dtype in Dtype::ALL {
@@ -131,12 +131,13 @@ fn a_stored_failure_says_nothing_that_is_not_read() {
         bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
         Bundle::parse(bytes).unwrap_err().to_string()
     };
-    assert_eq!(changed(r#""element":"f32""#, r#""element":"f64""#), "tensor `q` is f32, metadata `element` is f64");
-    assert_eq!(changed(r#""element":"f32""#, r#""softcap":"f32""#), MISSING);
+    assert_eq!(changed(r#""dtype":"f32""#, r#""dtype":"f64""#), "tensor `q` is f32, metadata `dtype` is f64");
+    assert_eq!(changed(r#""dtype":"f32""#, r#""sinks":"f32""#), MISSING);
+    assert_eq!(changed(r#""format":"2""#, r#""format":"3""#), "is in format `3`; the formats 1 to 2 are read");
     assert_eq!(changed(r#""d_out":{"#, r#""sinks":{"#), "tensor `sinks` has no meaning in this file");
     let given = bundle.entry.to_toml().lines().find(|line| line.starts_with("q = ")).unwrap().replace('"', "\\\"");
     let drawn = format!("{:<width$}", "q = { kind = \\\"normal\\\" }", width = given.len());
     assert_eq!(changed(&given, &drawn), "metadata `entry`: q is not one of the file's own tensors");
 }
 
-const MISSING: &str = "the header's metadata has no `element`: no stored failure";
+const MISSING: &str = "the header's metadata has no `dtype`: no stored failure";

@@ -128,9 +128,9 @@ fn every_truncation_and_every_flipped_header_byte_of_a_real_file_is_survived() {
         one_line(Bundle::parse(whole[..length].to_vec()).unwrap_err());
     }
     let header = u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
-    for place in (0..8 + header).step_by(3) {
+    for position in (0..8 + header).step_by(3) {
         let mut bytes = whole.clone();
-        bytes[place] ^= 0x11;
+        bytes[position] ^= 0x11;
         if let Err(error) = Bundle::parse(bytes) {
             one_line(error);
         }
@@ -171,7 +171,7 @@ fn a_bad_entry_is_refused_with_its_line_and_name() {
         "line 2: entry \"a/b\": q_heads 3 is not a multiple of kv_heads 2"
     );
     assert_eq!(with("a/b", "a b"), "line 2: entry \"a b\": a name is made of words like `edges/seq_1`");
-    assert_eq!(with("because", " "), "line 2: entry \"a/b\": why and elements must not be empty");
+    assert_eq!(with("because", " "), "line 2: entry \"a/b\": why and dtypes must not be empty");
     assert_eq!(
         with("why", "flags = [\"x\"]\nwhy"),
         "line 2: entry \"a/b\": flag `x` is no word, or has no line under [notes]"
@@ -407,10 +407,10 @@ fn text_of_a_file_ends_no_line_of_a_message_and_does_not_flood_it() {
         )
     };
     let refused = bundle("f16\nnsa-diff: all 568 cases passed");
-    assert_eq!(refused, r"element `f16\nnsa-diff: all 568 cases passed` is none of f64, f32, f16, bf16");
+    assert_eq!(refused, r"dtype `f16\nnsa-diff: all 568 cases passed` is none of f64, f32, f16, bf16");
     assert!(bundle(&"x".repeat(4_000_000)).len() < 200);
     let long_name = ENTRY.replace("a/b", &"n ".repeat(1 << 20));
-    assert!(refused_by_reader(&long_name).ends_with("a name is made of words like `edges/seq_1`"));
+    assert!(refused_by_reader(&long_name).ends_with("a name has 2097152 bytes, more than 240"));
     assert!(!refused_by_reader(&ENTRY.replace("a/b", "a\\u001b[2J")).contains('\u{1b}'));
 }
 

@@ -97,7 +97,7 @@ fn launches(rung: Rung, workspace: Option<Workspace>) -> Vec<Launch> {
     let sizes = Sizes { batch, q_heads, kv_heads, seq_len, dim, value_dim, block_size, num_sel, sel_heads };
     let dtype = if rung == Rung::Plain { Dtype::F32 } else { Dtype::Bf16 };
     let problem = Problem {
-        apart: workspace,
+        far: workspace,
         variant: Some(Variant::uniform(rung)),
         ..Problem::new(&Shape::new(sizes).unwrap(), dtype)
     };
@@ -118,9 +118,9 @@ fn what_checks_the_kernels_compiles_and_so_do_kernels_whose_workspaces_are_set_a
         }
     }
     for (rung, workspace) in Rung::ALL.into_iter().flat_map(|rung| Workspace::ALL.map(|workspace| (rung, workspace))) {
-        let apart = launches(rung, Some(workspace)).into_iter().filter(|launch| launch.program.apart.is_some());
-        for program in apart.map(|launch| launch.program) {
-            let dense = Program { apart: None, ..program.clone() };
+        let far = launches(rung, Some(workspace)).into_iter().filter(|launch| launch.program.far.is_some());
+        for program in far.map(|launch| launch.program) {
+            let dense = Program { far: None, ..program.clone() };
             assert_ne!(source::flatten(&program, None), source::flatten(&dense, None), "{}", program.label());
             compile(&program, "sm_90a");
         }

@@ -24,4 +24,5 @@ pub mod report;
 pub mod run;
 pub mod summary;
 pub mod tally;
+pub mod version_1;
 pub mod watch;

@@ -36,8 +36,8 @@ pub const LISTED: [Listed; 8] = [
     Listed { name: "cuda:plain", about: "the CUDA kernels, plain rung: f32 arithmetic, any size" },
     Listed { name: "cuda:tensor", about: "the CUDA kernels, tensor rung: 16-bit mma" },
     Listed {
-        name: "cuda:far",
-        about: "the same, each tensor in turn spread over 2^32 elements; cuda:plain:far and cuda:tensor:far too",
+        name: "cuda:far-strides",
+        about: "the same, each tensor in turn spread over 2^32 elements; cuda:plain:far-strides and cuda:tensor:far-strides too",
     },
 ];
 

@@ -62,15 +62,15 @@ fn the_tiled_candidate_passes_in_every_format() {
 /// Zeros, a flipped sign, swapped rows and 1 % too much, in any field, are rejected by many entries: the corpus does not lean on
 /// a few cases.
 #[test]
-fn every_injected_fault_is_rejected_in_every_field_by_many_entries() {
+fn every_perturbation_is_rejected_in_every_field_by_many_entries() {
     for field in Field::ALL {
-        for mutation in Perturbation::ALL {
+        for perturbation in Perturbation::ALL {
             let rejecting = tiled().iter().filter(|report| {
                 let mut fields = report.comparisons.iter().filter(|comparison| comparison.field == field);
-                fields.any(|comparison| !comparison.sensitivity.vacuous.contains_key(&mutation))
+                fields.any(|comparison| !comparison.sensitivity.vacuous.contains_key(&perturbation))
             });
             let names: BTreeSet<&str> = rejecting.map(|report| report.name.as_str()).collect();
-            assert!(names.len() >= 20, "{field} with {mutation} is rejected by {names:?} only");
+            assert!(names.len() >= 20, "{field} with {perturbation} is rejected by {names:?} only");
         }
     }
 }
@@ -79,26 +79,26 @@ fn every_injected_fault_is_rejected_in_every_field_by_many_entries() {
 /// entry's others would have rejected the fault.
 #[test]
 fn the_vacuous_checks_of_the_corpus_are_what_was_reviewed() {
-    type Faults = BTreeMap<(Reason, Perturbation), Vec<Dtype>>;
-    let mut checks: BTreeMap<(&str, Field), Faults> = BTreeMap::new();
+    type Perturbations = BTreeMap<(Reason, Perturbation), Vec<Dtype>>;
+    let mut checks: BTreeMap<(&str, Field), Perturbations> = BTreeMap::new();
     for report in tiled() {
         for comparison in &report.comparisons {
-            for (mutation, reason) in &comparison.sensitivity.vacuous {
+            for (perturbation, reason) in &comparison.sensitivity.vacuous {
                 let check = checks.entry((&report.name, comparison.field)).or_default();
-                check.entry((*reason, *mutation)).or_default().push(report.dtype);
+                check.entry((*reason, *perturbation)).or_default().push(report.dtype);
             }
         }
     }
-    let line = |((name, field), faults): (&(&str, Field), &Faults)| {
+    let line = |((name, field), perturbations): (&(&str, Field), &Perturbations)| {
         let all = entries().iter().find(|entry| entry.name == *name).unwrap().dtypes.len();
         let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for ((reason, mutation), elements) in faults {
+        for ((reason, perturbation), elements) in perturbations {
             let formats: Vec<&str> = elements.iter().map(|dtype| dtype.name()).collect();
             let formats = if elements.len() == all { String::new() } else { format!(" in {}", formats.join(" and ")) };
-            reasons.entry(format!("{reason}{formats}")).or_default().push(mutation.to_string());
+            reasons.entry(format!("{reason}{formats}")).or_default().push(perturbation.to_string());
         }
         let reasons: Vec<String> =
-            reasons.iter().map(|(reason, faults)| format!("{}: {reason}", faults.join(", "))).collect();
+            reasons.iter().map(|(reason, perturbations)| format!("{}: {reason}", perturbations.join(", "))).collect();
         format!("{name} {field}: {}", reasons.join("; "))
     };
     let lines: Vec<String> = checks.iter().map(line).collect();

@@ -1,4 +1,4 @@
-//! KnownFailure mistakes are noticed, and docs/detection.md says so of this catalogue and this corpus.
+//! Known mistakes are noticed, and docs/detection.md says so of this catalogue and this corpus.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ fn cheap_and_dear() -> [Vec<Job>; 2] {
 }
 
 #[test]
-fn every_defect_is_killed_and_nothing_correct_is_rejected() {
+fn every_mutant_is_killed_and_nothing_correct_is_rejected() {
     let inner = by_name("rowwise").unwrap();
     let [cheap, dear] = cheap_and_dear();
     cheap.par_iter().for_each(|job| {
@@ -37,7 +37,7 @@ fn every_defect_is_killed_and_nothing_correct_is_rejected() {
 }
 
 #[test]
-fn the_rule_of_the_seed_misses_what_ours_sees() {
+fn the_rule_of_upstream_misses_what_ours_sees() {
     let inner = by_name("rowwise").unwrap();
     let mutant = mutants().iter().find(|mutant| mutant.name == "exponential_off_by_1e_4").unwrap();
     let small: Vec<_> = all_entries().into_iter().filter(|entry| entry.name == "upstream/small").collect();
@@ -46,7 +46,7 @@ fn the_rule_of_the_seed_misses_what_ours_sees() {
     let plant = plants(&CandidateName::Rowwise, inner.as_ref(), std::slice::from_ref(mutant)).pop().unwrap();
     let row = fates(&plant, &jobs, &Rule::ALL, &Rejections::default()).unwrap();
     assert!(matches!(row.fates[&Rule::Ours], Fate::Killed(_)));
-    assert_eq!(row.fates[&Rule::Seed], Fate::Survived);
+    assert_eq!(row.fates[&Rule::Upstream], Fate::Survived);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn the_page_is_of_this_catalogue_and_this_corpus() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("docs/detection.md");
     let text = std::fs::read_to_string(page).unwrap();
     let command = "run: nsa-diff detect --rule all --explain --markdown docs/detection.md";
-    assert!(text.contains(&digest()), "docs/detection.md is old; {command}");
+    assert!(text.contains(&digest()), "docs/detection.md is not of {}; {command}", digest());
     for mutant in mutants() {
         assert!(text.contains(&mutant.name.replace('_', " ")), "docs/detection.md lacks {}; {command}", mutant.name);
     }

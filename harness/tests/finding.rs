@@ -15,9 +15,9 @@ use nsa_harness::run::run_case;
 use quickcheck::{Arbitrary, Gen};
 
 /// The tiled candidate, with a fault of the test's choosing on its way out.
-struct Faulty(fn(&Inputs, &mut Outputs));
+struct Mutated(fn(&Inputs, &mut Outputs));
 
-impl Candidate for Faulty {
+impl Candidate for Mutated {
     fn name(&self) -> &str {
         "faulty"
     }
@@ -54,7 +54,7 @@ fn first_failure_of(kind: fn(&Case) -> bool, candidate: &dyn Candidate) -> (Case
 
 #[test]
 fn a_negated_gradient_is_found_minimised_stored_and_replayed() {
-    let candidate = Faulty(|_, outputs| {
+    let candidate = Mutated(|_, outputs| {
         if let Some(dk) = outputs.get_mut(Field::Dk) {
             dk.mapv_inplace(|value| -value);
         }
@@ -91,18 +91,18 @@ fn each_way_to_be_wrong_has_its_class() {
         (|_, _| panic!("a planted panic"), Class::Crash),
     ];
     for (mutation, class) in cases {
-        let (_, report) = first_failure(&Faulty(mutation));
+        let (_, report) = first_failure(&Mutated(mutation));
         assert_eq!(report.verdict.failure().unwrap().class, class);
     }
 }
 
 /// `dk` is 2 % too large everywhere; the other one is wrong by much more beside `d_lse`, and as wrong without it.
-const TWO_PERCENT: Faulty = Faulty(|_, outputs| {
+const TWO_PERCENT: Mutated = Mutated(|_, outputs| {
     if let Some(dk) = outputs.get_mut(Field::Dk) {
         dk.mapv_inplace(|value| 1.02 * value);
     }
 });
-const WORSE: Faulty = Faulty(|inputs, outputs| {
+const WORSE: Mutated = Mutated(|inputs, outputs| {
     if let Some(dk) = outputs.get_mut(Field::Dk) {
         let worse = inputs.cotangents().d_lse.is_some();
         dk.mapv_inplace(|value| if worse { 3.0 - 7.0 * value } else { 1.02 * value });
@@ -139,7 +139,7 @@ fn a_waived_error_of_two_percent_excuses_no_other_error_of_its_field() {
 
     let failure = waived(&lines).unwrap().remove(0);
     assert_eq!(failure.waived_no_more(report, &TWO_PERCENT), None);
-    let nine = Faulty(|_, outputs| outputs.get_mut(Field::Dk).unwrap().fill(9.0));
+    let nine = Mutated(|_, outputs| outputs.get_mut(Field::Dk).unwrap().fill(9.0));
     let wrong = run_case(small, Dtype::F32, &nine).unwrap();
     let more = failure.waived_no_more(&wrong, &nine).expect("it is wrong by more than is waived");
     assert!(more.contains("dk errs by"), "{more}");

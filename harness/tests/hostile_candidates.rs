@@ -191,7 +191,7 @@ fn a_right_answer_under_a_declaration_that_promises_nothing_is_inconclusive_by_n
     let Verdict::Inconclusive(message) = &report.verdict else { panic!("{}", report.verdict) };
     assert!(message.contains("out: the declared arithmetic promises nothing of it"), "{message}");
     assert_eq!(report.judged().count(), 0);
-    assert_eq!(report.not_judged[&Field::Out], NotJudged::NotJudged);
+    assert_eq!(report.not_judged[&Field::Out], NotJudged::Excluded);
     for comparison in report.comparisons.iter().filter(|comparison| !comparison.field.is_gradient()) {
         assert_eq!(comparison.not_judged, comparison.elements, "all of them, and not only those that differ");
     }
@@ -232,7 +232,7 @@ fn only_lse(inputs: &Inputs) -> Declaration {
 }
 
 #[test]
-fn a_mistake_planted_round_a_candidate_keeps_all_that_it_declares() {
+fn a_mutant_round_a_candidate_keeps_all_that_it_declares() {
     let inner = Hostile {
         declared: only_lse,
         answer: |inputs| {

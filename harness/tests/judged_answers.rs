@@ -145,7 +145,7 @@ fn an_interval_ends_a_budget_below_and_a_budget_above_the_oracles_value() {
 }
 
 #[test]
-fn what_a_backend_does_not_compute_is_not_judged() {
+fn what_a_candidate_does_not_compute_is_not_judged() {
     let wrong = |inputs: &Inputs, _| {
         let mut outputs = tiled::attend(inputs);
         outputs.get_mut(Field::Dv).unwrap().fill(9.0);

@@ -42,8 +42,8 @@ fn lse(elements: &[[f64; 4]]) -> Comparison {
 /// The class of the failure and the token that it names.
 fn failure(comparison: &Comparison) -> Option<(Class, String)> {
     let Failure { class, message, .. } = comparison.failure.clone()?;
-    let place = message.split(':').next().unwrap();
-    Some((class, place.rsplit("token ").next().unwrap().to_owned()))
+    let position = message.split(':').next().unwrap();
+    Some((class, position.rsplit("token ").next().unwrap().to_owned()))
 }
 
 fn over(token: usize) -> Option<(Class, String)> {
@@ -95,7 +95,7 @@ fn only_nan_that_can_be_reached_is_excused() {
 fn a_field_that_could_not_have_failed_says_nothing() {
     let why = |elements: &[[f64; 4]]| lse(elements).inconclusive();
     let (not_judged, loose, tight) = ([1.0, 1.0, INF, INF], [1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 0.1, 0.1]);
-    assert_eq!(why(&[not_judged; 3]), Some(NotJudged::NotJudged));
+    assert_eq!(why(&[not_judged; 3]), Some(NotJudged::Excluded));
     assert_eq!(why(&[loose, loose, tight]), Some(NotJudged::AboveSignal));
     assert_eq!(why(&[not_judged, loose, tight]), Some(NotJudged::AboveSignal));
     assert_eq!(why(&[loose, tight]), None, "half of it is seen");

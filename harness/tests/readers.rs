@@ -208,14 +208,14 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
             bytes.splice(at..end, other[from..until].iter().copied());
         }
         6 | 7 if !numbers.is_empty() => {
-            let place = numbers[random.below(numbers.len())].clone();
-            bytes.splice(place, number(random).bytes());
+            let position = numbers[random.below(numbers.len())].clone();
+            bytes.splice(position, number(random).bytes());
         }
         // One number of the file in the place of another.
         8 if !numbers.is_empty() => {
             let from = bytes[numbers[random.below(numbers.len())].clone()].to_vec();
-            let place = numbers[random.below(numbers.len())].clone();
-            bytes.splice(place, from);
+            let position = numbers[random.below(numbers.len())].clone();
+            bytes.splice(position, from);
         }
         _ => {}
     }
@@ -225,10 +225,10 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
 /// Where runs of digits stand.
 fn numbers(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut found: Vec<std::ops::Range<usize>> = Vec::new();
-    for place in (0..bytes.len()).filter(|place| bytes[*place].is_ascii_digit()) {
-        match found.last_mut().filter(|last| last.end == place) {
+    for position in (0..bytes.len()).filter(|position| bytes[*position].is_ascii_digit()) {
+        match found.last_mut().filter(|last| last.end == position) {
             Some(last) => last.end += 1,
-            None => found.push(place..place + 1),
+            None => found.push(position..position + 1),
         }
     }
     found

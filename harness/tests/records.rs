@@ -35,15 +35,15 @@ fn one_changed_byte_of_a_record_is_seen() {
             |text: &[u8], tensors: &[u8]| std::str::from_utf8(text).is_ok_and(|text| open(text, tensors).is_ok());
         assert!(intact(&text, &tensors));
         // Places that share no factor with anything: keys, digits, blanks and line ends all come up.
-        for place in (0..text.len()).step_by((text.len() / 40) | 1).chain([text.len() - 1]) {
+        for position in (0..text.len()).step_by((text.len() / 40) | 1).chain([text.len() - 1]) {
             let mut changed = text.clone();
-            changed[place] ^= 1;
-            assert!(!intact(&changed, &tensors), "{}: byte {place}", record.display());
+            changed[position] ^= 1;
+            assert!(!intact(&changed, &tensors), "{}: byte {position}", record.display());
         }
-        for place in (0..tensors.len()).step_by((tensors.len() / 10) | 1).chain([tensors.len() - 1]) {
+        for position in (0..tensors.len()).step_by((tensors.len() / 10) | 1).chain([tensors.len() - 1]) {
             let mut changed = tensors.clone();
-            changed[place] ^= 1;
-            assert!(!intact(&text, &changed), "{}: byte {place} of the tensors", record.display());
+            changed[position] ^= 1;
+            assert!(!intact(&text, &changed), "{}: byte {position} of the tensors", record.display());
         }
         assert!(!intact(&[text.as_slice(), b" "].concat(), &tensors));
     }

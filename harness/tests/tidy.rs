@@ -125,6 +125,107 @@ fn files_and_functions_stay_short() {
     }
 }
 
+/// Words that another one replaced: `docs/glossary.md` defines that one.
+const RETIRED: [(&str, &str); 14] = [
+    ("backend", "candidate"),
+    ("defect", "mutant"),
+    ("mistake", "mutant"),
+    ("fault", "mutation, perturbation"),
+    ("faulty", "mutated"),
+    ("planted", "mutated"),
+    ("genre", "category"),
+    ("tightness", "budget use"),
+    ("excerpt", "sample"),
+    ("unbounded", "excluded, not judged"),
+    ("covers", "features"),
+    ("needs", "required features"),
+    ("apart", "far, excluded"),
+    ("place", "extent, slot, position"),
+];
+/// Of these, the ones that are everyday words too: the name of a test, which is a sentence, may hold them.
+const EVERYDAY: [&str; 4] = ["covers", "needs", "apart", "place"];
+/// A name of more words than this is a sentence.
+const WORDS_OF_A_NAME: usize = 4;
+
+/// The identifiers of a Rust file, each with the number of its line: none of those in its comments and strings.
+fn identifiers(text: &str) -> Vec<(usize, String)> {
+    let (mut found, mut rest, mut line) = (Vec::new(), text, 1);
+    while let Some(letter) = rest.chars().next() {
+        let name = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(rest.len());
+        let hashes = rest.get(1..).map_or(0, |rest| rest.len() - rest.trim_start_matches('#').len());
+        let length = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if letter == 'r' && rest[1 + hashes..].starts_with('"') {
+            let end = format!("\"{}", "#".repeat(hashes));
+            rest[2 + hashes..].find(&end).map_or(rest.len(), |at| 2 + hashes + at + end.len())
+        } else if letter == '"' {
+            let mut escaped = false;
+            let closes = |(_, letter): &(usize, char)| {
+                let closes = *letter == '"' && !escaped;
+                escaped = *letter == '\\' && !escaped;
+                closes
+            };
+            rest[1..].char_indices().find(closes).map_or(rest.len(), |(at, _)| at + 2)
+        } else if rest.starts_with("'\"'") || rest.starts_with("'\\") {
+            3
+        } else if name > 0 {
+            found.push((line, rest[..name].to_owned()));
+            name
+        } else {
+            letter.len_utf8()
+        };
+        line += rest[..length].matches('\n').count();
+        rest = &rest[length..];
+    }
+    found
+}
+
+/// The words of an identifier, in lower case: `judgeExcerpt_of` has three.
+fn words(identifier: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut lower = false;
+    for letter in identifier.chars() {
+        if letter == '_' || (letter.is_ascii_uppercase() && lower) {
+            words.push(String::new());
+        }
+        lower = letter.is_ascii_lowercase();
+        if letter != '_' {
+            words.last_mut().unwrap().push(letter.to_ascii_lowercase());
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// The retired word in an identifier, and what replaced it.
+fn retired(identifier: &str) -> Option<(&'static str, &'static str)> {
+    let words = words(identifier);
+    let is = |word: &str, retired: &str| word == retired || word.strip_suffix('s') == Some(retired);
+    RETIRED
+        .into_iter()
+        .filter(|(old, _)| words.len() <= WORDS_OF_A_NAME || !EVERYDAY.contains(old))
+        .find(|(old, _)| words.iter().any(|word| is(word, old)))
+}
+
+#[test]
+fn a_word_that_was_replaced_stands_in_no_identifier() {
+    let code = "let a_b = c(\"place \\\" //\", '\"', r#\"a\" b\"#);\n // place\nd";
+    let names = identifiers(code).into_iter().filter(|(_, name)| name != "let");
+    assert_eq!(names.map(|(line, name)| format!("{line} {name}")).collect::<Vec<_>>(), ["1 a_b", "1 c", "3 d"]);
+    assert_eq!(retired("judgeExcerpts_of").unwrap().0, "excerpt");
+    assert_eq!(retired("PLACES").unwrap().0, "place");
+    assert_eq!([retired("default"), retired("replaced"), retired("what_a_long_name_needs")], [None; 3]);
+    let mut found = Vec::new();
+    for path in files(&root(), ".rs") {
+        for (line, name) in identifiers(&read(&path)) {
+            let said =
+                retired(&name).map(|(old, new)| format!("{}:{line}: `{name}`: say {new}, not {old}", path.display()));
+            found.extend(said);
+        }
+    }
+    assert!(found.is_empty(), "{} names:\n{}", found.len(), found.join("\n"));
+}
+
 #[test]
 fn every_documented_path_exists() {
     let folders = ["corpus/", "reference/", "gpu/", "harness/", "docs/", ".ci/", ".config/"];

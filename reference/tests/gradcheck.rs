@@ -72,7 +72,7 @@ fn with_options(options: usize) -> Inputs {
 }
 
 #[test]
-fn the_adjoint_passes_under_every_combination_of_options_and_faults_of_1e_6_are_seen() {
+fn the_adjoint_passes_under_every_combination_of_options_and_mutations_of_1e_6_are_seen() {
     let mut combinations = 0;
     for options in 0..64 {
         let inputs = with_options(options);
@@ -115,7 +115,7 @@ fn a_failing_direction_is_explained_by_the_element() {
 }
 
 #[test]
-fn directions_pass_on_a_problem_too_large_for_elements_and_see_faults() {
+fn directions_pass_on_a_problem_too_large_for_elements_and_see_mutations() {
     let mut draw = Draw::new(5);
     let slots = (2, 2, 40, 2);
     let inputs = Inputs::new(InputParts {
@@ -201,7 +201,7 @@ fn zeros_a_sign_and_a_transposition_fail() {
 }
 
 #[test]
-fn a_gradient_of_zero_passes_and_a_planted_one_is_seen() {
+fn a_gradient_of_zero_passes_and_a_mutated_one_is_seen() {
     // Only the first tensor is read.
     let variables = vec![
         Variable::new("read", arr1(&[0.5, 0.25]), arr1(&[1.0, 0.5])).unwrap(),
@@ -214,7 +214,7 @@ fn a_gradient_of_zero_passes_and_a_planted_one_is_seen() {
 
 #[test]
 #[should_panic(expected = "planted faults are not seen")]
-fn a_check_too_coarse_for_its_fault_is_found_out() {
+fn a_check_too_coarse_for_its_mutation_is_found_out() {
     let variable = Variable::new("x", arr1(&[0.7]), arr1(&[0.7f64.cos()])).unwrap();
     let rough = |x: &[ArrayD<f64>]| x[0][0].sin() + 1e-5 * (x[0][0] * 1e12).sin();
     Problem::new(rough, vec![variable]).assert_detects(&Settings::default());

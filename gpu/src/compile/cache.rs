@@ -69,11 +69,11 @@ mod tests {
         write_entry(&path, &cubin).unwrap();
         assert_eq!(read_entry(&path), Some(cubin));
         let bytes = fs::read(&path).unwrap();
-        for place in 0..bytes.len() {
+        for position in 0..bytes.len() {
             let mut damaged = bytes.clone();
-            damaged[place] ^= 1;
+            damaged[position] ^= 1;
             fs::write(&path, &damaged).unwrap();
-            assert_eq!(read_entry(&path), None, "byte {place}");
+            assert_eq!(read_entry(&path), None, "byte {position}");
         }
         fs::write(&path, &bytes[..20]).unwrap();
         assert_eq!(read_entry(&path), None);

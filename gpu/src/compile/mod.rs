@@ -2,8 +2,8 @@
 //!
 //! CUBIN rather than PTX: PTX would not have checked inline assembly, and the driver would compile it again.
 
-mod apart;
 mod cache;
+mod far;
 mod files;
 mod find;
 mod mutant;

@@ -120,7 +120,7 @@ mod tests {
     fn a_mutant_that_finds_nothing_or_too_much_is_refused() {
         let mutant = |find: &str| {
             format!(
-                "[[mutant]]\nname = \"x\"\ngenre = \"mask\"\nfile = \"delta.cu\"\nfind = \"{find}\"\nreplace = \"y\"\n\
+                "[[mutant]]\nname = \"x\"\ncategory = \"mask\"\nfile = \"delta.cu\"\nfind = \"{find}\"\nreplace = \"y\"\n\
                  expect = \"killed\"\nwhy = \"z\"\n"
             )
         };

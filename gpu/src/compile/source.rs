@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::apart::edits;
+use super::far::edits;
 use super::files;
 use super::mutant::Mutant;
 use crate::plan::{Program, Workspace};
@@ -17,13 +17,13 @@ use crate::plan::{Program, Workspace};
 /// Where a kernel names a file that is not embedded: our own mistake, and a test's concern.
 pub fn flatten(program: &Program, mutant: Option<&Mutant>) -> String {
     let mut flattened = String::new();
-    append(&format!("{}.cu", program.kernel), program.apart, mutant, &mut Vec::new(), &mut flattened);
+    append(&format!("{}.cu", program.kernel), program.far, mutant, &mut Vec::new(), &mut flattened);
     flattened
 }
 
 fn append(
     file: &str,
-    apart: Option<Workspace>,
+    far: Option<Workspace>,
     mutant: Option<&Mutant>,
     included: &mut Vec<String>,
     flattened: &mut String,
@@ -36,12 +36,12 @@ fn append(
     let mut changed = mutant
         .filter(|mutant| mutant.file == file)
         .map_or_else(|| original.to_owned(), |mutant| mutant.apply(original));
-    for edit in apart.into_iter().flat_map(edits).filter(|edit| edit.file == file) {
+    for edit in far.into_iter().flat_map(edits).filter(|edit| edit.file == file) {
         changed = changed.replace(edit.find, &edit.replacement());
     }
     for line in changed.lines() {
         match line.strip_prefix("#include \"").and_then(|rest| rest.split('"').next()) {
-            Some(header) => append(header, apart, mutant, included, flattened),
+            Some(header) => append(header, far, mutant, included, flattened),
             None if line == "#pragma once" => {}
             None => {
                 flattened.push_str(line);
@@ -107,11 +107,11 @@ mod tests {
             for line in text.split_inclusive('\n') {
                 // A changed name of a header names none: `flatten` panics.
                 if !line.starts_with("#include") {
-                    for place in [start, start + line.len() / 2, start + line.len() - 1] {
+                    for position in [start, start + line.len() / 2, start + line.len() - 1] {
                         let mut bytes = text.as_bytes().to_vec();
-                        bytes[place] = if bytes[place] == b'~' { b'!' } else { b'~' };
+                        bytes[position] = if bytes[position] == b'~' { b'!' } else { b'~' };
                         let mutant = changed(String::from_utf8(bytes).unwrap());
-                        assert_ne!(hash(program, Some(&mutant)), known, "{file}: byte {place}");
+                        assert_ne!(hash(program, Some(&mutant)), known, "{file}: byte {position}");
                     }
                 }
                 start += line.len();

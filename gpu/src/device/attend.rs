@@ -80,8 +80,8 @@ impl<'d> Attend<'d> {
     /// Inputs of another problem; too little memory; the driver's.
     pub fn upload(&self, inputs: &Inputs) -> Result<Buffers, Error> {
         let own = Problem { views: self.plan.problem().views, ..Problem::of(inputs) };
-        let Problem { apart, variant, .. } = *self.plan.problem();
-        if (Problem { apart, variant, ..own }) != *self.plan.problem() {
+        let Problem { far, variant, .. } = *self.plan.problem();
+        if (Problem { far, variant, ..own }) != *self.plan.problem() {
             return Err(Kind::Invalid("these inputs are of another problem than was planned".to_owned()).into());
         }
         let mut roles = vec![Role::Input];
@@ -89,9 +89,9 @@ impl<'d> Attend<'d> {
         self.check_memory(self.bytes(&roles))?;
         let mut buffers = Buffers::default();
         for planned in self.plan.buffers().iter().filter(|planned| roles.contains(&planned.tensor.role())) {
-            let (name, place) = (planned.tensor.name(), planned.place);
-            let bytes = encoded(inputs, planned.tensor).unwrap_or_else(|| vec![0; place.filled_bytes()]);
-            buffers.insert(planned.tensor, Buffer::upload(self.device, name, place, bytes, self.safety)?);
+            let (name, extent) = (planned.tensor.name(), planned.extent);
+            let bytes = encoded(inputs, planned.tensor).unwrap_or_else(|| vec![0; extent.filled_bytes()]);
+            buffers.insert(planned.tensor, Buffer::upload(self.device, name, extent, bytes, self.safety)?);
         }
         Ok(buffers)
     }
@@ -133,7 +133,7 @@ impl<'d> Attend<'d> {
     /// Bytes on the device of every buffer of `roles`, guard zones included.
     pub fn bytes(&self, roles: &[Role]) -> u64 {
         let planned = self.plan.buffers().iter().filter(|planned| roles.contains(&planned.tensor.role()));
-        planned.map(|planned| self.safety.bytes(&planned.place)).sum()
+        planned.map(|planned| self.safety.bytes(&planned.extent)).sum()
     }
 
     /// # Errors
@@ -147,9 +147,9 @@ impl<'d> Attend<'d> {
     pub(super) fn allocate(&self, buffers: &mut Buffers, roles: &[Role]) -> Result<(), Error> {
         let planned = self.plan.buffers().iter().filter(|planned| roles.contains(&planned.tensor.role()));
         let missing: Vec<_> = planned.filter(|planned| buffers.get(planned.tensor).is_none()).collect();
-        self.check_memory(missing.iter().map(|planned| self.safety.bytes(&planned.place)).sum())?;
+        self.check_memory(missing.iter().map(|planned| self.safety.bytes(&planned.extent)).sum())?;
         for planned in missing {
-            let buffer = Buffer::new(self.device, planned.tensor.name(), planned.place, self.safety)?;
+            let buffer = Buffer::new(self.device, planned.tensor.name(), planned.extent, self.safety)?;
             buffers.insert(planned.tensor, buffer);
         }
         Ok(())

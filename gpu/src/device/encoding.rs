@@ -47,7 +47,7 @@ mod tests {
     use crate::device::memory::POISON;
 
     #[test]
-    fn tensors_come_back_in_every_element() {
+    fn tensors_come_back_in_every_dtype() {
         let tensor = Array4::from_shape_fn((2, 3, 4, 5), |(b, h, i, d)| (b * 60 + h * 20 + i * 5 + d) as f64 - 50.0);
         for dtype in Dtype::ALL {
             let bytes = encode(&tensor, dtype);
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn poison_is_nan_in_every_element_type() {
+    fn poison_is_nan_in_every_dtype() {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
             assert!(decode(&[POISON; 4][..dtype.bytes()], dtype, &[1, 1, 1])[[0, 0, 0]].is_nan());
         }

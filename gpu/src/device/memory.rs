@@ -23,8 +23,8 @@ pub struct Safety {
 
 impl Safety {
     /// Bytes that a buffer for `place` takes.
-    pub(super) fn bytes(self, place: &Extent) -> u64 {
-        (place.bytes() + 2 * self.guard_bytes.next_multiple_of(256)) as u64
+    pub(super) fn bytes(self, extent: &Extent) -> u64 {
+        (extent.bytes() + 2 * self.guard_bytes.next_multiple_of(256)) as u64
     }
 
     /// Guard zones and poison.
@@ -39,7 +39,7 @@ pub struct Buffer {
     name: String,
     allocation: Allocation,
     guard_bytes: usize,
-    place: Extent,
+    extent: Extent,
     /// Where bytes lie without gaps, first and end of each run, counted from the front guard zone's end.
     runs: Vec<(usize, usize)>,
     // What an input held when it was uploaded, where it is to be checked afterwards.
@@ -48,12 +48,12 @@ pub struct Buffer {
 
 impl Buffer {
     /// Uninitialised (or poisoned) memory for what lies at `place`.
-    pub(super) fn new(device: &Device, name: &str, place: Extent, safety: Safety) -> Result<Self, Error> {
+    pub(super) fn new(device: &Device, name: &str, extent: Extent, safety: Safety) -> Result<Self, Error> {
         let guard_bytes = safety.guard_bytes.next_multiple_of(256);
-        let allocation = Allocation::new(device.context(), place.bytes() + 2 * guard_bytes)?;
-        let runs = place.runs();
-        let buffer = Buffer { name: name.to_owned(), allocation, guard_bytes, place, runs, uploaded: None };
-        for zone in guard_zones(&buffer.runs, place.bytes(), guard_bytes) {
+        let allocation = Allocation::new(device.context(), extent.bytes() + 2 * guard_bytes)?;
+        let runs = extent.runs();
+        let buffer = Buffer { name: name.to_owned(), allocation, guard_bytes, extent, runs, uploaded: None };
+        for zone in guard_zones(&buffer.runs, extent.bytes(), guard_bytes) {
             buffer.allocation.fill(zone.start, zone.end - zone.start, GUARD)?;
         }
         if safety.poison {
@@ -67,16 +67,16 @@ impl Buffer {
     pub(super) fn upload(
         device: &Device,
         name: &str,
-        place: Extent,
+        extent: Extent,
         source: Vec<u8>,
         safety: Safety,
     ) -> Result<Self, Error> {
-        assert_eq!(source.len(), place.filled_bytes(), "{name}");
-        let mut buffer = Buffer::new(device, name, place, Safety { poison: false, ..safety })?;
-        if place.is_in_order() {
+        assert_eq!(source.len(), extent.filled_bytes(), "{name}");
+        let mut buffer = Buffer::new(device, name, extent, Safety { poison: false, ..safety })?;
+        if extent.is_in_order() {
             buffer.allocation.copy_in(buffer.guard_bytes, &source)?;
         } else {
-            let (mut rows, size) = (place.rows(), place.row_bytes());
+            let (mut rows, size) = (extent.rows(), extent.row_bytes());
             for (start, end) in &buffer.runs {
                 let mut run = Vec::with_capacity(end - start);
                 while run.len() < end - start {
@@ -101,7 +101,7 @@ impl Buffer {
 
     /// Bytes between the guard zones, gaps between rows included.
     pub fn bytes(&self) -> usize {
-        self.place.bytes()
+        self.extent.bytes()
     }
 
     /// Bytes with the guard zones.
@@ -111,12 +111,12 @@ impl Buffer {
 
     /// Its rows in the order `b, head, token`, once every kernel is done.
     pub(super) fn download(&self) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; self.place.filled_bytes()];
-        if self.place.is_in_order() {
+        let mut bytes = vec![0; self.extent.filled_bytes()];
+        if self.extent.is_in_order() {
             self.allocation.copy_out(self.guard_bytes, &mut bytes)?;
             return Ok(bytes);
         }
-        let (mut rows, size) = (self.place.rows(), self.place.row_bytes());
+        let (mut rows, size) = (self.extent.rows(), self.extent.row_bytes());
         for (start, end) in &self.runs {
             let mut run = vec![0; end - start];
             self.allocation.copy_out(self.guard_bytes + start, &mut run)?;
@@ -134,7 +134,7 @@ impl Buffer {
     /// [`Kind::OutOfBounds`] with the changed byte nearest a row; [`Kind::InputChanged`] with the first one.
     pub fn check(&self) -> Result<(), Error> {
         let buffer = || self.name.clone();
-        for zone in guard_zones(&self.runs, self.place.bytes(), self.guard_bytes) {
+        for zone in guard_zones(&self.runs, self.extent.bytes(), self.guard_bytes) {
             let mut bytes = vec![0; zone.end - zone.start];
             self.allocation.copy_out(zone.start, &mut bytes)?;
             if let Some((side, distance)) = zone.changed(&bytes) {
@@ -165,9 +165,9 @@ impl Zone {
     fn changed(&self, bytes: &[u8]) -> Option<(&'static str, usize)> {
         let changed = |byte: &u8| *byte != GUARD;
         if self.before {
-            bytes.iter().rposition(changed).map(|place| ("before", bytes.len() - place))
+            bytes.iter().rposition(changed).map(|position| ("before", bytes.len() - position))
         } else {
-            bytes.iter().position(changed).map(|place| ("behind", place + 1))
+            bytes.iter().position(changed).map(|position| ("behind", position + 1))
         }
     }
 }

@@ -17,7 +17,7 @@ pub struct Options {
     /// How tensors lie in device memory.
     pub layout: Layout,
     /// The workspace whose rows are set more than 2^32 elements apart, to test; `None`: each is dense.
-    pub apart: Option<Workspace>,
+    pub far: Option<Workspace>,
     /// Guard zones and poison.
     pub safety: Safety,
 }
@@ -25,7 +25,7 @@ pub struct Options {
 impl Default for Options {
     /// The fastest variant, head-major, everything checked.
     fn default() -> Self {
-        Options { variant: None, layout: Layout::HeadMajor, apart: None, safety: Safety::CHECKED }
+        Options { variant: None, layout: Layout::HeadMajor, far: None, safety: Safety::CHECKED }
     }
 }
 
@@ -33,7 +33,7 @@ impl Options {
     /// Plans what `inputs` ask for, and puts their tensors and those that will be computed on the device, if all of them fit.
     pub(super) fn prepare<'d>(&self, device: &'d Device, inputs: &Inputs) -> Result<(Attend<'d>, Buffers), Error> {
         let views = Views::new(inputs.shape(), self.layout);
-        let problem = Problem { views, apart: self.apart, variant: self.variant, ..Problem::of(inputs) };
+        let problem = Problem { views, far: self.far, variant: self.variant, ..Problem::of(inputs) };
         let attend = Attend::new(device, &problem, self.safety)?;
         let backward = if inputs.cotangents().any() { BACKWARD.as_slice() } else { &[] };
         attend.check_memory(attend.bytes(&[&[Role::Input, Role::Output], backward].concat()))?;

@@ -115,7 +115,7 @@ fn small() -> Result<Inputs, nsa_corpus::Error> {
     case.materialize(Dtype::Bf16)
 }
 
-/// Dtypes whose bits are not the same; all of a field that one of them lacks.
+/// Elements whose bits are not the same; all of a field that one of them lacks.
 fn differing(expected: &Outputs, found: &Outputs) -> usize {
     let fields = expected.iter().map(|(field, expected)| match found.get(field) {
         Some(found) => expected.iter().zip(found).filter(|(a, b)| a.to_bits() != b.to_bits()).count(),

@@ -39,8 +39,8 @@ pub(super) struct Kernel {
     /// In its own order; `Dims` follow.
     pub(super) parameters: &'static [Parameter],
     /// Whether it is compiled for the problem's format; one that sees only whole numbers is compiled once.
-    pub(super) of_element: bool,
-    /// The macros that it is compiled with, besides `DTYPE`.
+    pub(super) of_dtype: bool,
+    /// The macros that it is compiled with, besides `ELEMENT`.
     pub(super) defines: fn(&Shape) -> Vec<(&'static str, usize)>,
     pub(super) cut: fn(&Shape, &Dims) -> Cut,
 }
@@ -48,7 +48,7 @@ pub(super) struct Kernel {
 impl Kernel {
     /// What is compiled for a problem.
     pub(super) fn program(&self, shape: &Shape, dtype: Dtype) -> Program {
-        Program::new(self.name, if self.of_element { dtype } else { Dtype::F32 }, (self.defines)(shape))
+        Program::new(self.name, if self.of_dtype { dtype } else { Dtype::F32 }, (self.defines)(shape))
     }
 
     /// Whether it is given `tensor`.
@@ -107,7 +107,7 @@ const KEY_GRADIENTS: &[Parameter] = &[
 pub(super) const FORWARD_PLAIN: Kernel = Kernel {
     name: "forward_plain",
     parameters: FORWARD,
-    of_element: true,
+    of_dtype: true,
     defines: row_steps,
     cut: |shape, _| per_warp(rows(shape, shape.q_heads()), 4, 0),
 };
@@ -115,7 +115,7 @@ pub(super) const FORWARD_PLAIN: Kernel = Kernel {
 pub(super) const FORWARD_TENSOR: Kernel = Kernel {
     name: "forward_tensor",
     parameters: FORWARD,
-    of_element: true,
+    of_dtype: true,
     defines: |shape| {
         vec![
             ("DIM_CHUNKS", dim_chunks(shape)),
@@ -133,7 +133,7 @@ pub(super) const FORWARD_TENSOR: Kernel = Kernel {
 pub(super) const DQ_PLAIN: Kernel = Kernel {
     name: "dq_plain",
     parameters: QUERY_GRADIENTS,
-    of_element: true,
+    of_dtype: true,
     defines: row_steps,
     cut: |shape, _| per_warp(rows(shape, shape.sel_heads()), 4, 0),
 };
@@ -141,7 +141,7 @@ pub(super) const DQ_PLAIN: Kernel = Kernel {
 pub(super) const DQ_TENSOR: Kernel = Kernel {
     name: "dq_tensor",
     parameters: QUERY_GRADIENTS,
-    of_element: true,
+    of_dtype: true,
     defines: |shape| {
         vec![
             ("DIM_CHUNKS", dim_chunks(shape)),
@@ -159,7 +159,7 @@ pub(super) const DQ_TENSOR: Kernel = Kernel {
 pub(super) const DKDV_PLAIN: Kernel = Kernel {
     name: "dkdv_plain",
     parameters: KEY_GRADIENTS,
-    of_element: true,
+    of_dtype: true,
     defines: row_steps,
     cut: |shape, dims| per_task(dims, shape.block_size(), 8, 0),
 };
@@ -167,7 +167,7 @@ pub(super) const DKDV_PLAIN: Kernel = Kernel {
 pub(super) const DKDV_TENSOR: Kernel = Kernel {
     name: "dkdv_tensor",
     parameters: KEY_GRADIENTS,
-    of_element: true,
+    of_dtype: true,
     defines: |shape| {
         vec![
             ("DIM_CHUNKS", dim_chunks(shape)),
@@ -191,7 +191,7 @@ pub(super) const DKDV_MERGE: Kernel = Kernel {
         writes("dk", Tensor::Dk),
         writes("dv", Tensor::Dv),
     ],
-    of_element: true,
+    of_dtype: true,
     defines: |_| Vec::new(),
     cut: |shape, _| Cut { ctas: [rows(shape, shape.kv_heads()), 1], warps: 4, static_shared: 0 },
 };
@@ -207,7 +207,7 @@ pub(super) const DELTA: Kernel = Kernel {
         writes("delta", Tensor::Delta),
         writes("sliding_delta", Tensor::SlidingDelta),
     ],
-    of_element: true,
+    of_dtype: true,
     defines: |shape| row_steps(shape).into_iter().filter(|(name, _)| *name == "VALUE_STEPS").collect(),
     cut: |shape, _| per_warp(rows(shape, shape.q_heads()), 4, 0),
 };
@@ -215,7 +215,7 @@ pub(super) const DELTA: Kernel = Kernel {
 pub(super) const VISIT_COUNT: Kernel = Kernel {
     name: "visit_count",
     parameters: &[reads("indices", Tensor::Indices), reads("mask", Tensor::Mask), writes("counts", Tensor::Counts)],
-    of_element: false,
+    of_dtype: false,
     defines: |_| Vec::new(),
     cut: |shape, dims| per_warp(lists(shape) * dims.chunks as u64, 4, 0),
 };
@@ -227,7 +227,7 @@ pub(super) const VISIT_SCAN: Kernel = Kernel {
         writes("starts", Tensor::Starts),
         writes("segment_starts", Tensor::SegmentStarts),
     ],
-    of_element: false,
+    of_dtype: false,
     defines: |_| Vec::new(),
     cut: |shape, _| Cut {
         ctas: [lists(shape), 1],
@@ -244,7 +244,7 @@ pub(super) const VISIT_FILL: Kernel = Kernel {
         writes("positions", Tensor::Counts),
         writes("visits", Tensor::Visits),
     ],
-    of_element: false,
+    of_dtype: false,
     defines: |_| Vec::new(),
     cut: |shape, dims| per_warp(lists(shape) * dims.chunks as u64, 4, 0),
 };

@@ -48,7 +48,7 @@ pub struct Planned {
     /// What lies in it.
     pub tensor: Tensor,
     /// Where its rows lie, and its bytes.
-    pub place: Extent,
+    pub extent: Extent,
     /// Its address is a multiple of so many bytes.
     pub align: usize,
 }
@@ -119,13 +119,13 @@ impl Plan {
 
 /// Where `tensor` lies.
 fn planned(problem: &Problem, variant: Variant, dims: &Dims, tensor: Tensor) -> Result<Planned, Error> {
-    let Problem { shape, dtype, views, apart, .. } = problem;
+    let Problem { shape, dtype, views, far, .. } = problem;
     let bytes = tensor.element_bytes(*dtype);
-    let (place, words) = match tensor.form() {
-        Form::Operand(operand) => (views.place(operand, shape, bytes)?, variant.words(operand)),
-        Form::Workspace(workspace) => (workspace.place(shape, dims, *apart == Some(workspace)), 1),
+    let (extent, words) = match tensor.form() {
+        Form::Operand(operand) => (views.extent(operand, shape, bytes)?, variant.words(operand)),
+        Form::Workspace(workspace) => (workspace.extent(shape, dims, *far == Some(workspace)), 1),
     };
-    Ok(Planned { tensor, place, align: bytes * words })
+    Ok(Planned { tensor, extent, align: bytes * words })
 }
 
 /// The kernels of `steps`, each step's behind those that fill what it reads of workspaces, unless an earlier one had them launched.
@@ -163,8 +163,8 @@ fn launches(problem: &Problem, dims: &Dims, kernels: &[&'static Kernel]) -> Resu
 fn launch(problem: &Problem, dims: &Dims, kernel: &Kernel) -> Result<Launch, Error> {
     let mut program = kernel.program(&problem.shape, problem.dtype);
     let uses = |workspace| kernel.parameters.iter().any(|parameter| parameter.tensor.workspace() == Some(workspace));
-    if let Some(workspace) = problem.apart.filter(|workspace| uses(*workspace)) {
-        program = program.with_apart(workspace, workspace.far_stride(&problem.shape, dims));
+    if let Some(workspace) = problem.far.filter(|workspace| uses(*workspace)) {
+        program = program.with_far_rows(workspace, workspace.far_stride(&problem.shape, dims));
     }
     let arguments = kernel.parameters.iter().map(|parameter| {
         let (tensor, access) = (parameter.tensor, parameter.access);

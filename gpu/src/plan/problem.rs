@@ -27,7 +27,7 @@ pub struct Problem {
     /// How every tensor lies in memory.
     pub views: Views,
     /// The workspace whose rows are set more than 2^32 elements apart, to test; `None`: each is dense.
-    pub apart: Option<Workspace>,
+    pub far: Option<Workspace>,
     /// The rung of each pass; `None`: the fastest that takes the problem and its views.
     pub variant: Option<Variant>,
 }
@@ -44,7 +44,7 @@ impl Problem {
             d_lse: false,
             d_sliding: false,
             views: Views::new(shape, Layout::HeadMajor),
-            apart: None,
+            far: None,
             variant: None,
         }
     }

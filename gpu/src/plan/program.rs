@@ -4,7 +4,7 @@ use nsa_corpus::Dtype;
 
 use super::workspace::Workspace;
 
-/// The formats that kernels take, by the number that their macro `DTYPE` has.
+/// The formats that kernels take, by the number that their macro `ELEMENT` has.
 pub(super) const ELEMENTS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::Bf16];
 
 /// The macro that holds the larger stride of rows that are set apart.
@@ -18,25 +18,25 @@ pub struct Program {
     /// Macro and value, in order.
     pub defines: Vec<(&'static str, usize)>,
     /// The workspace whose rows are set apart; `None`: each is dense.
-    pub apart: Option<Workspace>,
+    pub far: Option<Workspace>,
 }
 
 impl Program {
     pub(super) fn new(kernel: &'static str, dtype: Dtype, mut defines: Vec<(&'static str, usize)>) -> Self {
         let number = ELEMENTS.iter().position(|known| *known == dtype).expect("`supports` refuses other elements");
-        defines.insert(0, ("DTYPE", number));
-        Program { kernel, defines, apart: None }
+        defines.insert(0, ("ELEMENT", number));
+        Program { kernel, defines, far: None }
     }
 
     /// A kernel that checks the others: `poison`, `probe` or `gate`.
     pub fn check(kernel: &'static str) -> Self {
-        Program { kernel, defines: Vec::new(), apart: None }
+        Program { kernel, defines: Vec::new(), far: None }
     }
 
     /// The same with rows of `workspace` `stride` elements apart.
-    pub(super) fn with_apart(mut self, workspace: Workspace, stride: usize) -> Self {
+    pub(super) fn with_far_rows(mut self, workspace: Workspace, stride: usize) -> Self {
         self.defines.push((ROW_STRIDE, stride));
-        self.apart = Some(workspace);
+        self.far = Some(workspace);
         self
     }
 
@@ -51,7 +51,7 @@ impl Program {
         flags
     }
 
-    /// Kernel and macros in one word: `forward_plain DTYPE=1 DIM_STEPS=2 VALUE_STEPS=2`.
+    /// Kernel and macros in one word: `forward_plain ELEMENT=1 DIM_STEPS=2 VALUE_STEPS=2`.
     pub fn label(&self) -> String {
         let defines = self.defines.iter().map(|(name, value)| format!(" {name}={value}"));
         std::iter::once(self.kernel.to_owned()).chain(defines).collect()

@@ -27,7 +27,7 @@ fn plan(problem: &Problem) -> Plan {
 
 fn bytes(plan: &Plan, role: Role) -> usize {
     let of_role = plan.buffers().iter().filter(|planned| planned.tensor.role() == role);
-    of_role.map(|planned| planned.place.bytes()).sum()
+    of_role.map(|planned| planned.extent.bytes()).sum()
 }
 
 fn names(launches: &[Launch]) -> Vec<&'static str> {
@@ -89,15 +89,13 @@ fn bytes_are_those_of_every_buffer() {
 #[test]
 fn gaps_of_a_view_and_of_rows_set_apart_count() {
     let problem = full(Dtype::Bf16, Rung::Tensor);
-    let apart = |operand| Problem {
-        views: Views::new(&problem.shape, Layout::Apart { operand, axis: Axis::Batch }),
-        ..problem
-    };
-    assert!(bytes(&plan(&apart(Operand::Selection)), Role::Input) > 9 << 32);
-    assert!(bytes(&plan(&apart(Operand::Dk)), Role::Gradient) > 2 << 32);
-    assert!(bytes(&plan(&apart(Operand::Out)), Role::Output) > 4 << 32);
+    let far =
+        |operand| Problem { views: Views::new(&problem.shape, Layout::Far { operand, axis: Axis::Batch }), ..problem };
+    assert!(bytes(&plan(&far(Operand::Selection)), Role::Input) > 9 << 32);
+    assert!(bytes(&plan(&far(Operand::Dk)), Role::Gradient) > 2 << 32);
+    assert!(bytes(&plan(&far(Operand::Out)), Role::Output) > 4 << 32);
     for (workspace, buffers) in [(Workspace::Visits, 1), (Workspace::Delta, 2), (Workspace::Starts, 2)] {
-        let far = bytes(&plan(&Problem { apart: Some(workspace), ..problem }), Role::Workspace);
+        let far = bytes(&plan(&Problem { far: Some(workspace), ..problem }), Role::Workspace);
         assert!(far > buffers << 34 && far < (buffers + 1) << 34, "{workspace:?}: {far}");
     }
 }
@@ -105,9 +103,9 @@ fn gaps_of_a_view_and_of_rows_set_apart_count() {
 #[test]
 fn only_kernels_that_use_a_workspace_are_compiled_anew_when_it_is_set_apart() {
     let of = |workspace| {
-        let plan = plan(&Problem { apart: Some(workspace), ..full(Dtype::F32, Rung::Plain) });
-        let apart = plan.backward().iter().filter(|launch| launch.program.apart == Some(workspace)).cloned();
-        names(&apart.collect::<Vec<_>>())
+        let plan = plan(&Problem { far: Some(workspace), ..full(Dtype::F32, Rung::Plain) });
+        let far = plan.backward().iter().filter(|launch| launch.program.far == Some(workspace)).cloned();
+        names(&far.collect::<Vec<_>>())
     };
     assert_eq!(of(Workspace::Delta), ["delta", "dq_plain", "dkdv_plain"]);
     assert_eq!(of(Workspace::Counts), ["visit_count", "visit_scan", "visit_fill"]);

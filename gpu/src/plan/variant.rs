@@ -134,7 +134,7 @@ fn least_exact_dot(a: Dot, b: Dot) -> Dot {
         (Dot::Blocks { block, extra_bits }, Dot::Blocks { block: other, extra_bits: bits }) => {
             Dot::Blocks { block: block.min(other), extra_bits: extra_bits.min(bits) }
         }
-        // One product after another: nothing kept beyond 24 bits is what features that too.
+        // One product after another: nothing kept beyond 24 bits is what covers that too.
         (Dot::Blocks { block, .. }, Dot::Fma { .. }) | (Dot::Fma { .. }, Dot::Blocks { block, .. }) => {
             Dot::Blocks { block, extra_bits: 0 }
         }

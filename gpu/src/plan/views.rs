@@ -86,7 +86,7 @@ impl Operand {
         }
     }
 
-    /// Dtypes along `axis`.
+    /// Elements along `axis`.
     pub fn count(self, axis: Axis, shape: &Shape) -> usize {
         match axis {
             Axis::Batch => shape.batch(),
@@ -106,7 +106,7 @@ pub enum Layout {
     TokenMajor,
     /// As [`Layout::HeadMajor`], but the first and the last element along one axis of one operand lie more than 2^32
     /// elements apart: offsets that were computed in 32 bits, with a sign or without, go elsewhere.
-    Apart {
+    Far {
         /// Whose elements.
         operand: Operand,
         /// Along which axis; one of a single element stays as it is.
@@ -127,7 +127,7 @@ impl Strides {
     }
 
     /// Head-major, `axis` outermost, its `count` elements more than 2^32 elements apart from first to last.
-    fn apart(axis: Axis, [batch, heads, tokens]: [usize; 3], width: usize) -> Self {
+    fn far(axis: Axis, [batch, heads, tokens]: [usize; 3], width: usize) -> Self {
         let (mut extent, mut strides, mut count) = (width as i64, Strides::default(), 0);
         for (inner, size) in [(Axis::Token, tokens), (Axis::Head, heads), (Axis::Batch, batch)] {
             if inner == axis {
@@ -161,8 +161,8 @@ impl Views {
         Views(Operand::ALL.map(|each| {
             let (heads, width) = each.sizes(shape);
             match layout {
-                Layout::Apart { operand, axis } if operand == each => {
-                    Strides::apart(axis, [shape.batch(), heads, n], width)
+                Layout::Far { operand, axis } if operand == each => {
+                    Strides::far(axis, [shape.batch(), heads, n], width)
                 }
                 _ => Strides::dense(layout == Layout::TokenMajor, heads, n, width),
             }
@@ -191,7 +191,7 @@ impl Views {
     ///
     /// # Errors
     /// Strides by which rows would overlap, or bytes that cannot be addressed.
-    pub(crate) fn place(&self, operand: Operand, shape: &Shape, size: usize) -> Result<Extent, Error> {
+    pub(crate) fn extent(&self, operand: Operand, shape: &Shape, size: usize) -> Result<Extent, Error> {
         let (heads, width) = operand.sizes(shape);
         let counts = [shape.batch(), heads, shape.seq_len()];
         let Strides { batch, head, token } = self.get(operand);
@@ -230,11 +230,11 @@ mod tests {
     fn rows_of_any_layout_lie_apart_and_are_all_there() {
         let layouts = [Layout::HeadMajor, Layout::TokenMajor];
         for (layout, operand) in layouts.into_iter().flat_map(|layout| Operand::ALL.map(|operand| (layout, operand))) {
-            let place = Views::new(&shape(), layout).place(operand, &shape(), 2).unwrap();
-            assert_eq!(place.bytes(), place.filled_bytes(), "{operand:?}");
-            let mut numbers: Vec<usize> = place.rows().map(|(_, number)| number).collect();
-            assert!(place.rows().is_sorted());
-            assert_eq!(place.is_in_order(), layout == Layout::HeadMajor, "{operand:?}");
+            let extent = Views::new(&shape(), layout).extent(operand, &shape(), 2).unwrap();
+            assert_eq!(extent.bytes(), extent.filled_bytes(), "{operand:?}");
+            let mut numbers: Vec<usize> = extent.rows().map(|(_, number)| number).collect();
+            assert!(extent.rows().is_sorted());
+            assert_eq!(extent.is_in_order(), layout == Layout::HeadMajor, "{operand:?}");
             numbers.sort_unstable();
             assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>());
         }
@@ -244,17 +244,17 @@ mod tests {
     fn elements_set_apart_are_beyond_what_32_bits_can_tell() {
         for operand in Operand::ALL {
             for axis in Axis::ALL {
-                let views = Views::new(&shape(), Layout::Apart { operand, axis });
+                let views = Views::new(&shape(), Layout::Far { operand, axis });
                 let Strides { batch, head, token } = views.get(operand);
                 let stride = [batch, head, token][axis as usize];
                 let last = (operand.count(axis, &shape()) as i64 - 1) * stride;
                 assert!(last > 1 << 32, "{operand:?} {axis:?}: {last}");
                 assert!(views.aligned(operand, 1, &shape()) && stride % 8 == 0);
-                let place = views.place(operand, &shape(), 2).unwrap();
-                assert!(place.bytes() > 1 << 33);
-                let filled: usize = place.runs().iter().map(|(start, end)| end - start).sum();
-                assert_eq!(filled, place.filled_bytes());
-                assert_eq!(place.runs().len(), operand.count(axis, &shape()));
+                let extent = views.extent(operand, &shape(), 2).unwrap();
+                assert!(extent.bytes() > 1 << 33);
+                let filled: usize = extent.runs().iter().map(|(start, end)| end - start).sum();
+                assert_eq!(filled, extent.filled_bytes());
+                assert_eq!(extent.runs().len(), operand.count(axis, &shape()));
                 // Nobody else moves.
                 let others = Operand::ALL.into_iter().filter(|other| *other != operand);
                 let dense = Views::new(&shape(), Layout::HeadMajor);
@@ -275,11 +275,11 @@ mod tests {
             (Strides { batch: i64::MAX / 4, ..dense }, "more bytes than can be addressed"),
         ] {
             views.set(Operand::K, strides);
-            let error = views.place(Operand::K, &shape(), 2).unwrap_err().to_string();
+            let error = views.extent(Operand::K, &shape(), 2).unwrap_err().to_string();
             assert!(error.starts_with("K: ") && error.contains(problem), "{error}");
         }
         views.set(Operand::K, Strides { token: 12, head: 121, batch: 300 });
-        assert_eq!(views.place(Operand::K, &shape(), 2).unwrap().runs().len(), 60);
+        assert_eq!(views.extent(Operand::K, &shape(), 2).unwrap().runs().len(), 60);
         assert!(!views.aligned(Operand::K, 8, &shape()));
     }
 }

@@ -37,7 +37,7 @@ impl Workspace {
         }
     }
 
-    /// Dtypes from one row to the next where rows are set apart: more than 2^32 from the first to the last.
+    /// Elements from one row to the next where rows are set apart: more than 2^32 from the first to the last.
     pub(super) fn far_stride(self, shape: &Shape, dims: &Dims) -> usize {
         let (rows, width) = self.rows(shape, dims);
         let far = match self {
@@ -52,9 +52,9 @@ impl Workspace {
     }
 
     /// Where its rows lie: dense, or set apart.
-    pub(super) fn place(self, shape: &Shape, dims: &Dims, apart: bool) -> Extent {
+    pub(super) fn extent(self, shape: &Shape, dims: &Dims, far: bool) -> Extent {
         let (rows, width) = self.rows(shape, dims);
-        let stride = if apart { self.far_stride(shape, dims) } else { width };
+        let stride = if far { self.far_stride(shape, dims) } else { width };
         Extent::strided(rows, width * Self::BYTES, stride * Self::BYTES)
     }
 
@@ -86,11 +86,11 @@ mod tests {
             let (rows, width) = workspace.rows(&shape, &dims);
             let last = (rows - 1) * workspace.far_stride(&shape, &dims);
             assert!(last > 1 << 32, "{workspace:?}: {last}");
-            let (dense, apart) = (workspace.place(&shape, &dims, false), workspace.place(&shape, &dims, true));
+            let (dense, far) = (workspace.extent(&shape, &dims, false), workspace.extent(&shape, &dims, true));
             assert_eq!(dense.bytes(), rows * width * 4);
-            assert_eq!(apart.bytes(), (last + width) * 4);
-            assert_eq!(apart.filled_bytes(), dense.filled_bytes());
-            assert_eq!(apart.runs().len(), rows);
+            assert_eq!(far.bytes(), (last + width) * 4);
+            assert_eq!(far.filled_bytes(), dense.filled_bytes());
+            assert_eq!(far.runs().len(), rows);
         }
     }
 }

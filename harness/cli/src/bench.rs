@@ -5,6 +5,7 @@ use nsa_corpus::Dtype;
 use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted};
 use super::render::bench as render;
+use super::select::candidate_name;
 use super::{Outcome, Refusal};
 use nsa_harness::bench::{Bench, NAMES, Timed, shape};
 use nsa_harness::document::Benchmarks;
@@ -17,14 +18,14 @@ once. What was timed is judged: whole where it is small, else some rows and the 
 element by its budget, and all of it is finite.
 
 Examples:
-  nsa-diff bench seed B B-local --candidate cuda:tensor --dtype bf16
-  nsa-diff bench seed --candidate tiled --dtype f32"))]
+  nsa-diff bench upstream B B-local --candidate cuda:tensor --dtype bf16
+  nsa-diff bench upstream --candidate tiled --dtype f32"))]
 pub(super) struct Args {
-    /// Named shapes [default: seed B C]
+    /// Named shapes [default: upstream B C]
     #[arg(value_name = "SHAPE")]
     shapes: Vec<String>,
     /// The implementation to time
-    #[arg(long, alias = "backend", value_name = "NAME", default_value = "cuda")]
+    #[arg(long, alias = "backend", value_name = "NAME", default_value = "cuda", value_parser = candidate_name)]
     candidate: String,
     /// Format of the inputs
     #[arg(long, alias = "element", default_value = "bf16")]
@@ -42,7 +43,7 @@ pub(super) struct Args {
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let output = Output::open(console, &args.json, &[])?;
     let names =
-        if args.shapes.is_empty() { ["seed", "B", "C"].map(str::to_owned).to_vec() } else { args.shapes.clone() };
+        if args.shapes.is_empty() { ["upstream", "B", "C"].map(str::to_owned).to_vec() } else { args.shapes.clone() };
     let refused = |error: &dyn std::fmt::Display| Refusal::new(error.to_string());
     // A name that is none ends the command before minutes are spent on the others.
     names.iter().try_for_each(|name| shape(name).map(|_| ())).map_err(|error| refused(&error))?;

@@ -20,7 +20,7 @@ the candidate declares refutes its declaration, and sums that keep 2^4 times mor
 
 Examples:
   nsa-diff calibrate --candidate cuda:tensor
-  nsa-diff calibrate --candidate guest:mine.py --element f16 --groups 16"
+  nsa-diff calibrate --candidate guest:mine.py --dtype f16 --groups 16"
 )]
 pub(super) struct Args {
     #[command(flatten)]

@@ -9,6 +9,7 @@ use nsa_harness::document::{Confirm, Confirmed};
 use nsa_harness::registry::by_name;
 
 use super::console::{Console, Json, Output};
+use super::select::candidate_name;
 use super::{Outcome, Refusal, render};
 
 /// Arguments of `confirm`.
@@ -29,7 +30,7 @@ pub(super) struct Args {
     files: Vec<PathBuf>,
     /// An implementation that the candidate owes nothing to; may be given several times [default: regular_attend and
     /// tiled]
-    #[arg(long = "witness", value_name = "NAME")]
+    #[arg(long = "witness", value_name = "NAME", value_parser = candidate_name)]
     witnesses: Vec<String>,
     #[command(flatten)]
     json: Json,

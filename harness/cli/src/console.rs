@@ -97,11 +97,11 @@ impl<'a> Output<'a> {
         let mut seen = Vec::new();
         for file in json.into_iter().chain(files.iter().copied()) {
             check_file(file)?;
-            let place = (file.parent().and_then(|folder| folder.canonicalize().ok()), file.file_name());
-            if seen.contains(&place) {
+            let position = (file.parent().and_then(|folder| folder.canonicalize().ok()), file.file_name());
+            if seen.contains(&position) {
                 return Err(Refusal::new(format!("{}: is named twice as a file to write", foreign::path(file))));
             }
-            seen.push(place);
+            seen.push(position);
         }
         Ok(output)
     }

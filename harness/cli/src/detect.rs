@@ -6,7 +6,7 @@ use nsa_corpus::Dtype;
 
 use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, progress};
-use super::select::{Dtypes, select};
+use super::select::{Dtypes, candidate_name, select};
 use super::{Outcome, Refusal, render};
 use nsa_harness::candidate::{Candidate, CandidateName};
 use nsa_harness::detect::{Failed, Means, Phases, Plant, Rejections, Row, Rule, jobs, plants};
@@ -15,7 +15,7 @@ use nsa_harness::mutants::mutants;
 use nsa_harness::registry::{self, by_name};
 use nsa_harness::watch::Watch;
 
-/// The inputs of the seed's own test, at its size.
+/// The inputs of upstream's own test, at its size.
 const MOCK_INPUTS: &str = "upstream/mock_inputs";
 
 /// Arguments of `detect`.
@@ -23,14 +23,14 @@ const MOCK_INPUTS: &str = "upstream/mock_inputs";
 #[command(
     after_help = "Plants known mistakes one by one and runs the corpus, cheapest cases first, until a case shows each. Without any mistake
 the candidate must pass first. What is planted depends on the candidate:
-  plain          every mistake of harness/mutants: in the plain implementation, or round it
+  rowwise        every mutant of harness/mutants: in the rowwise implementation, or round it
   cuda           the faults of gpu/kernels, in the CUDA kernels; those of addresses with tensors set 2^32 elements apart
                  too; what no case shows, under compute-sanitizer's racecheck and memcheck, where it is named
   any other      the mistakes that change what a candidate is given or answers
 
 Examples:
   nsa-diff detect
-  nsa-diff detect --rule all 'seed/mock_inputs' --element f16
+  nsa-diff detect --rule all 'upstream/mock_inputs' --dtype f16
   nsa-diff detect --rule all --explain --markdown docs/detection.md --json detection.json
   nsa-diff detect --candidate guest:yours.py --only gain
   nsa-diff detect --candidate cuda --json mutants.json --sanitizer compute-sanitizer"
@@ -40,10 +40,10 @@ pub(super) struct Args {
     #[arg(value_name = "PATTERN")]
     patterns: Vec<String>,
     /// In what the mistakes are planted
-    #[arg(long, alias = "backend", value_name = "NAME", default_value = "rowwise")]
+    #[arg(long, alias = "backend", value_name = "NAME", default_value = "rowwise", value_parser = candidate_name)]
     candidate: String,
     /// Who judges; may be given several times
-    #[arg(long = "rule", value_name = "ours|seed|flash-attention|flashinfer-bench|all", default_value = "ours")]
+    #[arg(long = "rule", value_name = "ours|upstream|flash-attention|flashinfer-bench|all", default_value = "ours")]
     rules: Vec<String>,
     /// Only mistakes whose name contains TEXT
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -69,7 +69,7 @@ impl Args {
             return Ok(Rule::ALL.to_vec());
         }
         let mut rules: Vec<Rule> =
-            self.rules.iter().map(|name| name.parse().map_err(Refusal::new)).collect::<Result<_, _>>()?;
+            self.rules.iter().map(|name| rule_name(name).parse().map_err(Refusal::new)).collect::<Result<_, _>>()?;
         rules.sort();
         rules.dedup();
         Ok(rules)
@@ -80,6 +80,11 @@ impl From<Failed> for Refusal {
     fn from(error: Failed) -> Self {
         Refusal::new(error.to_string())
     }
+}
+
+/// A rule's name as it is today; that of version 1 is taken too.
+fn rule_name(name: &str) -> &str {
+    if name == "seed" { "upstream" } else { name }
 }
 
 pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {

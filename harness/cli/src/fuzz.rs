@@ -26,7 +26,7 @@ file = \"NAME.safetensors\", reason = \"...\", and the lines that `nsa-diff show
 
 Examples:
   nsa-diff fuzz --seed 1 --cases 1000
-  nsa-diff fuzz --seed 7 --time 5m --candidate tiled --element bf16"
+  nsa-diff fuzz --seed 7 --time 5m --candidate tiled --dtype bf16"
 )]
 pub(super) struct Args {
     /// Seed of the generated cases

@@ -6,6 +6,7 @@ use nsa_corpus::Dtype;
 
 use super::console::{Console, Json, Output};
 use super::render::golden as render;
+use super::select::candidate_name;
 use super::{Outcome, Refusal};
 use nsa_harness::campaign::golden::files;
 use nsa_harness::document::Golden;
@@ -27,7 +28,7 @@ pub(super) struct Args {
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// The candidate to compare
-    #[arg(long, alias = "backend", value_name = "NAME", default_value = "oracle")]
+    #[arg(long, alias = "backend", value_name = "NAME", default_value = "oracle", value_parser = candidate_name)]
     candidate: String,
     /// Give the inputs in this format; files whose inputs it cannot hold exactly are skipped
     #[arg(long, alias = "element", value_name = "f32|f16|bf16")]

@@ -4,7 +4,7 @@ use nsa_corpus::Entry;
 
 use super::console::{Console, Json, Output};
 use super::output::{catch_interrupt, interrupted, progress};
-use super::select::select;
+use super::select::{candidate_name, select};
 use super::{Outcome, Refusal};
 use nsa_harness::campaign::gradients::{Decision, check, is_small};
 use nsa_harness::document::Gradcheck;
@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(value_name = "CASE")]
     case: Option<String>,
     /// Whose gradients to check
-    #[arg(long, alias = "backend", value_name = "NAME", default_value = "oracle")]
+    #[arg(long, alias = "backend", value_name = "NAME", default_value = "oracle", value_parser = candidate_name)]
     candidate: String,
     #[command(flatten)]
     json: Json,

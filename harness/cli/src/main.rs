@@ -114,7 +114,7 @@ const EXIT_CODES: &str =
 
 Examples:
   nsa-diff run                          the whole corpus on the tiled CPU candidate
-  nsa-diff run 'edges/*' --element bf16 some of it, in one format
+  nsa-diff run 'edges/*' --dtype bf16   some of it, in one format
   nsa-diff fuzz --seed 1 --time 5m      generated cases, failures minimised and stored
   nsa-diff oracle in.safetensors out.safetensors
                                         the oracle's answers, for a program in any language";
@@ -133,9 +133,10 @@ enum Command {
     Matrix(matrix::Args),
     /// Minimises a stored failure
     Shrink(shrink::Args),
-    /// Prints a case: why it exists, its options, the digest of its inputs, what it features
+    /// Prints a case: why it exists, its options, the digest of its inputs, what it exercises
     Show(show::Args),
     /// Lists the candidates, and why those that are not available here are not
+    #[command(alias = "backends")]
     Candidates(candidates::Args),
     /// Checks gradients by central differences that know their own error
     Gradcheck(gradcheck::Args),

@@ -42,7 +42,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// How tight the budgets are; empty where nothing was judged.
-pub(super) fn tightness_table(summary: &Summary) -> String {
+pub(super) fn budget_use_table(summary: &Summary) -> String {
     let rows = summary.table();
     if rows.len() < 2 { String::new() } else { format!("\nerror / budget, tiers B and H\n{}", table(&rows)) }
 }

@@ -10,6 +10,7 @@ use nsa_harness::tally::{Fields, Tally};
 
 use super::console::{Console, Json, Output};
 use super::output::not_judged;
+use super::select::candidate_name;
 use super::{Outcome, Refusal, concluded, render};
 
 /// Arguments of `replay`.
@@ -27,7 +28,7 @@ pub(super) struct Args {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Run the cases on this candidate instead of judging the stored answers
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = candidate_name)]
     candidate: Option<String>,
     #[command(flatten)]
     json: Json,

@@ -14,10 +14,10 @@ use super::{Outcome, Refusal, concluded, render};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   nsa-diff run
-  nsa-diff run 'gqa/*' edges/seq_1 --candidate regular_attend --element f32
+  nsa-diff run 'gqa/*' edges/seq_1 --candidate regular_attend --dtype f32
   nsa-diff run --json report.json
   nsa-diff run 'edges/*' --vacuous
-  nsa-diff run --large large/64k --candidate cuda --element bf16
+  nsa-diff run --large large/64k --candidate cuda --dtype bf16
 
 Patterns are globs over entry names (`*` also matches `/`); `nsa-diff show '*'` lists them.")]
 pub(super) struct Args {
@@ -32,7 +32,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     reruns: usize,
     /// Run problems too large to answer whole instead: sampled rows against the oracle, and relations between answers to the same
-    /// problem rearranged (f32 and bf16 unless --element is given)
+    /// problem rearranged (f32 and bf16 unless --dtype is given)
     #[arg(long, conflicts_with_all = ["reruns", "vacuous"])]
     large: bool,
     /// List every check that an injected fault (zeros, sign flip, swapped rows, 1 % gain) would have passed, with the reason

@@ -1,4 +1,6 @@
-//! Which entries, elements and candidate a command line names.
+//! Which entries, dtypes and candidate a command line names.
+
+use std::convert::Infallible;
 
 use globset::{GlobBuilder, GlobMatcher};
 use nsa_corpus::{Dtype, Entry, entries};
@@ -6,6 +8,7 @@ use nsa_corpus::{Dtype, Entry, entries};
 use super::Refusal;
 use nsa_harness::candidate::Candidate;
 use nsa_harness::registry::by_name;
+use nsa_harness::version_1;
 
 /// The longest pattern; no name of an entry is longer.
 const PATTERN_BYTES_MAX: usize = 240;
@@ -14,7 +17,7 @@ const PATTERN_BYTES_MAX: usize = 240;
 #[derive(clap::Args)]
 pub(super) struct CandidateArg {
     /// The implementation under test (see `nsa-diff candidates`)
-    #[arg(long, value_name = "NAME", default_value = "tiled")]
+    #[arg(long, value_name = "NAME", default_value = "tiled", value_parser = candidate_name)]
     candidate: String,
 }
 
@@ -28,18 +31,23 @@ impl CandidateArg {
     }
 }
 
+/// A candidate's name as it is today; the names of version 1 are taken too.
+pub(super) fn candidate_name(name: &str) -> Result<String, Infallible> {
+    Ok(version_1::candidate(name.trim()).into_owned())
+}
+
 /// The formats to run in.
 #[derive(clap::Args)]
 pub(super) struct Dtypes {
     /// Format of the inputs; may be given several times [default: f32, f16 and bf16, where the case allows]
-    #[arg(long = "element", value_name = "f32|f16|bf16|f64")]
-    elements: Vec<Dtype>,
+    #[arg(long = "dtype", alias = "element", value_name = "f32|f16|bf16|f64")]
+    dtypes: Vec<Dtype>,
 }
 
 impl Dtypes {
     /// The formats that were asked for, each once; none: all.
     pub(super) fn given(&self) -> Vec<Dtype> {
-        let mut given = self.elements.clone();
+        let mut given = self.dtypes.clone();
         let mut seen = Vec::new();
         given.retain(|dtype| {
             !seen.contains(dtype) && {
@@ -62,7 +70,7 @@ impl Dtypes {
 
     /// The formats that were asked for, or these.
     pub(super) fn or(&self, these: &[Dtype]) -> Vec<Dtype> {
-        if self.elements.is_empty() { these.to_vec() } else { self.given() }
+        if self.dtypes.is_empty() { these.to_vec() } else { self.given() }
     }
 }
 
@@ -78,18 +86,25 @@ pub(super) fn select(patterns: &[String]) -> Result<Vec<&'static Entry>, Refusal
 pub(super) fn chosen(patterns: &[String], names: &[&str]) -> Result<Vec<usize>, Refusal> {
     let mut chosen = vec![patterns.is_empty(); names.len()];
     for pattern in patterns {
-        let matcher = matcher(pattern)?;
-        let mut any = false;
-        for (chosen, name) in chosen.iter_mut().zip(names) {
-            let matches = matcher.matches(name);
-            *chosen |= matches;
-            any |= matches;
+        let mut matches = matching(pattern, names)?;
+        if !matches.contains(&true)
+            && let Some(rest) = pattern.strip_prefix("seed/")
+        {
+            // What version 1 called the group.
+            matches = matching(&format!("upstream/{rest}"), names)?;
         }
-        if !any {
+        if !matches.contains(&true) {
             return Err(Refusal::new(format!("no entry matches `{pattern}`; near it: {}", nearest(pattern, names))));
         }
+        chosen.iter_mut().zip(matches).for_each(|(chosen, matches)| *chosen |= matches);
     }
     Ok((0..names.len()).filter(|index| chosen[*index]).collect())
+}
+
+/// Of each of `names`, whether it matches `pattern`.
+fn matching(pattern: &str, names: &[&str]) -> Result<Vec<bool>, Refusal> {
+    let matcher = matcher(pattern)?;
+    Ok(names.iter().map(|name| matcher.matches(name)).collect())
 }
 
 /// What a pattern asks for.
@@ -132,7 +147,45 @@ fn nearest(pattern: &str, names: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory, Parser};
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        candidate: CandidateArg,
+        #[command(flatten)]
+        dtypes: Dtypes,
+    }
+
+    #[test]
+    fn candidates_and_dtypes_are_taken_as_version_1_spelt_them() {
+        let line = |words: &[&str]| Line::try_parse_from([&["nsa-diff"], words].concat()).map_err(|e| e.to_string());
+        for (old, new) in [
+            ("plain", "rowwise"),
+            ("plain+dk_zeros", "rowwise+dk_zeros"),
+            ("cuda:apart", "cuda:far-strides"),
+            ("cuda:tensor:apart", "cuda:tensor:far-strides"),
+            ("cuda:plain", "cuda:plain"),
+        ] {
+            assert_eq!(line(&["--candidate", old]).unwrap().candidate.name(), new);
+            assert_eq!(line(&["--candidate", new]).unwrap().candidate.name(), new);
+        }
+        let both = line(&["--element", "f16", "--dtype", "f32"]).unwrap();
+        assert_eq!(both.dtypes.given(), [Dtype::F16, Dtype::F32]);
+        assert!(!Line::command().render_long_help().to_string().contains("element"), "the old spelling is shown");
+    }
+
+    #[test]
+    fn a_group_is_found_under_its_name_of_version_1_unless_a_name_of_today_matches() {
+        let chosen = |pattern: &str, names: &[&str]| chosen(&[pattern.to_owned()], names).map_err(|e| e.to_string());
+        let names = ["edges/seq_1", "upstream/small", "upstream/mock_inputs"];
+        assert_eq!(chosen("seed/*", &names), Ok(vec![1, 2]));
+        assert_eq!(chosen("seed/small", &names), Ok(vec![1]));
+        assert_eq!(chosen("seed/small", &["seed/small", "upstream/small"]), Ok(vec![0]));
+        assert!(chosen("seed/none", &names).unwrap_err().contains("no entry matches `seed/none`"));
+    }
 
     #[test]
     fn a_slip_of_the_hand_gets_the_name_that_was_meant_first() {

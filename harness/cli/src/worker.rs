@@ -16,13 +16,13 @@ pub(super) struct Args {
     /// Mutant of a kernel
     #[arg(long)]
     mutant: Option<String>,
-    /// Set each tensor and workspace far apart in turn
+    /// Give each tensor and workspace far strides in turn
     #[arg(long)]
-    apart: bool,
+    far_strides: bool,
 }
 
 pub(super) fn main(args: Args) -> Result<Outcome, Refusal> {
-    let Args { device, rung, mutant, apart } = args;
-    worker::main(&worker::Args { device, rung, mutant, apart }).map_err(Refusal::new)?;
+    let Args { device, rung, mutant, far_strides } = args;
+    worker::main(&worker::Args { device, rung, mutant, far_strides }).map_err(Refusal::new)?;
     Ok(Outcome::Passed)
 }

@@ -1,4 +1,4 @@
-//! A guest with two faults behind one signature: the campaign tells them apart, knows them the next time, waives them with a
+//! A guest with two bugs behind one signature: the campaign tells them apart, knows them the next time, waives them with a
 //! reason, notices when one is mended, and witnesses confirm them. The matrix says who is wrong.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 /// `numpy_plain` whose dk has the wrong sign beside a sliding window, and where there are factors; `mended` has the first
 /// fault no more, `worse` is wrong by more where there is `d_lse` too, and `eightfold` everywhere.
-const FAULTY: &str = r#"
+const WRONG_GUEST: &str = r#"
 import sys
 import numpy_plain
 from nsa_guest import guest, serve
@@ -46,7 +46,7 @@ fn faulty() -> Option<(TempDir, String)> {
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("faulty.py");
-    std::fs::write(&file, FAULTY).unwrap();
+    std::fs::write(&file, WRONG_GUEST).unwrap();
     Some((folder, format!("guest:{}", file.display())))
 }
 
@@ -80,8 +80,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn two_faults_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
-    let Some((folder, guest)) = faulty() else { return };
+fn two_bugs_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
+    let Some((folder, guest)) = wrong_guest() else { return };
     let (code, said, report) = campaign(folder.path(), &guest);
     assert_eq!(code, 1, "{said}");
     let failures = report["failures"].as_array().unwrap();
@@ -130,7 +130,7 @@ fn two_faults_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
     let bugs_folder = bugs.to_str().unwrap();
     let once = |seed: u64| {
         let seed = seed.to_string();
-        let arguments = ["fuzz", "--seed", &seed, "--cases", "1", "--size", "5", "--element", "f32", "--effort", "1"];
+        let arguments = ["fuzz", "--seed", &seed, "--cases", "1", "--size", "5", "--dtype", "f32", "--effort", "1"];
         nsa_diff(&[&arguments[..], &["--bugs", bugs_folder, "--candidate", &eightfold]].concat())
     };
     let passes = |output: &Output| text(output).contains("1 pass\n");
@@ -182,7 +182,7 @@ fn holds_what_was_expected(file: &Path) {
 
 #[test]
 fn a_waived_failure_that_passes_is_said() {
-    let Some((folder, guest)) = faulty() else { return };
+    let Some((folder, guest)) = wrong_guest() else { return };
     let mended = format!("{guest} mended");
     let (code, said, _) = campaign(folder.path(), &guest);
     assert_eq!(code, 1, "{said}");
@@ -200,10 +200,10 @@ fn a_waived_failure_that_passes_is_said() {
 
 #[test]
 fn the_matrix_says_who_is_wrong() {
-    let Some((folder, guest)) = faulty() else { return };
+    let Some((folder, guest)) = wrong_guest() else { return };
     let [report, markdown] = ["matrix.json", "matrix.md"].map(|name| folder.path().join(name));
     let candidates = format!("tiled,{guest},guest:absent");
-    let arguments = ["matrix", "sliding/window_1", "edges/seq_1", "--element", "f32", "--candidates", &candidates];
+    let arguments = ["matrix", "sliding/window_1", "edges/seq_1", "--dtype", "f32", "--candidates", &candidates];
     let refused = nsa_diff(&arguments);
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
     assert!(text(&refused).contains("guest:absent"));

@@ -76,11 +76,11 @@ fn every_subcommand_shows_an_example() {
 
 #[test]
 fn what_passes_ends_with_0_and_bad_usage_with_2() {
-    assert_eq!(code(&nsa_diff(&["run", "edges/seq_1", "--element", "f32"])), 0);
+    assert_eq!(code(&nsa_diff(&["run", "edges/seq_1", "--dtype", "f32"])), 0);
     assert_eq!(code(&nsa_diff(&["candidates"])), 0);
     assert_eq!(code(&nsa_diff(&["show", "edges/seq_1"])), 0);
     assert_eq!(code(&nsa_diff(&["run", "--no-such-option"])), 2);
-    assert_eq!(code(&nsa_diff(&["run", "edges/seq_1", "--element", "f8"])), 2);
+    assert_eq!(code(&nsa_diff(&["run", "edges/seq_1", "--dtype", "f8"])), 2);
     assert_eq!(code(&nsa_diff(&[])), 2);
 }
 
@@ -205,9 +205,9 @@ fn shortened(bytes: &[u8]) -> Vec<u8> {
     for (name, tensor) in header.as_object().unwrap() {
         let mut tensor = tensor.clone();
         if name != "__metadata__" {
-            let place =
+            let position =
                 |end: usize| 8 + length + usize::try_from(tensor["data_offsets"][end].as_u64().unwrap()).unwrap();
-            let old = &bytes[place(0)..place(1)];
+            let old = &bytes[position(0)..position(1)];
             let start = data.len();
             match name.as_str() {
                 "indices" => old.chunks(8).for_each(|number| data.extend_from_slice(&number[..4])),
@@ -264,7 +264,7 @@ fn the_same_seed_gives_the_same_cases() {
 
 #[test]
 fn a_report_as_json_holds_every_case() {
-    let output = nsa_diff(&["run", "edges/*", "--element", "f32", "--json", "-"]);
+    let output = nsa_diff(&["run", "edges/*", "--dtype", "f32", "--json", "-"]);
     assert_eq!(code(&output), 0);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let edges = nsa_corpus::entries().iter().filter(|entry| entry.name.starts_with("edges/")).count();
@@ -274,11 +274,11 @@ fn a_report_as_json_holds_every_case() {
 
 #[test]
 fn vacuous_checks_are_counted_and_listed_with_their_reasons() {
-    let counted = nsa_diff(&["run", "edges/seq_1", "--element", "f32"]);
+    let counted = nsa_diff(&["run", "edges/seq_1", "--dtype", "f32"]);
     let text = String::from_utf8(counted.stdout).unwrap();
     assert!(text.contains("5 of 20 checks are vacuous") && text.contains("swapped rows 5"), "{text}");
     assert!(text.contains("--vacuous lists them"), "{text}");
-    let listed = String::from_utf8(nsa_diff(&["run", "edges/seq_1", "--element", "f32", "--vacuous"]).stdout).unwrap();
+    let listed = String::from_utf8(nsa_diff(&["run", "edges/seq_1", "--dtype", "f32", "--vacuous"]).stdout).unwrap();
     assert!(listed.contains("edges/seq_1 f32 dk: swapped rows: there is one row"), "{listed}");
 }
 
@@ -294,13 +294,13 @@ fn large_cases_are_chosen_by_name_and_are_no_place_for_other_options() {
 #[test]
 fn a_failure_says_where_it_is_wrong_and_what_it_looks_like() {
     let candidate = "rowwise+diagonal_own_key_missing";
-    let arguments = ["run", "upstream/small", "--element", "f32", "--candidate", candidate, "--json", "-"];
+    let arguments = ["run", "upstream/small", "--dtype", "f32", "--candidate", candidate, "--json", "-"];
     let output = nsa_diff(&arguments);
     assert_eq!(code(&output), 1);
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let place = &document["reports"][0]["localization"];
-    assert_eq!(place["likely"][0]["mutant"], "diagonal_own_key_missing");
-    assert_eq!(place["terms"][0]["key"], place["place"][2], "the missing key is the row's own");
+    let position = &document["reports"][0]["localization"];
+    assert_eq!(position["likely"][0]["mutant"], "diagonal_own_key_missing");
+    assert_eq!(position["terms"][0]["key"], position["position"][2], "the missing key is the row's own");
     let shown = text(&nsa_diff(&arguments[..arguments.len() - 2]).stdout);
     assert!(shown.contains("looks like: diagonal own key missing"), "{shown}");
     refused(

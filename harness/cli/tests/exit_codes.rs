@@ -78,16 +78,16 @@ fn full() -> Stdio {
 /// Command lines with their exit codes, and whether printing is all that they do.
 fn commands() -> Vec<(String, i32, bool)> {
     let lines = [
-        ("run edges/seq_1 --element f32", 0, false),
-        ("run edges/seq_1 --element f32 --candidate WRONG", 1, false),
-        ("fuzz --cases 4 --element f32 --bugs @none", 0, false),
-        ("fuzz --cases 8 --element f32 --bugs @bugs --failures 1 --effort 1 --candidate WRONG", 1, false),
+        ("run edges/seq_1 --dtype f32", 0, false),
+        ("run edges/seq_1 --dtype f32 --candidate WRONG", 1, false),
+        ("fuzz --cases 4 --dtype f32 --bugs @none", 0, false),
+        ("fuzz --cases 8 --dtype f32 --bugs @bugs --failures 1 --effort 1 --candidate WRONG", 1, false),
         ("replay BUG", 1, false),
         ("replay @entry.toml --candidate tiled", 0, false),
         ("confirm BUG", 0, false),
         ("confirm BUG --witness oracle --witness WRONG", 1, false),
-        ("matrix edges/seq_1 --element f32 --candidates tiled,oracle", 0, false),
-        ("matrix edges/seq_1 --element f32 --candidates tiled,WRONG", 1, false),
+        ("matrix edges/seq_1 --dtype f32 --candidates tiled,oracle", 0, false),
+        ("matrix edges/seq_1 --dtype f32 --candidates tiled,WRONG", 1, false),
         ("shrink @entry.toml --out @shrunk --candidate WRONG --calls 3", 1, false),
         ("shrink @entry.toml --out @shrunk", 0, false),
         ("show edges/seq_1", 0, true),
@@ -97,10 +97,10 @@ fn commands() -> Vec<(String, i32, bool)> {
         ("golden @golden", 0, false),
         ("golden @golden --candidate WRONG", 1, false),
         ("oracle @golden/small.safetensors @out.safetensors", 0, false),
-        ("detect edges/seq_1 --element f32 --only diagonal_own_key_missing", 0, false),
-        ("detect edges/seq_1 --element f32 --only dsel_scale_gain_of_1_percent", 1, false),
-        ("calibrate --element f32", 0, false),
-        ("bench seed --candidate tiled --element f32 --repetitions 1 --unchecked", 0, false),
+        ("detect edges/seq_1 --dtype f32 --only diagonal_own_key_missing", 0, false),
+        ("detect edges/seq_1 --dtype f32 --only dsel_scale_gain_of_1_percent", 1, false),
+        ("calibrate --dtype f32", 0, false),
+        ("bench upstream --candidate tiled --dtype f32 --repetitions 1 --unchecked", 0, false),
     ];
     lines.map(|(line, code, shown)| (line.replace("WRONG", WRONG), code, shown)).to_vec()
 }
@@ -148,7 +148,7 @@ fn nothing_that_happens_to_standard_error_changes_the_exit_code() {
 #[test]
 fn json_alone_on_a_full_disk_is_a_report_that_could_not_be_written() {
     let files = Files::new();
-    for (line, expected) in [("run edges/seq_1 --element f32 --json -", 0), ("replay BUG --json -", 1)] {
+    for (line, expected) in [("run edges/seq_1 --dtype f32 --json -", 0), ("replay BUG --json -", 1)] {
         let words = files.words(line);
         let lost = nsa_diff(&words).stdout(full()).output().unwrap();
         assert_eq!(code(&lost, &line), 2, "{}", said(&lost));
@@ -213,7 +213,7 @@ exit 3
     );
     std::fs::write(files.path("crashes.sh"), script).unwrap();
     let guest = format!("guest:sh {}", files.path("crashes.sh").display());
-    let mut words = files.words("fuzz --cases 1 --element f32 --effort 1 --bugs @bugs --json @report.json --candidate");
+    let mut words = files.words("fuzz --cases 1 --dtype f32 --effort 1 --bugs @bugs --json @report.json --candidate");
     words.push(guest.into());
     let output = nsa_diff(&words).output().unwrap();
     let text = said(&output);
@@ -250,11 +250,11 @@ fn nothing_tested_is_no_success() {
     let guest = skipping_guest(&files);
     let skips = "skipped, most of them for this reason: not today";
     let lines = [
-        ("run edges/seq_1 --element f32 --candidate GUEST", skips),
-        ("fuzz --cases 4 --element f32 --bugs @none --candidate GUEST", skips),
+        ("run edges/seq_1 --dtype f32 --candidate GUEST", skips),
+        ("fuzz --cases 4 --dtype f32 --bugs @none --candidate GUEST", skips),
         ("replay @entry.toml --candidate GUEST", skips),
         ("shrink @entry.toml --candidate GUEST", skips),
-        ("matrix edges/seq_1 --element f32 --candidates tiled,GUEST", skips),
+        ("matrix edges/seq_1 --dtype f32 --candidates tiled,GUEST", skips),
         ("golden @unanswered", "no tensor was compared"),
         ("golden @golden --candidate GUEST", "no tensor was compared"),
         ("fuzz --cases 0", "nothing would be tested"),
@@ -319,8 +319,8 @@ fn names_that_are_no_unicode_are_names() {
         ("confirm", vec![&bug], 0),
         ("golden", vec![&golden], 0),
         ("shrink --calls 2 --candidate WRONG", vec![&toml], 1),
-        ("fuzz --cases 8 --element f32 --failures 1 --effort 1 --candidate WRONG --bugs", vec![&folder], 1),
-        ("fuzz --cases 8 --element f32 --failures 1 --effort 1 --candidate WRONG --bugs", vec![&folder], 1),
+        ("fuzz --cases 8 --dtype f32 --failures 1 --effort 1 --candidate WRONG --bugs", vec![&folder], 1),
+        ("fuzz --cases 8 --dtype f32 --failures 1 --effort 1 --candidate WRONG --bugs", vec![&folder], 1),
         ("show", vec![&bug], 2),
         ("run", vec![&pattern], 2),
     ];
@@ -359,7 +359,7 @@ fn what_the_environment_says_is_held_to_its_range() {
         assert_eq!(code(&output, &name), 2, "{name}={value}: {}", said(&output));
         assert!(said(&output).contains(name) && said(&output).contains(&format!("`{value}`")), "{}", said(&output));
     }
-    let words = ["run", "edges/seq_1", "--element", "f32"].map(OsString::from);
+    let words = ["run", "edges/seq_1", "--dtype", "f32"].map(OsString::from);
     let output = nsa_diff(&words).env("RAYON_NUM_THREADS", "3").output().unwrap();
     assert_eq!(code(&output, &"3 threads"), 0, "{}", said(&output));
 }
@@ -369,7 +369,7 @@ fn a_pattern_that_is_no_name_is_refused_at_once_and_a_format_named_twice_runs_on
     let long = nsa_diff(&["run".into(), "{a*,".repeat(25_000).into()]).output().unwrap();
     assert_eq!(code(&long, &"a long pattern"), 2);
     assert!(said(&long).contains("100000 bytes") && said(&long).len() < 300, "{}", said(&long));
-    let words = ["run", "edges/seq_1", "--element", "f32", "--element", "f16", "--element", "f32", "--json", "-"];
+    let words = ["run", "edges/seq_1", "--dtype", "f32", "--dtype", "f16", "--dtype", "f32", "--json", "-"];
     let output = nsa_diff(&words.map(OsString::from)).output().unwrap();
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["reports"].as_array().unwrap().len(), 2);

@@ -13,12 +13,12 @@ use nsa_reference::tiled;
 use quickcheck::{Arbitrary, Gen};
 
 /// The tiled candidate with a fault.
-struct Faulty {
+struct Mutated {
     name: &'static str,
     mutation: fn(&Inputs) -> Outputs,
 }
 
-impl Candidate for Faulty {
+impl Candidate for Mutated {
     fn name(&self) -> &str {
         self.name
     }
@@ -62,7 +62,7 @@ fn crashes_on_three_slots(inputs: &Inputs) -> Outputs {
 }
 
 /// The first generated case that fails, as `nsa-diff fuzz` draws them.
-fn found(candidate: &Faulty) -> (Case, Report) {
+fn found(candidate: &Mutated) -> (Case, Report) {
     (0..400)
         .map(|index| Case::arbitrary(&mut Gen::from_size_and_seed(4 + index as usize % 24, index)))
         .map(|case| (run_case(&case, Dtype::F32, candidate).unwrap(), case))
@@ -71,14 +71,14 @@ fn found(candidate: &Faulty) -> (Case, Report) {
         .unwrap_or_else(|| panic!("{} is not found in 400 cases", candidate.name))
 }
 
-/// Dtypes of the inputs' tensors.
+/// Elements of the inputs' tensors.
 fn elements(case: &Case) -> usize {
     let inputs = case.materialize(Dtype::F32).unwrap();
     inputs.q().len() + inputs.k().len() + inputs.v().len() + inputs.indices().len()
 }
 
 /// Found, made small without changing what fails, stored as values, and judged again from the file alone.
-fn goes_round(candidate: &Faulty, class: Class, elements_max: usize) {
+fn goes_round(candidate: &Mutated, class: Class, elements_max: usize) {
     let (case, report) = found(candidate);
     let signature = Signature::of(report.verdict.failure().unwrap());
     assert_eq!(signature.class, class, "{}", report.verdict);
@@ -99,22 +99,22 @@ fn goes_round(candidate: &Faulty, class: Class, elements_max: usize) {
             std::process::Command::new(env!("CARGO_BIN_EXE_nsa-diff")).arg("replay").arg(&path).output().unwrap();
         assert_eq!(replay.status.code(), Some(1), "{}", String::from_utf8_lossy(&replay.stderr));
     }
-    let sound = Faulty { name: "sound", mutation: tiled::attend };
+    let sound = Mutated { name: "sound", mutation: tiled::attend };
     let passes = run_case(&bundle.entry.case, bundle.dtype, &sound).unwrap();
     assert!(passes.verdict.failure().is_none(), "the case itself is sound: {}", passes.verdict);
 }
 
 #[test]
 fn a_dropped_partial_block_is_found_and_minimised() {
-    goes_round(&Faulty { name: "drops", mutation: drops_the_partial_last_block }, Class::OverBudget, 24);
+    goes_round(&Mutated { name: "drops", mutation: drops_the_partial_last_block }, Class::OverBudget, 24);
 }
 
 #[test]
 fn a_negated_gradient_of_one_head_is_found_and_minimised() {
-    goes_round(&Faulty { name: "negates", mutation: negates_the_keys_gradient }, Class::OverBudget, 24);
+    goes_round(&Mutated { name: "negates", mutation: negates_the_keys_gradient }, Class::OverBudget, 24);
 }
 
 #[test]
 fn a_crash_is_found_and_minimised() {
-    goes_round(&Faulty { name: "crashes", mutation: crashes_on_three_slots }, Class::Crash, 12);
+    goes_round(&Mutated { name: "crashes", mutation: crashes_on_three_slots }, Class::Crash, 12);
 }

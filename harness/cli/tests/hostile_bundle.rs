@@ -78,7 +78,7 @@ fn an_enemys_stored_failure_is_a_verdict_or_one_line() {
 const TILES_OF_NONE: &str = r#"{"blocks":{"block":0,"extra_bits":0}}"#;
 
 /// A report that says what failed, and lists no comparison: judging the answer again by it would find nothing wrong.
-const EMPTIED: &str = r#"{"name":"x","id":"x","candidate":"x","element":"f32","features":[],"verdict":"fail",
+const EMPTIED: &str = r#"{"format":2,"name":"x","id":"x","candidate":"x","dtype":"f32","features":[],"verdict":"fail",
     "detail":{"class":"over_budget","field":"dk","message":"m"},"comparisons":[],"seconds":0}"#;
 
 /// A name with a line break would put a line of its own into our error.
@@ -89,13 +89,13 @@ fn no_name_in_a_file_adds_a_line_to_our_output() {
     let lie = "f16\nnsa-diff: all 568 cases passed\u{1b}[2J";
     let long = format!("f16{}", " and so on".repeat(400_000));
     for dtype in [lie, &long] {
-        let header = serde_json::json!({ "__metadata__": { "element": dtype, "entry": "" } }).to_string();
+        let header = serde_json::json!({ "__metadata__": { "dtype": dtype, "entry": "" } }).to_string();
         std::fs::write(&file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
         for command in ["replay", "confirm", "show"] {
             let output = run(command, &file);
             let errors = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(2), "{command}: {errors}");
-            assert!(errors.contains("element `f16") && output.stdout.is_empty(), "{command}: {errors}");
+            assert!(errors.contains("dtype `f16") && output.stdout.is_empty(), "{command}: {errors}");
             assert!(errors.lines().count() == 1 && errors.len() < 2000 && !errors.contains('\u{1b}'), "{errors}");
         }
     }

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::{CandidateError, CandidateName, Unavailable};
-use crate::judge::sample::judge_excerpt;
+use crate::judge::sample::judge_sample;
 use crate::judge::verdict::Verdict;
 use crate::registry::{self, by_name};
 
@@ -149,7 +149,7 @@ impl Bench {
 
     fn check(&self, inputs: &Inputs, outputs: &Outputs) -> Result<Checked, Untimed> {
         let arithmetic = by_name(&self.candidate)?.declaration(inputs).arithmetic;
-        let excerpt = judge_excerpt(inputs, &arithmetic, outputs);
+        let excerpt = judge_sample(inputs, &arithmetic, outputs);
         Ok(Checked { verdict: excerpt.verdict, what: excerpt.what })
     }
 

@@ -28,7 +28,7 @@ pub fn shape(name: &str) -> Result<Case, UnknownShape> {
         num_sel: 15,
         sel_heads: kv_heads,
     };
-    let seed = Sizes {
+    let upstream = Sizes {
         batch: 4,
         q_heads: 4,
         kv_heads: 2,
@@ -41,7 +41,8 @@ pub fn shape(name: &str) -> Result<Case, UnknownShape> {
     };
     let (letter, local) = name.strip_suffix("-local").map_or((name, false), |letter| (letter, true));
     let sizes = match letter {
-        "seed" | "A" if !local => seed,
+        // `seed`: its name before version 2.
+        "upstream" | "seed" | "A" if !local => upstream,
         "B" => wide(8192, 64, 4),
         "C" => wide(32_768, 64, 4),
         "D" => wide(65_536, 64, 4),
@@ -50,7 +51,7 @@ pub fn shape(name: &str) -> Result<Case, UnknownShape> {
         _ => return Err(UnknownShape(name.to_owned())),
     };
     let case = Case::ordinary(sizes, 1);
-    Ok(if sizes == seed {
+    Ok(if sizes == upstream {
         Case { selection: Selection::ZeroOrOne {}, mask: Mask::Random {}, sel_scale: Some(Values::ones()), ..case }
     } else {
         let selection = if local { Selection::Shared {} } else { Selection::FirstPreviousPast {} };
@@ -82,8 +83,9 @@ mod tests {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), names.len());
-        assert_eq!(shape("seed").unwrap().id(), shape("A").unwrap().id());
-        for unknown in ["G", "A-local", "seed-local", "b", ""] {
+        assert_eq!(shape("upstream").unwrap().id(), shape("A").unwrap().id());
+        assert_eq!(shape("seed").unwrap().id(), shape("A").unwrap().id(), "its name before version 2");
+        for unknown in ["G", "A-local", "upstream-local", "b", ""] {
             assert!(shape(unknown).unwrap_err().to_string().contains("no shape is called"));
         }
     }

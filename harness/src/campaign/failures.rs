@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::known::{KnownFailure, StoredFailure, note_needs, required_features, stored};
+use super::known::{KnownFailure, StoredFailure, note_required_features, required_features, stored};
 use super::minimize::{Effort, Minimized, Signature, minimize_to};
 use super::plan::Plan;
 use super::store::store;
@@ -212,7 +212,7 @@ impl Failures {
     ) {
         let localization = localized(&minimal, candidate);
         let mut known = KnownFailure::new(PathBuf::new(), failing.dtype(), failing.signature.clone(), &minimal.case);
-        known.mistake = localization.as_ref().and_then(|place| Some(place.slug()?.to_owned()));
+        known.mutant = localization.as_ref().and_then(|place| Some(place.slug()?.to_owned()));
         known.cases = 1;
         let same = self.known.iter().position(|other| other.waiver.is_none() && other.is(&known));
         if let Some(at) = same {
@@ -237,7 +237,7 @@ impl Failures {
         let learned = known.learn(&minimal.required_features) | known.learn(&failing.required_features);
         // Files of earlier runs are left as they are.
         if learned && at >= self.before && !known.file.as_os_str().is_empty() {
-            let noted = note_needs(&known.file, &known.required_features);
+            let noted = note_required_features(&known.file, &known.required_features);
             self.unstored = self.unstored.take().or(noted.err());
         }
     }
@@ -263,7 +263,7 @@ fn write(
     let extent = |case, report| Extent::of_report(case, report, candidate);
     let seen = extent(&failing.case, &failing.report)?.with(&extent(&minimal.case, &minimal.report)?);
     let file = store(&plan.bugs, &name, &why, &minimal.case, &minimal.report, &seen, candidate)?;
-    note_needs(&file, &known.required_features).map(|()| file)
+    note_required_features(&file, &known.required_features).map(|()| file)
 }
 
 /// The first failure of each format and signature, at most `limit`, and the others.

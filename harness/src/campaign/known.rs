@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use nsa_corpus::{Bundle, Case, Dtype, Error, FEATURES};
 
 use crate::campaign::minimize::Signature;
-use crate::campaign::store::stored_report;
+use crate::campaign::store::{self, stored_report};
 use crate::campaign::waiver::{self, Extent, Waiver};
 use crate::candidate::Candidate;
 use crate::report::Report;
 
 /// The note of a stored failure that holds what it needs.
-const NOTE: &str = "needs";
+const NOTE: &str = "required_features";
 /// Values beyond this are large: shrinking replaces values by small whole numbers where the failure allows it.
 const LARGE: f64 = 16.0;
 /// A known failure.
@@ -31,7 +31,7 @@ pub struct KnownFailure {
     /// What every case that fails with it has.
     pub required_features: BTreeSet<&'static str>,
     /// The known mistake that its answer looks like, where one stands out.
-    pub mistake: Option<String>,
+    pub mutant: Option<String>,
     /// What excuses it from being a failure of this run, and what is like it.
     pub waiver: Option<Waiver>,
     /// Cases of this run that it explains.
@@ -46,7 +46,7 @@ impl KnownFailure {
             dtype,
             signature,
             required_features: required_features(case, dtype),
-            mistake: None,
+            mutant: None,
             waiver: None,
             cases: 0,
         }
@@ -60,8 +60,8 @@ impl KnownFailure {
     /// Whether another minimal case is of the same bug, as far as can be told.
     pub fn is(&self, other: &KnownFailure) -> bool {
         let same = self.dtype == other.dtype && self.signature == other.signature;
-        let mistakes = self.mistake.is_none() || other.mistake.is_none() || self.mistake == other.mistake;
-        same && mistakes
+        let mutants = self.mutant.is_none() || other.mutant.is_none() || self.mutant == other.mutant;
+        same && mutants
             && (self.required_features.is_subset(&other.required_features)
                 || other.required_features.is_subset(&self.required_features))
     }
@@ -71,7 +71,7 @@ impl KnownFailure {
     pub fn excuses(&self, case: &Case, report: &Report, candidate: &dyn Candidate) -> bool {
         let (Some(waiver), Some(failure)) = (&self.waiver, report.verdict.failure()) else { return false };
         self.explains(report.dtype, &Signature::of(failure), &required_features(case, report.dtype))
-            && Extent::of_report(case, report, candidate).is_ok_and(|seen| waiver.extent.features(&seen).is_ok())
+            && Extent::of_report(case, report, candidate).is_ok_and(|seen| waiver.extent.allows(&seen).is_ok())
     }
 
     /// Takes note of a case that minimised to this failure: what it lacks was not needed. Says whether that is new.
@@ -132,7 +132,7 @@ impl StoredFailure {
             return Some(report.verdict.to_string());
         }
         let seen = Extent::of_report(&self.bundle.entry.case, report, candidate);
-        seen.map_err(|error| error.to_string()).and_then(|seen| waiver.extent.features(&seen)).err()
+        seen.map_err(|error| error.to_string()).and_then(|seen| waiver.extent.allows(&seen)).err()
     }
 }
 
@@ -140,7 +140,7 @@ impl StoredFailure {
 ///
 /// # Errors
 /// The file cannot be read or written.
-pub fn note_needs(file: &Path, required_features: &BTreeSet<&'static str>) -> Result<(), Error> {
+pub fn note_required_features(file: &Path, required_features: &BTreeSet<&'static str>) -> Result<(), Error> {
     let mut bundle = Bundle::read(file)?;
     bundle.notes.insert(NOTE.to_owned(), serde_json::to_string(required_features).expect("plain data"));
     bundle.write(file)
@@ -165,7 +165,7 @@ pub fn stored(folder: &Path, candidate: &str) -> Result<Vec<StoredFailure>, Erro
     let mut waivers = waiver::read(folder, &bundles)?;
     let mut found = Vec::new();
     for (file, bundle) in bundles {
-        if bundle.notes.get("candidate").is_some_and(|stored| stored == candidate) {
+        if store::candidate(&bundle).is_some_and(|stored| stored == candidate) {
             let report = stored_report(&bundle);
             let signature = report.as_ref().and_then(|report| report.verdict.failure()).map(Signature::of);
             let waiver = waivers.remove(&file);
@@ -224,6 +224,16 @@ mod tests {
         assert!(!required_features(&case(|_| {}), Dtype::F32).contains("large_values"));
         let mutated = |case: &mut Case| case.overrides.push(Override::new(Tensor::V, &[0, 0, 3, 1], f64::NAN));
         assert!(required_features(&case(mutated), Dtype::F32).contains("non_finite"));
+    }
+
+    #[test]
+    fn a_failure_stored_under_a_candidates_name_of_version_1_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bundle = Bundle::new(nsa_corpus::Entry::new("bugs/x", "why", case(|_| {})), Dtype::F16, None).unwrap();
+        bundle.notes.insert("candidate".to_owned(), "plain+dk_zeros".to_owned());
+        bundle.write(folder.path().join("x.safetensors")).unwrap();
+        let found = |candidate: &str| stored(folder.path(), candidate).unwrap().len();
+        assert_eq!(["rowwise+dk_zeros", "plain+dk_zeros", "rowwise"].map(found), [1, 0, 0]);
     }
 
     #[test]

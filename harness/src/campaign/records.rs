@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nsa_corpus::{
     Dtype, Entry, Error, Field, Inputs, Outputs, Shape, Sizes, TensorFile, TensorFileBuilder, digest, entries, foreign,
-    read_bytes, read_text, write_atomically,
+    read_bytes, read_text, version, write_atomically,
 };
 use nsa_gpu::{Rung, Variant};
 use serde::{Deserialize, Serialize};
@@ -19,9 +19,12 @@ use crate::candidate::cuda;
 use crate::judge::verdict::VerdictKind;
 use crate::judge::{judge_declared, verdict};
 use crate::report::Report;
+use crate::version_1;
 
 /// Cases with at most this many output elements keep their outputs.
 const RAW_ELEMENTS: usize = 6000;
+/// The key of the seal: the digest of all else, and of the tensors.
+const SEAL: &str = "sha256";
 /// The longest text of a record that is read.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 /// The longest file of a record's tensors that is read.
@@ -31,6 +34,8 @@ const TENSORS_BYTES_MAX: u64 = 256 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
+    /// The version that its file is written in ([`nsa_corpus::version`]).
+    pub format: u32,
     /// The rung of every pass.
     pub rung: Rung,
     /// The format of the inputs.
@@ -74,7 +79,8 @@ pub struct Recorder {
 impl Recorder {
     /// An empty record.
     pub fn new(rung: Rung, dtype: Dtype, device: Value, calibration: Vec<Measured>) -> Self {
-        let record = Record { rung, dtype, device, calibration, cases: BTreeMap::new() };
+        let (format, cases) = (version::FORMAT, BTreeMap::new());
+        let record = Record { format, rung, dtype, device, calibration, cases };
         Recorder { record, raw: TensorFileBuilder::new() }
     }
 
@@ -111,7 +117,8 @@ impl Recorder {
         std::fs::create_dir_all(folder).map_err(unwritable)?;
         let name = format!("{}-{}", self.record.rung, self.record.dtype);
         let tensors = self.raw.to_bytes();
-        write_atomically(folder.join(format!("{name}.json")), text(&self.record, &tensors).as_bytes())?;
+        let document = serde_json::to_value(&self.record).expect("plain data");
+        write_atomically(folder.join(format!("{name}.json")), sealed(document, &tensors).as_bytes())?;
         write_atomically(folder.join(format!("{name}.safetensors")), &tensors)
     }
 }
@@ -128,11 +135,10 @@ fn short_digest(tensor: &ndarray::ArrayD<f64>) -> String {
     digest::tensor(tensor)[..16].to_owned()
 }
 
-/// The text of a record beside these tensors: the only one that is not a broken seal.
-fn text(record: &Record, tensors: &[u8]) -> String {
-    let mut document = serde_json::to_value(record).expect("plain data");
+/// The text of a document beside these tensors: the only one that is not a broken seal.
+fn sealed(mut document: Value, tensors: &[u8]) -> String {
     let unsealed = serde_json::to_string_pretty(&document).expect("plain data");
-    document["sha256"] = digest::bytes(&[unsealed.as_bytes(), tensors].concat()).into();
+    document[SEAL] = digest::bytes(&[unsealed.as_bytes(), tensors].concat()).into();
     serde_json::to_string_pretty(&document).expect("plain data") + "\n"
 }
 
@@ -141,19 +147,34 @@ fn text(record: &Record, tensors: &[u8]) -> String {
 /// # Errors
 /// The text is no record, or not the one that was written beside these tensors: a byte of either was changed.
 pub fn open(written: &str, tensors: &[u8]) -> Result<Record, String> {
-    let record = parse(written)?;
-    if text(&record, tensors) != written {
+    let document = unsealed(written)?;
+    if sealed(document.clone(), tensors) != written {
         return Err("the seal does not fit: a byte was changed".to_owned());
     }
-    Ok(record)
+    parse(document)
 }
 
-/// The record of a text, whatever its seal.
-fn parse(written: &str) -> Result<Record, String> {
-    let unreadable = |error: serde_json::Error| foreign::short(&error.to_string(), 300);
+/// The document of a text, whatever its seal.
+fn unsealed(written: &str) -> Result<Value, String> {
     let mut document: Value = serde_json::from_str(written).map_err(unreadable)?;
-    document.as_object_mut().and_then(|object| object.remove("sha256"));
+    document.as_object_mut().and_then(|object| object.remove(SEAL));
+    Ok(document)
+}
+
+/// The record of a document of any version.
+fn parse(mut document: Value) -> Result<Record, String> {
+    let format = version_1::take_version(&mut document)?;
+    if format == 1 {
+        version_1::record(&mut document);
+    }
+    if let Some(keys) = document.as_object_mut() {
+        keys.insert(version_1::KEY.to_owned(), format.into());
+    }
     serde_json::from_value(document).map_err(unreadable)
+}
+
+fn unreadable(error: serde_json::Error) -> String {
+    foreign::short(&error.to_string(), 300)
 }
 
 /// Judges a stored record again, without a GPU. Returns the number of cases whose outputs were judged, and everything that
@@ -193,7 +214,7 @@ fn check_record(record: &Record, file: &TensorFile) -> (usize, Vec<String>) {
 
 /// Reads and judges the bytes of a record, whatever its seal, beside a file without tensors. See [`crate::readers`].
 pub(crate) fn read(written: &str) -> Result<(), String> {
-    let record = parse(written)?;
+    let record = parse(unsealed(written)?)?;
     let empty = TensorFile::parse(TensorFileBuilder::new().to_bytes()).map_err(|error| error.to_string())?;
     let (_, wrong) = check_record(&record, &empty);
     wrong.into_iter().next().map_or(Ok(()), Err)
@@ -250,9 +271,10 @@ fn check_case(record: &Record, name: &str, case: &RecordedCase, file: &TensorFil
     if !case.raw {
         return Ok(false);
     }
+    let stored = if record.format == 1 { version::entry_name_in_version_1(name) } else { name };
     let mut outputs = Outputs::new();
     for (field, (digest, _)) in &case.fields {
-        let tensor = file.get_f64(&format!("{name}|{field}")).map_err(|error| error.to_string())?;
+        let tensor = file.get_f64(&format!("{stored}|{field}")).map_err(|error| error.to_string())?;
         if short_digest(&tensor) != *digest {
             return Err(format!("{field} is not what was recorded"));
         }

@@ -1,5 +1,6 @@
 //! Found failures as files: one self-contained bundle for each, holding values, not seeds.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use nsa_corpus::{Arithmetic, Bundle, Case, Entry, Error, foreign};
@@ -10,6 +11,7 @@ use crate::environment::Environment;
 use crate::judge::verdict::{Class, Failure, Verdict};
 use crate::judge::{intervals, judge_declared};
 use crate::report::Report;
+use crate::version_1;
 
 /// Writes the failure that `report` tells of into `folder`, with everything that judging it again needs: the inputs, what
 /// the candidate answered, what it could have answered where it failed, what it declares of its arithmetic, the report, where
@@ -45,7 +47,7 @@ pub fn store(
     environment["candidate"] = declaration.environment;
     bundle.notes.insert("candidate".to_owned(), report.candidate.clone());
     bundle.notes.insert("arithmetic".to_owned(), json(arithmetic));
-    bundle.notes.insert("report".to_owned(), json(report));
+    bundle.notes.insert("report".to_owned(), note(report));
     if report.outputs.is_some() {
         bundle.notes.insert(waiver::NOTE.to_owned(), json(seen));
     }
@@ -55,8 +57,20 @@ pub fn store(
     Ok(path)
 }
 
+/// The report as a stored failure holds it: with the version of its words.
+fn note(report: &Report) -> String {
+    let mut document = serde_json::to_value(report).expect("plain data serialises");
+    document[version_1::KEY] = nsa_corpus::version::FORMAT.into();
+    document.to_string()
+}
+
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("plain data serialises")
+}
+
+/// The candidate that failed, by its name of today.
+pub fn candidate(bundle: &Bundle) -> Option<Cow<'_, str>> {
+    bundle.notes.get("candidate").map(|name| version_1::candidate(name))
 }
 
 /// What the stored failure's candidate declared.
@@ -89,8 +103,11 @@ pub fn declaration(bundle: &Bundle) -> Result<Declaration, Error> {
 /// As [`arithmetic`]; the stored report does not list the field that it says failed, so that judging it again would say nothing.
 pub fn judge_again(bundle: &Bundle) -> Result<Option<Report>, Error> {
     let Some(outputs) = &bundle.outputs else { return Ok(None) };
-    let candidate = bundle.notes.get("candidate").map_or("stored", String::as_str);
-    let mut report = Report::new(&foreign::line(candidate), bundle.dtype, &bundle.entry.case)?;
+    let mut report = Report::new(
+        &candidate(bundle).map_or_else(|| "stored".to_owned(), |name| foreign::line(&name)),
+        bundle.dtype,
+        &bundle.entry.case,
+    )?;
     report.name.clone_from(&bundle.entry.name);
     if let Some(stored) = stored_report(bundle) {
         let judged = |field| stored.comparisons.iter().any(|comparison| comparison.field == field);
@@ -109,7 +126,7 @@ pub fn judge_again(bundle: &Bundle) -> Result<Option<Report>, Error> {
 
 /// The report that a failure was stored with, where it can be read.
 pub fn stored_report(bundle: &Bundle) -> Option<Report> {
-    let mut report: Report = serde_json::from_str(bundle.notes.get("report")?).ok()?;
+    let mut report: Report = serde_json::from_value(version_1::report(bundle.notes.get("report")?).ok()?).ok()?;
     if let Verdict::Fail(failure) = &mut report.verdict
         && failure.cause.is_unnamed()
     {

@@ -100,7 +100,7 @@ impl Extent {
     ///
     /// # Errors
     /// The first field that is not, with both values.
-    pub fn features(&self, seen: &Extent) -> Result<(), String> {
+    pub fn allows(&self, seen: &Extent) -> Result<(), String> {
         for (field, [least, greatest]) in &seen.errors {
             let Some([from, to]) = self.errors.get(field) else {
                 return Err(format!("{field} is wrong, which is not waived"));
@@ -249,7 +249,7 @@ impl Entry {
             return Err(format!(" without `errors`, which say how wrong an answer may be: add {usual}"));
         }
         extent.check().map_err(|message| format!(": {message}"))?;
-        let own = extent.features(&Extent::of(outputs, &bundle.intervals));
+        let own = extent.allows(&Extent::of(outputs, &bundle.intervals));
         own.map_err(|message| format!(", whose own answer is not covered: {message}; it needs {usual}"))?;
         Ok(Waiver { reason: self.reason.clone(), extent })
     }
@@ -292,16 +292,16 @@ mod tests {
     fn another_size_another_field_or_another_kind_of_wrong_is_not_covered() {
         let waived = Extent { errors: BTreeMap::from([(Field::Dk, [0.01, 0.04])]), ..Extent::default() };
         let seen = |found| extent(found, [1.0, 2.0, -4.0]);
-        assert_eq!(waived.features(&seen([1.02, 2.04, -4.08])), Ok(()));
-        let worse = waived.features(&seen([-4.0, -11.0, 31.0])).unwrap_err();
+        assert_eq!(waived.allows(&seen([1.02, 2.04, -4.08])), Ok(()));
+        let worse = waived.allows(&seen([-4.0, -11.0, 31.0])).unwrap_err();
         assert!(worse.contains("dk errs by 8.750e0") && worse.contains("1e-2 to 4e-2"), "{worse}");
-        assert!(waived.features(&seen([1.002, 2.0, -4.0])).is_err(), "a smaller error is another one");
-        assert!(waived.features(&seen([1.02, 2.04, f64::NAN])).unwrap_err().contains("not finite"));
+        assert!(waived.allows(&seen([1.002, 2.0, -4.0])).is_err(), "a smaller error is another one");
+        assert!(waived.allows(&seen([1.02, 2.04, f64::NAN])).unwrap_err().contains("not finite"));
         let mut more = seen([1.02, 2.04, -4.08]);
         more.errors.insert(Field::Dv, [0.02, 0.02]);
-        assert!(waived.features(&more).unwrap_err().contains("dv is wrong"));
+        assert!(waived.allows(&more).unwrap_err().contains("dv is wrong"));
         more.errors.remove(&Field::Dv);
         more.shape.insert(Field::Out);
-        assert!(waived.features(&more).unwrap_err().contains("out is missing"));
+        assert!(waived.allows(&more).unwrap_err().contains("out is missing"));
     }
 }

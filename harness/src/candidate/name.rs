@@ -21,7 +21,7 @@ pub enum CandidateName {
         /// The mutant's name in the catalogue.
         mutant: String,
     },
-    /// `cuda`, `cuda:RUNG`, each perhaps with `:far` behind it.
+    /// `cuda`, `cuda:RUNG`, each perhaps with `:far-strides` behind it.
     Cuda {
         /// `None`: the fastest rung for each problem.
         rung: Option<Rung>,
@@ -58,7 +58,7 @@ impl CandidateName {
 impl FromStr for CandidateName {
     type Err = NameError;
 
-    /// Spellings of before are read too: `plain` for `rowwise`, `apart` for `far`.
+    /// Spellings of before are read too: `plain` for `rowwise`, `apart` for `far-strides`.
     fn from_str(text: &str) -> Result<Self, NameError> {
         if let Some(program) = text.strip_prefix("guest:") {
             return Ok(CandidateName::Guest(program.to_owned()));
@@ -84,7 +84,7 @@ impl FromStr for CandidateName {
 /// `cuda`, followed by these.
 fn cuda(parts: &[&str]) -> Result<CandidateName, nsa_gpu::Error> {
     let (far, rungs) = match parts.split_last() {
-        Some((&("far" | "apart"), rungs)) => (true, rungs),
+        Some((&("far-strides" | "apart"), rungs)) => (true, rungs),
         _ => (false, parts),
     };
     let rung = match rungs {
@@ -105,7 +105,7 @@ impl fmt::Display for CandidateName {
             CandidateName::Mutated { mutant } => write!(f, "rowwise+{mutant}"),
             CandidateName::Cuda { rung, far } => {
                 let rung = rung.map(|rung| format!(":{rung}")).unwrap_or_default();
-                write!(f, "cuda{rung}{}", if *far { ":far" } else { "" })
+                write!(f, "cuda{rung}{}", if *far { ":far-strides" } else { "" })
             }
             CandidateName::Guest(program) => write!(f, "guest:{program}"),
         }
@@ -122,21 +122,30 @@ mod tests {
 
     #[test]
     fn a_name_is_read_as_it_is_printed_and_as_it_was_spelt_before() {
-        for text in
-            ["oracle", "regular_attend", "tiled", "rowwise", "rowwise+x", "cuda", "cuda:plain", "cuda:tensor:far"]
-        {
+        for text in [
+            "oracle",
+            "regular_attend",
+            "tiled",
+            "rowwise",
+            "rowwise+x",
+            "cuda",
+            "cuda:plain",
+            "cuda:tensor:far-strides",
+        ] {
             assert_eq!(read(text).to_string(), text);
         }
         assert_eq!(read("guest:a.py --cuda: +"), CandidateName::Guest("a.py --cuda: +".to_owned()));
         assert_eq!(read("plain"), CandidateName::Rowwise);
         assert_eq!(read("plain+x"), CandidateName::Mutated { mutant: "x".to_owned() });
         assert_eq!(read("cuda:plain:apart"), CandidateName::Cuda { rung: Some(Rung::Plain), far: true });
-        assert_eq!(read("cuda:far"), CandidateName::Cuda { rung: None, far: true });
+        assert_eq!(read("cuda:far-strides"), CandidateName::Cuda { rung: None, far: true });
     }
 
     #[test]
     fn what_only_begins_like_a_name_is_none() {
-        for text in ["", "cudaX", "cuda:", "cuda:fast", "cuda:far:plain", "tiled+x", "rowwise:far", "Oracle"] {
+        for text in
+            ["", "cudaX", "cuda:", "cuda:fast", "cuda:far-strides:plain", "tiled+x", "rowwise:far-strides", "Oracle"]
+        {
             assert!(text.parse::<CandidateName>().is_err(), "{text}");
         }
     }

@@ -116,14 +116,14 @@ fn placed(mutant: &Mutant, jobs: &[Job], killer: &Job, candidate: &dyn Candidate
     let more: Vec<&Evidence> = more.iter().map(|(_, evidence)| evidence).collect();
     let Some(found) = explain::localize(first, &more) else { return Ok(None) };
     let Some(changed) = explain::changed(mutant, first) else { return Ok(None) };
-    let here = |place: &[usize]| place[..3] == found.place[..3];
-    let truth = explain::terms(&first.inputs, mutant, found.field, &found.place);
+    let here = |position: &[usize]| position[..3] == found.position[..3];
+    let truth = explain::terms(&first.inputs, mutant, found.field, &found.position);
     let best = found.likely.first();
     let own = found.likely.iter().find(|likely| likely.mutant == mutant.name);
     Ok(Some(Placed {
         entry: entry.clone(),
         field: changed.iter().any(|(field, _)| *field == found.field),
-        row: changed.iter().any(|(field, place)| *field == found.field && here(place)),
+        row: changed.iter().any(|(field, position)| *field == found.field && here(position)),
         term: (!truth.is_empty()).then(|| found.terms.iter().any(|term| truth.contains(term))),
         named: matches!((best, own), (Some(best), Some(own)) if best.explained == own.explained),
         likely: found.likely.iter().map(|likely| likely.mutant.clone()).collect(),

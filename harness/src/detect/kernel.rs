@@ -42,7 +42,7 @@ impl Means<'_> {
     pub fn baseline(&self, mutants: &[&Mutant]) -> Result<(), Failed> {
         let any = |category| mutants.iter().any(|mutant| mutant.category == category);
         for rung in Rung::ALL {
-            let mut found = if any(Category::Memory) { apart(rung, None)? } else { None };
+            let mut found = if any(Category::Memory) { far_strides(rung, None)? } else { None };
             for (category, tool, entry) in TOOLS {
                 if found.is_none() && any(category) {
                     found = self.sanitize(tool, entry, rung, None)?;
@@ -72,8 +72,11 @@ impl Means<'_> {
         let start = Instant::now();
         let ours = rules.contains(&Rule::Ours);
         // First, because the whole corpus would be run before the next: it compiles each kernel at every size.
-        let found =
-            if ours && mutant.category == Category::Memory { apart(mutant.rung(), Some(&mutant.name))? } else { None };
+        let found = if ours && mutant.category == Category::Memory {
+            far_strides(mutant.rung(), Some(&mutant.name))?
+        } else {
+            None
+        };
         let open: Vec<Rule> = rules.iter().copied().filter(|rule| found.is_none() || *rule != Rule::Ours).collect();
         let mut row = fates(plant, jobs, &open, alarms)?;
         row.fates.extend(found.map(|kill| (Rule::Ours, Fate::Killed(kill))));
@@ -95,7 +98,7 @@ impl Means<'_> {
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut command = Command::new(sanitizer);
         command.args(["--tool", tool, "--error-exitcode", &HAZARDS.to_string()]).arg(program);
-        command.args(["compute", entry, "--bare", "--rung", rung.name(), "--dtype", &element_of(rung).to_string()]);
+        command.args(["compute", entry, "--bare", "--rung", rung.name(), "--dtype", &dtype_of(rung).to_string()]);
         command.args(mutant.into_iter().flat_map(|name| ["--mutant", name]));
         let output = command.output().map_err(|error| failed(error.to_string()))?;
         match output.status.code() {
@@ -116,7 +119,7 @@ fn entry(name: &str) -> &'static Entry {
 }
 
 /// The element in which a rung is tried.
-fn element_of(rung: Rung) -> Dtype {
+fn dtype_of(rung: Rung) -> Dtype {
     match rung {
         Rung::Plain => Dtype::F32,
         Rung::Tensor => Dtype::Bf16,
@@ -124,18 +127,18 @@ fn element_of(rung: Rung) -> Dtype {
 }
 
 fn kill(rung: Rung, entry: &str, detail: String) -> Kill {
-    Kill { entry: entry.to_owned(), dtype: element_of(rung), field: None, detail, cases: 1 }
+    Kill { entry: entry.to_owned(), dtype: dtype_of(rung), field: None, detail, cases: 1 }
 }
 
 /// What is found once each tensor in turn is set apart, if anything; nothing where the device is too small for that.
-fn apart(rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
+fn far_strides(rung: Rung, mutant: Option<&str>) -> Result<Option<Kill>, Failed> {
     // One at a time: tensors set apart fill the device.
     static DEVICE: Mutex<()> = Mutex::new(());
     let _device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
     let candidate = Cuda::far(Some(rung), mutant)?;
-    let report = run_entry(entry(SMALL), element_of(rung), &candidate as &dyn Candidate)?;
+    let report = run_entry(entry(SMALL), dtype_of(rung), &candidate as &dyn Candidate)?;
     Ok(match &report.verdict {
-        Verdict::Fail(failure) => Some(kill(rung, SMALL, format!("apart: {}", failure.message))),
+        Verdict::Fail(failure) => Some(kill(rung, SMALL, format!("far strides: {}", failure.message))),
         _ => None,
     })
 }
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn the_small_entry_holds_every_tensor_and_every_axis() {
         for rung in Rung::ALL {
-            let inputs = entry(SMALL).case.materialize(element_of(rung)).unwrap();
+            let inputs = entry(SMALL).case.materialize(dtype_of(rung)).unwrap();
             assert!(Field::ALL.into_iter().all(|field| field.asked_by(&inputs)));
             Variant::uniform(rung).supports(inputs.shape(), inputs.dtype(), "sm_90a").unwrap();
             for (operand, axis) in Operand::ALL.into_iter().flat_map(|operand| Axis::ALL.map(|axis| (operand, axis))) {
@@ -163,7 +166,7 @@ mod tests {
     #[test]
     fn the_full_entry_fills_every_scan_and_list() {
         for rung in Rung::ALL {
-            let inputs = entry(FULL).case.materialize(element_of(rung)).unwrap();
+            let inputs = entry(FULL).case.materialize(dtype_of(rung)).unwrap();
             Variant::uniform(rung).supports(inputs.shape(), inputs.dtype(), "sm_90a").unwrap();
             let lists = Lists::of(inputs.shape());
             assert!(inputs.shape().blocks() > lists.scanned_at_once, "{} blocks", inputs.shape().blocks());

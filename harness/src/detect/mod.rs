@@ -88,20 +88,20 @@ impl Plant<'_> {
     }
 
     fn row(&self) -> Row {
-        let (name, category, place, why, equivalent) = match self {
+        let (name, category, carrier, why, equivalent) = match self {
             Plant::Mutant(mutant, _) => {
-                let place = mutant.place().to_owned();
-                (mutant.name.clone(), word(&mutant.category), place, mutant.why.clone(), mutant.argument.clone())
+                let carrier = mutant.carrier().to_owned();
+                (mutant.name.clone(), word(&mutant.category), carrier, mutant.why.clone(), mutant.argument.clone())
             }
             Plant::Kernel(mutant) => {
-                let place = mutant.file.clone();
-                (mutant.name.clone(), word(&mutant.category), place, mutant.why.clone(), mutant.argument.clone())
+                let carrier = mutant.file.clone();
+                (mutant.name.clone(), word(&mutant.category), carrier, mutant.why.clone(), mutant.argument.clone())
             }
         };
         Row {
             name,
             category,
-            place,
+            carrier,
             why,
             equivalent,
             fates: BTreeMap::new(),
@@ -177,15 +177,15 @@ pub struct Row {
     pub name: String,
     /// Its category.
     pub category: String,
-    /// What carries it: `plain`, `inputs`, `outputs`, or a kernel's file.
-    pub place: String,
+    /// What carries it: `rowwise`, `inputs`, `outputs`, or a kernel's file.
+    pub carrier: String,
     /// What it stands for.
     pub why: String,
     /// Why no case can show it, where that is claimed.
     pub equivalent: Option<String>,
     /// By rule.
     pub fates: BTreeMap<Rule, Fate>,
-    /// By rule, on the seed's mock inputs alone, where that was asked for.
+    /// By rule, on upstream's mock inputs alone, where that was asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub on_mock_inputs: BTreeMap<Rule, Fate>,
     /// How it was placed and named, where that was asked for.

@@ -16,7 +16,7 @@ pub enum Rule {
     /// Error budgets, reruns compared bit by bit.
     Ours,
     /// `torch.allclose` with the tolerances of the test of native-sparse-attention-pytorch.
-    Seed,
+    Upstream,
     /// At most twice the error of PyTorch in the same format.
     FlashAttention,
     /// No element beyond an absolute and a relative tolerance at once.
@@ -25,13 +25,13 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, ours first.
-    pub const ALL: [Rule; 4] = [Rule::Ours, Rule::Seed, Rule::FlashAttention, Rule::FlashinferBench];
+    pub const ALL: [Rule; 4] = [Rule::Ours, Rule::Upstream, Rule::FlashAttention, Rule::FlashinferBench];
 
     /// The name that `--rule` takes.
     pub fn name(self) -> &'static str {
         match self {
             Rule::Ours => "ours",
-            Rule::Seed => "seed",
+            Rule::Upstream => "upstream",
             Rule::FlashAttention => "flash-attention",
             Rule::FlashinferBench => "flashinfer-bench",
         }
@@ -43,7 +43,7 @@ impl Rule {
             Rule::Ours => {
                 "every element of every field within its own derived budget (numerics.md), rerun once and compared bit by bit"
             }
-            Rule::Seed => {
+            Rule::Upstream => {
                 "`torch.allclose`: `|a - b| <= atol + 1e-5 |b|`, atol 1e-2 for out, lse, sliding_out, dq and dv, 2e-2 for dk and \
                  dsel_scale (native-sparse-attention-pytorch 83fa271, test_triton_nsa.py)"
             }
@@ -99,7 +99,7 @@ impl Reference {
         let mut rejected = fields.filter(|(field, exact)| match found.get(*field) {
             Some(tensor) if tensor.shape() == exact.shape() => match rule {
                 Rule::Ours => panic!("our own rule is `judge`"),
-                Rule::Seed => !seed(*field, tensor, exact),
+                Rule::Upstream => !upstream(*field, tensor, exact),
                 Rule::FlashAttention => !self.flash_attention(*field, tensor, exact),
                 Rule::FlashinferBench => !flashinfer_bench(tensor, exact),
             },
@@ -117,7 +117,7 @@ impl Reference {
     }
 }
 
-fn seed(field: Field, found: &ArrayD<f64>, exact: &ArrayD<f64>) -> bool {
+fn upstream(field: Field, found: &ArrayD<f64>, exact: &ArrayD<f64>) -> bool {
     let atol = match field {
         Field::Dk | Field::DselScale => 2e-2,
         // The test does not look at it.
@@ -156,12 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_allows_one_hundredth_whatever_the_value() {
-        assert!(seed(Field::Out, &one(0.0), &one(0.0099)));
-        assert!(!seed(Field::Out, &one(0.0), &one(0.0101)));
-        assert!(seed(Field::Dk, &one(0.0), &one(0.0199)));
-        assert!(!seed(Field::Out, &one(f64::NAN), &one(0.0)));
-        assert!(seed(Field::Lse, &one(f64::NEG_INFINITY), &one(f64::NEG_INFINITY)));
+    fn upstream_allows_one_hundredth_whatever_the_value() {
+        assert!(upstream(Field::Out, &one(0.0), &one(0.0099)));
+        assert!(!upstream(Field::Out, &one(0.0), &one(0.0101)));
+        assert!(upstream(Field::Dk, &one(0.0), &one(0.0199)));
+        assert!(!upstream(Field::Out, &one(f64::NAN), &one(0.0)));
+        assert!(upstream(Field::Lse, &one(f64::NEG_INFINITY), &one(f64::NEG_INFINITY)));
     }
 
     #[test]

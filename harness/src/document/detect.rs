@@ -47,8 +47,9 @@ impl Merge for Detect {
             return Err(Apart::Differs { what: "what is rejected without any mutant", one, other });
         }
         let mut mutants = [self.mutants, other.mutants].concat();
-        mutants.sort_by(|left, right| (&left.name, &left.place).cmp(&(&right.name, &right.place)));
-        if let Some(two) = mutants.windows(2).find(|two| two[0].name == two[1].name && two[0].place == two[1].place) {
+        mutants.sort_by(|left, right| (&left.name, &left.carrier).cmp(&(&right.name, &right.carrier)));
+        if let Some(two) = mutants.windows(2).find(|two| two[0].name == two[1].name && two[0].carrier == two[1].carrier)
+        {
             return Err(Apart::twice(format!("the mutant {}", two[0].name)));
         }
         Ok(Detect { left_out: self.left_out + other.left_out, mutants, ..self })
@@ -78,7 +79,7 @@ mod tests {
         let chosen: Vec<_> = all_entries().into_iter().filter(|entry| entry.name == "edges/seq_1").collect();
         let mutant = mutants().iter().find(|mutant| mutant.name == name).unwrap();
         let plants = plants(&CandidateName::Tiled, inner.as_ref(), std::slice::from_ref(mutant));
-        let (jobs, rules) = (jobs(&chosen, &[Dtype::F32]), [Rule::Ours, Rule::Seed]);
+        let (jobs, rules) = (jobs(&chosen, &[Dtype::F32]), [Rule::Ours, Rule::Upstream]);
         let phases = Phases {
             candidate: Some(inner.as_ref()),
             plants: &plants,

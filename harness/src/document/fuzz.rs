@@ -221,7 +221,7 @@ impl Known {
             dtype: known.dtype,
             signature: known.signature.clone(),
             required_features: words(&known.required_features),
-            mistake: known.mistake.clone(),
+            mistake: known.mutant.clone(),
             waiver: known.waiver.as_ref().map(|waiver| waiver.reason.clone()),
             cases: known.cases,
         }

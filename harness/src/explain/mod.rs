@@ -34,7 +34,7 @@ pub struct Localization {
     /// Its wrong elements, and all of them.
     pub wrong: [usize; 2],
     /// The position of its worst element, one number for each axis of the field ([`Field::axes`]).
-    pub place: Vec<usize>,
+    pub position: Vec<usize>,
     /// What the wrong elements, and no others of their kind, have in common.
     pub pattern: Vec<String>,
     /// What the answer to a probe counts, where it counts something else than it should.
@@ -65,7 +65,7 @@ pub fn locate(inputs: &Inputs, declaration: &Declaration, outputs: &Outputs) -> 
     Some(Localization {
         field: first.field,
         wrong: [first.wrong.len(), first.elements.len()],
-        place: first.worst().to_vec(),
+        position: first.worst().to_vec(),
         pattern: pattern::pattern(inputs, first),
         readings: crate::judge::exact::readings(inputs, outputs),
         likely: Vec::new(),
@@ -86,7 +86,7 @@ pub fn localize(evidence: &Evidence, more: &[&Evidence]) -> Option<Localization>
 pub(crate) fn name(found: &mut Localization, inputs: &Inputs, likely: Vec<Likely>) {
     if let Some(best) = likely.first() {
         let mutant = mutants().iter().find(|mutant| mutant.name == best.mutant).expect("named by the catalogue");
-        found.terms = terms(inputs, mutant, found.field, &found.place);
+        found.terms = terms(inputs, mutant, found.field, &found.position);
     }
     found.likely = likely;
 }
@@ -104,18 +104,18 @@ pub fn localize_alone(inputs: &Inputs, declaration: &Declaration, outputs: &Outp
 }
 
 /// The terms that `mutant` touches in the row of `field` that `place` lies in; none where `place` is a key's.
-pub fn terms(inputs: &Inputs, mutant: &Mutant, field: Field, place: &[usize]) -> Vec<Term> {
+pub fn terms(inputs: &Inputs, mutant: &Mutant, field: Field, position: &[usize]) -> Vec<Term> {
     let shape = inputs.shape();
     let Carrier::Rowwise { mutation } = &mutant.plant else { return Vec::new() };
     let rows: Vec<usize> = match field {
         Field::Dk | Field::Dv => return Vec::new(),
-        Field::DselScale => (0..shape.sel_groups()).map(|g| place[1] * shape.sel_groups() + g).collect(),
-        _ => vec![place[1]],
+        Field::DselScale => (0..shape.sel_groups()).map(|g| position[1] * shape.sel_groups() + g).collect(),
+        _ => vec![position[1]],
     };
     let sliding = matches!(field, Field::SlidingOut | Field::SlidingLse);
     let mut found = Vec::new();
     for q_head in rows {
-        for touched in rowwise::touched(inputs, mutation, [place[0], q_head, place[2]], sliding) {
+        for touched in rowwise::touched(inputs, mutation, [position[0], q_head, position[2]], sliding) {
             let block = touched.token / shape.block_size();
             let term = Term { slot: touched.slot, block, key: touched.token };
             if !found.contains(&term) {
@@ -151,14 +151,14 @@ impl Localization {
 
     /// In words, a line each.
     pub fn lines(&self) -> Vec<String> {
-        let place: Vec<String> =
-            self.field.axes().iter().zip(&self.place).map(|(axis, at)| format!("{axis} {at}")).collect();
+        let position: Vec<String> =
+            self.field.axes().iter().zip(&self.position).map(|(axis, at)| format!("{axis} {at}")).collect();
         let mut lines = vec![format!(
             "{}: {} of {} elements wrong, the worst at {}",
             self.field,
             self.wrong[0],
             self.wrong[1],
-            place.join(", ")
+            position.join(", ")
         )];
         if !self.pattern.is_empty() {
             lines.push(format!("in common: {}", self.pattern.join("; ")));
@@ -210,7 +210,7 @@ mod tests {
     fn a_missing_own_key_is_named_with_its_row_and_key() {
         let found = localize(&evidence("upstream/small", Some("diagonal_own_key_missing")), &[]).unwrap();
         assert_eq!(found.likely[0].mutant, "diagonal_own_key_missing");
-        let token = found.place[2];
+        let token = found.position[2];
         assert_eq!(found.terms, [Term { slot: None, block: token / 8, key: token }]);
     }
 
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_is_explained_by_mistakes_that_predict_nan_alone() {
+    fn nan_is_explained_by_mutants_that_predict_nan_alone() {
         let named = zero_scores(f64::NAN).likely;
         assert!(named.iter().all(|likely| !likely.mutant.contains("diagonal")), "{named:?}");
         let named = zero_scores(f64::NEG_INFINITY).likely;
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_that_explain_the_same_share_are_named_together_and_none_of_them_alone() {
+    fn mutants_that_explain_the_same_share_are_named_together_and_none_of_them_alone() {
         let likely = |mutant: &str, explained, equals| Likely { mutant: mutant.to_owned(), explained, equals };
         let lines = Likely::lines(&[likely("a_mistake", 0.999, 0), likely("another", 0.5, 0)]);
         let alone = "looks like: a mistake (explains 99 % of what is wrong)";

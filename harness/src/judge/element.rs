@@ -165,9 +165,10 @@ impl Held {
 }
 
 /// `batch 0, q_head 1, token 2`: a position in words.
-pub(crate) fn place(field: Field, index: &[usize]) -> String {
-    let places: Vec<String> = field.axes().iter().zip(index).map(|(axis, index)| format!("{axis} {index}")).collect();
-    places.join(", ")
+pub(crate) fn position(field: Field, index: &[usize]) -> String {
+    let positions: Vec<String> =
+        field.axes().iter().zip(index).map(|(axis, index)| format!("{axis} {index}")).collect();
+    positions.join(", ")
 }
 
 #[cfg(test)]
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_explains_what_it_predicts_and_not_any_larger_error() {
+    fn a_mutant_explains_what_it_predicts_and_not_any_larger_error() {
         // The right value is exactly 0, the budget nearly so: a prediction of 1e-4 does not explain an error of 5.
         let zero = held(0.0, 1e-15);
         assert!(!zero.explained(5.0, 1e-4) && !zero.explained(5.0, 0.693) && !zero.explained(1e-4, 5.0));

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::budget_use::BudgetUse;
-use super::element::{Held, Outcome, place};
+use super::element::{Held, Outcome, position};
 use super::expected::Expected;
 use super::sensitivity::Sensitivity;
 use super::unconditional::Unconditional;
@@ -156,7 +156,7 @@ impl Comparison {
             return Some(NotJudged::Empty);
         }
         if self.not_judged == self.elements {
-            return Some(NotJudged::NotJudged);
+            return Some(NotJudged::Excluded);
         }
         self.sensitivity.mostly_blind().then_some(NotJudged::AboveSignal)
     }
@@ -180,7 +180,7 @@ impl Worst {
     pub fn describe(&self, field: Field) -> String {
         format!(
             "{field} at {}: expected {:e}, found {:e}, error {:.3e}, budget {:.3e} (error / budget {:.3})",
-            place(field, &self.index),
+            position(field, &self.index),
             self.expected,
             self.found,
             self.error,

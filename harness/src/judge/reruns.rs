@@ -9,7 +9,7 @@ use nsa_corpus::{Dtype, Field, Inputs, Outputs};
 use nsa_reference::oracle;
 
 use crate::candidate::{Candidate, Declaration, Determinism};
-use crate::judge::element::place;
+use crate::judge::element::position;
 use crate::judge::verdict::{Class, Failure};
 use crate::judge::{judge_declared, saved};
 
@@ -157,7 +157,7 @@ fn failure(field: Field, message: String) -> Failure {
 impl Difference {
     fn describe(&self, field: Field) -> String {
         let Difference { index, first, again, spread, allowed } = self;
-        let place = place(field, index);
-        format!("at {place}: first {first:e}, then {again:e}, spread {spread:.3e}, allowed {allowed:.3e}")
+        let position = position(field, index);
+        format!("at {position}: first {first:e}, then {again:e}, spread {spread:.3e}, allowed {allowed:.3e}")
     }
 }

@@ -5,7 +5,7 @@ use ndarray::Dimension;
 use nsa_corpus::{Arithmetic, Field, Inputs, Outputs, Random, Shape};
 use nsa_reference::oracle::Sample;
 
-use crate::judge::element::place;
+use crate::judge::element::position;
 use crate::judge::field::has_shape;
 use crate::judge::verdict::{Class, Failure, Verdict};
 use crate::judge::{judge, judge_sampled, verdict};
@@ -21,7 +21,7 @@ const KEYS_OF_BLOCK: usize = 8;
 
 /// What was judged, and what came of it.
 #[derive(Debug)]
-pub struct Excerpt {
+pub struct JudgedSample {
     /// Which part of the answer was judged, in words.
     pub what: String,
     /// The first failure, or that there is none.
@@ -30,22 +30,22 @@ pub struct Excerpt {
 
 /// Judges an excerpt of `found`, the answer of an implementation of `arithmetic` to finite `inputs` of which every row has keys; all
 /// of it where it is small.
-pub fn judge_excerpt(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> Excerpt {
+pub fn judge_sample(inputs: &Inputs, arithmetic: &Arithmetic, found: &Outputs) -> JudgedSample {
     let shape = inputs.shape();
     let terms = shape.batch() * shape.q_heads() * shape.seq_len() * (shape.num_sel() + 1) * shape.block_size();
     if terms <= WHOLE_TERMS {
         let verdict = verdict(&judge(inputs, arithmetic, found));
-        return Excerpt { what: "every element".to_owned(), verdict };
+        return JudgedSample { what: "every element".to_owned(), verdict };
     }
     if let Some(failure) = Field::ALL.into_iter().find_map(|field| unusable(field, inputs, found)) {
-        return Excerpt { what: "whether every element is finite".to_owned(), verdict: Verdict::Fail(failure) };
+        return JudgedSample { what: "whether every element is finite".to_owned(), verdict: Verdict::Fail(failure) };
     }
     let sample = draw(shape);
     let comparisons = judge_sampled(inputs, arithmetic, found, &sample);
     let elements: usize = comparisons.iter().map(|comparison| comparison.elements).sum();
     let (tokens, keys) = (sample.tokens.len(), sample.keys.len());
     let what = format!("{elements} elements of {tokens} tokens and {keys} keys, over every head; all finite");
-    Excerpt { what, verdict: verdict(&comparisons) }
+    JudgedSample { what, verdict: verdict(&comparisons) }
 }
 
 /// Why a field cannot be judged at all: it is missing, has another shape, or holds what is not finite. Where every row has
@@ -60,7 +60,7 @@ pub(crate) fn unusable(field: Field, inputs: &Inputs, found: &Outputs) -> Option
     };
     let (index, value) = tensor.indexed_iter().find(|(_, value)| !value.is_finite())?;
     let count = tensor.iter().filter(|value| !value.is_finite()).count();
-    let place = place(field, index.as_array_view().as_slice().expect("an index is a slice"));
+    let place = position(field, index.as_array_view().as_slice().expect("an index is a slice"));
     let message = format!("{field} at {place}: found {value}; {count} of {} elements are not finite", tensor.len());
     Some(Failure::new(Class::NonFinite, Some(field), message))
 }
@@ -108,12 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn an_excerpt_passes_the_right_answer_and_every_field_of_it_can_fail() {
+    fn a_judged_sample_passes_the_right_answer_and_every_field_of_it_can_fail() {
         let inputs = inputs();
         let arithmetic = tiled::arithmetic(Dtype::F32);
         let right = tiled::attend(&inputs);
-        let excerpt = judge_excerpt(&inputs, &arithmetic, &right);
-        assert!(excerpt.verdict == Verdict::Pass && excerpt.what.contains("over every head"), "{excerpt:?}");
+        let judged = judge_sample(&inputs, &arithmetic, &right);
+        assert!(judged.verdict == Verdict::Pass && judged.what.contains("over every head"), "{judged:?}");
         let sample = draw(inputs.shape());
         let (token, key) = (*sample.tokens.last().unwrap(), *sample.keys.last().unwrap());
         for (field, tensor) in right.iter() {
@@ -124,7 +124,7 @@ mod tests {
             index.extend((tensor.ndim() == 4).then_some(2));
             let mut wrong = right.clone();
             wrong.get_mut(field).unwrap()[index.as_slice()] += 0.01;
-            let verdict = judge_excerpt(&inputs, &arithmetic, &wrong).verdict;
+            let verdict = judge_sample(&inputs, &arithmetic, &wrong).verdict;
             assert_eq!(verdict.failure().and_then(|failure| failure.field), Some(field), "{verdict}");
         }
     }
@@ -135,7 +135,7 @@ mod tests {
         let mut found = tiled::attend(&inputs);
         assert_eq!(Field::ALL.into_iter().find_map(|field| unusable(field, &inputs, &found)), None);
         found.get_mut(Field::Dk).unwrap()[[0, 1, 5, 0]] = f64::NAN;
-        let failure = judge_excerpt(&inputs, &tiled::arithmetic(Dtype::F32), &found).verdict;
+        let failure = judge_sample(&inputs, &tiled::arithmetic(Dtype::F32), &found).verdict;
         let message = "dk at batch 0, kv_head 1, key 5, feature 0: found NaN; 1 of 48056 elements are not finite";
         assert_eq!(failure.failure().unwrap().message, message);
         found.take(Field::Lse);

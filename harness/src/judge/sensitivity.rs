@@ -120,7 +120,8 @@ impl Sensitivity {
             sensitivity.weighed += 1;
             sensitivity.blind += usize::from(held.blind());
         }
-        let passed = Perturbation::ALL.into_iter().filter_map(|mutation| Some((mutation, check.passes(mutation)?)));
+        let passed =
+            Perturbation::ALL.into_iter().filter_map(|perturbation| Some((perturbation, check.passes(perturbation)?)));
         sensitivity.vacuous = passed.collect();
         sensitivity
     }
@@ -163,17 +164,17 @@ impl<'a> Check<'a> {
     }
 
     /// `None` where the check rejects the fault, else why it does not.
-    fn passes(&self, mutation: Perturbation) -> Option<Reason> {
+    fn passes(&self, perturbation: Perturbation) -> Option<Reason> {
         let rejected = (0..self.values.len()).any(|at| {
-            let found = self.faulty(mutation, at);
+            let found = self.perturbed(perturbation, at);
             found != self.values[at] && self.held(at).judge(found).is_wrong()
         });
-        if rejected { None } else { Some(self.reason(mutation)) }
+        if rejected { None } else { Some(self.reason(perturbation)) }
     }
 
     /// What the fault makes of element `at`.
-    fn faulty(&self, mutation: Perturbation, at: usize) -> f64 {
-        match mutation {
+    fn perturbed(&self, perturbation: Perturbation, at: usize) -> f64 {
+        match perturbation {
             Perturbation::Zeros => 0.0,
             Perturbation::SignFlip => -self.values[at],
             Perturbation::Gain => 1.01 * self.values[at],
@@ -185,9 +186,9 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn reason(&self, mutation: Perturbation) -> Reason {
-        let changed: Vec<usize> = (0..self.values.len()).filter(|at| self.changed(mutation, *at)).collect();
-        let swapped = mutation == Perturbation::SwappedRows;
+    fn reason(&self, perturbation: Perturbation) -> Reason {
+        let changed: Vec<usize> = (0..self.values.len()).filter(|at| self.changed(perturbation, *at)).collect();
+        let swapped = perturbation == Perturbation::SwappedRows;
         if self.values.is_empty() {
             Reason::Empty
         } else if self.values.iter().all(|value| *value == 0.0) {
@@ -208,8 +209,8 @@ impl<'a> Check<'a> {
     }
 
     /// Whether the fault makes another number of element `at`; another NaN, or another sign of 0, is none.
-    fn changed(&self, mutation: Perturbation, at: usize) -> bool {
-        let (value, found) = (self.values[at], self.faulty(mutation, at));
+    fn changed(&self, perturbation: Perturbation, at: usize) -> bool {
+        let (value, found) = (self.values[at], self.perturbed(perturbation, at));
         value != found && !(value.is_nan() && found.is_nan())
     }
 }
@@ -238,11 +239,11 @@ mod tests {
     }
 
     fn reasons(sensitivity: &Sensitivity) -> [Option<Reason>; 4] {
-        Perturbation::ALL.map(|mutation| sensitivity.vacuous.get(&mutation).copied())
+        Perturbation::ALL.map(|perturbation| sensitivity.vacuous.get(&perturbation).copied())
     }
 
     #[test]
-    fn an_ordinary_check_catches_every_fault_and_says_the_smallest() {
+    fn an_ordinary_check_catches_every_perturbation_and_says_the_smallest() {
         let sensitivity = of(&[1.0, -2.0, 4.0], &[0.005, 0.1, 0.1]);
         assert_eq!(reasons(&sensitivity), [None; 4]);
         assert_eq!((sensitivity.shift, sensitivity.gain), (Some(0.005), Some(0.005)));
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_that_changes_nothing_is_vacuous_and_not_caught() {
+    fn a_perturbation_that_changes_nothing_is_vacuous_and_not_caught() {
         use Reason::{AllZero, Empty, EqualRows, NotFinite, OneRow};
         assert_eq!(reasons(&of(&[0.0, 0.0], &[0.0, 0.0])), [Some(AllZero); 4]);
         assert_eq!(of(&[0.0, 0.0], &[0.0, 0.0]).gain, None);
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_within_the_budget_is_vacuous() {
+    fn a_perturbation_within_the_budget_is_vacuous() {
         use Reason::{NotJudged, WithinBudget};
         assert_eq!(reasons(&of(&[1.0, 1.1], &[0.05; 2])), [None, None, None, Some(WithinBudget)]);
         assert_eq!(reasons(&of(&[1.0, 1.1], &[0.5; 2])), [None, None, Some(WithinBudget), Some(WithinBudget)]);

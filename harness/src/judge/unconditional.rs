@@ -12,7 +12,7 @@ use nsa_reference::oracle::Answer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::element::place;
+use super::element::position;
 
 /// Elements of a gradient that are too far from the oracle's own, though not from the one that follows from what was saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -71,7 +71,7 @@ impl Unconditional {
             "{field} at {}: found {found:e}; {:e} follows from the candidate's own out and lse, at a distance of {:.3e} \
              (likely {:.3e}), and {:e} from the exact ones, at a distance of {:.3e} (likely, with a likely forward, {:.3e}): \
              the errors of the forward and of the gradient add up as roundings do not",
-            place(field, index),
+            position(field, index),
             given_saved.expected,
             given_saved.error,
             given_saved.likely,

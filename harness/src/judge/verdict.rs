@@ -93,8 +93,8 @@ pub enum NotJudged {
     NotComputed,
     /// It has no elements, as `dsel_scale` without slots.
     Empty,
-    /// The declared arithmetic promises nothing of any element.
-    NotJudged,
+    /// The declared arithmetic promises nothing of any element: all are excluded.
+    Excluded,
     /// Most elements would have passed as 0 and with the other sign.
     AboveSignal,
 }
@@ -104,7 +104,7 @@ impl fmt::Display for NotJudged {
         f.write_str(match self {
             NotJudged::NotComputed => "the candidate does not compute it",
             NotJudged::Empty => "it has no elements",
-            NotJudged::NotJudged => "the declared arithmetic promises nothing of it",
+            NotJudged::Excluded => "the declared arithmetic promises nothing of it",
             NotJudged::AboveSignal => "its budgets are above its values: 0 and the other sign would pass",
         })
     }

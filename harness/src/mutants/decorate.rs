@@ -177,8 +177,8 @@ impl OutputChange {
     pub(crate) fn apply(&self, inputs: &Inputs, outputs: &mut Outputs, run: usize) {
         let Some(tensor) = outputs.get_mut(self.field) else { return };
         let original = tensor.clone();
-        let places: Vec<_> = original.indexed_iter().map(|(index, _)| index.as_array_view().to_vec()).collect();
-        for index in places.iter().filter(|index| self.rows.hold(inputs, &original, index)) {
+        let positions: Vec<_> = original.indexed_iter().map(|(index, _)| index.as_array_view().to_vec()).collect();
+        for index in positions.iter().filter(|index| self.rows.hold(inputs, &original, index)) {
             tensor[index.as_slice()] = self.act.instead(&original, index, run);
         }
     }
@@ -221,9 +221,9 @@ impl Miswritten {
             Miswritten::RowBefore => neighbour(tensor, index, -1).unwrap_or(value),
             Miswritten::RowAfter => neighbour(tensor, index, 1).unwrap_or(value),
             Miswritten::Stale => {
-                let mut place = index.to_vec();
-                place[..2].fill(0);
-                tensor[place.as_slice()]
+                let mut position = index.to_vec();
+                position[..2].fill(0);
+                tensor[position.as_slice()]
             }
             Miswritten::Narrowed(dtype) => dtype.round(value),
             Miswritten::Flushed(least) => {

@@ -106,10 +106,10 @@ pub struct Mutant {
 }
 
 impl Mutant {
-    /// What carries it: `"plain"`, `"inputs"`, `"outputs"` or `"ends"`.
-    pub fn place(&self) -> &'static str {
+    /// What carries it: `"rowwise"`, `"inputs"`, `"outputs"` or `"ends"`.
+    pub fn carrier(&self) -> &'static str {
         match self.plant {
-            Carrier::Rowwise { .. } => "plain",
+            Carrier::Rowwise { .. } => "rowwise",
             Carrier::Inputs { .. } => "inputs",
             Carrier::Outputs { .. } => "outputs",
             Carrier::Ends { .. } => "ends",
@@ -148,8 +148,8 @@ struct File {
 /// # Panics
 /// Never: a test reads it.
 pub fn mutants() -> &'static [Mutant] {
-    static DEFECTS: OnceLock<Vec<Mutant>> = OnceLock::new();
-    DEFECTS.get_or_init(|| {
+    static MUTANTS: OnceLock<Vec<Mutant>> = OnceLock::new();
+    MUTANTS.get_or_init(|| {
         let read = |(file, text): &(&str, &str)| parse(text).unwrap_or_else(|error| panic!("{file}: {error}"));
         FILES.iter().flat_map(read).collect()
     })
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_catalogue_is_large_unique_and_of_every_genre() {
+    fn the_catalogue_is_large_unique_and_of_every_category() {
         let names: BTreeSet<&str> = mutants().iter().map(|mutant| mutant.name.as_str()).collect();
         assert_eq!(names.len(), mutants().len());
         assert!(names.len() >= 80, "{} mutants", names.len());
@@ -180,10 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn a_defect_with_an_unknown_word_or_without_a_reason_is_refused() {
-        let mutant = |rest: &str| format!("[[mutant]]\nname = \"x\"\ngenre = \"mask\"\n{rest}");
+    fn a_mutant_with_an_unknown_word_or_without_a_reason_is_refused() {
+        let mutant = |rest: &str| format!("[[mutant]]\nname = \"x\"\ncategory = \"mask\"\n{rest}");
         let plant =
-            "expect = \"killed\"\nplant = { carrier = \"plain\", fault = { stage = \"terms\", act = \"drop\" } }";
+            "expect = \"killed\"\nplant = { carrier = \"rowwise\", mutation = { stage = \"terms\", act = \"drop\" } }";
         assert_eq!(parse(&mutant(&format!("why = \"y\"\n{plant}"))).unwrap().len(), 1);
         assert!(parse(&mutant(&format!("why = \" \"\n{plant}"))).is_err());
         assert!(parse(&mutant(&format!("why = \"y\"\nmore = 1\n{plant}"))).is_err());

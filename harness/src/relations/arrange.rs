@@ -121,8 +121,8 @@ impl Arrangement {
         to: ndarray::ArrayViewMutD<'_, f64>,
     ) -> Result<(), String> {
         let mut to = to;
-        for (place, slot) in self.slots.iter().enumerate() {
-            let column = from.index_axis(Axis(1), place);
+        for (position, slot) in self.slots.iter().enumerate() {
+            let column = from.index_axis(Axis(1), position);
             match slot {
                 Some(slot) => to.index_axis_mut(Axis(1), *slot).assign(&column),
                 None => {

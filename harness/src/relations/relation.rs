@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arrange::Arrangement;
 use crate::candidate::Candidate;
-use crate::judge::element::place;
+use crate::judge::element::position;
 use crate::judge::reruns::{allowed, spread};
 use crate::judge::sampled;
 use crate::judge::verdict::{Class, Failure, Verdict};
@@ -238,9 +238,9 @@ impl Held {
                 self.ratio = ratio;
                 if !(spread <= allowed) {
                     let index: Vec<usize> = rows.positions[row].into_iter().chain([column]).collect();
-                    let place = place(self.field, &index);
+                    let position = position(self.field, &index);
                     let message = format!(
-                        "{relation}: {} at {place}: {x:e} and, rearranged, {y:e}: spread {spread:.3e}, allowed {allowed:.3e}",
+                        "{relation}: {} at {position}: {x:e} and, rearranged, {y:e}: spread {spread:.3e}, allowed {allowed:.3e}",
                         self.field
                     );
                     self.failure = Some(Failure::new(Class::Relation, Some(self.field), message));

@@ -156,14 +156,14 @@ mod tests {
         let tensor = ndarray::Array2::<f64>::zeros((1000, 30));
         let variable = Variable::new("k", tensor.clone(), tensor).unwrap();
         let variable = variable.with_axes(&["token", "feature"]).unwrap().with_block("feature", 4);
-        let places = |axis: usize, index: usize, seed: u64| -> Vec<usize> {
+        let positions = |axis: usize, index: usize, seed: u64| -> Vec<usize> {
             let counts = (0..40).map(|turn| 4 * turn + axis + 1);
             counts.map(|count| Direction::draw(index, &variable, count, seed).region[axis].start).collect()
         };
         for seed in [0, 3] {
-            let mut tokens = places(0, 0, seed);
-            assert_ne!(tokens, places(0, 1, seed));
-            assert_ne!(tokens, places(0, 0, seed + 1));
+            let mut tokens = positions(0, 0, seed);
+            assert_ne!(tokens, positions(0, 1, seed));
+            assert_ne!(tokens, positions(0, 0, seed + 1));
             tokens.sort_unstable();
             tokens.dedup();
             assert!(tokens.len() > 30, "{tokens:?}");

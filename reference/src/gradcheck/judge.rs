@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_planted_claim_replaces_that_of_its_own_tensor() {
+    fn a_mutated_claim_replaces_that_of_its_own_tensor() {
         let loss = |point: &[ArrayD<f64>]| point.iter().flatten().sum();
         let variables =
             vec![Variable::row(&[1.0, 2.0], &[1.0, 1.0]), Variable::row(&[3.0, 4.0, 5.0], &[1.0, 1.0, 1.0])];

@@ -75,7 +75,7 @@ use rayon::prelude::*;
 pub use attention::attention;
 pub use derivative::Estimate;
 pub use direction::Direction;
-pub use mutated::Planted;
+pub use mutated::Mutated;
 pub use report::{Finding, Report, Verdict};
 pub use variable::Variable;
 
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn enough_is_known_at_an_eighth_of_the_fault_of_this_or_a_1024th_of_the_largest_claim() {
+    fn enough_is_known_at_an_eighth_of_the_mutation_of_this_or_a_1024th_of_the_largest_claim() {
         let wanted = |derivative, floor| Effort::Enough.wanted(1e-6, derivative, floor);
         assert_eq!([wanted(-16.0, 1.0), wanted(0.5, 4.0)], [2e-6, 5e-7]);
         assert_eq!(Effort::Best(0.5).wanted(1e-6, 16.0, 1.0), 0.0);

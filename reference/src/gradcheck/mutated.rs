@@ -6,7 +6,7 @@ use super::{Problem, Settings, Verdict};
 
 /// A wrong gradient that was planted, and what became of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Planted {
+pub struct Mutated {
     /// The tensor whose gradient was changed.
     pub variable: String,
     /// How, in words.
@@ -25,16 +25,16 @@ impl Problem<'_> {
     /// one element off by the share of that largest claim.
     ///
     /// The numerical derivatives are taken once for all faults.
-    pub fn mutated(&self, settings: &Settings) -> Vec<Planted> {
+    pub fn mutated(&self, settings: &Settings) -> Vec<Mutated> {
         let size: usize = self.variables.iter().map(|variable| variable.value.len()).sum();
-        let by_dtype = size <= settings.elements;
-        let directions = if by_dtype { self.every_element() } else { self.drawn_directions(settings) };
+        let by_element = size <= settings.elements;
+        let directions = if by_element { self.every_element() } else { self.drawn_directions(settings) };
         let measured = self.measure(directions, settings);
         let mut mutated = Vec::new();
         for (index, variable) in self.variables.iter().enumerate() {
-            for (mutation, gradient) in self.faults(index, settings.relative, by_dtype) {
+            for (mutation, gradient) in self.mutations(index, settings.relative, by_element) {
                 let changes = gradient.iter().zip(&variable.gradient).map(|(new, old)| (new - old).abs());
-                mutated.push(Planted {
+                mutated.push(Mutated {
                     variable: variable.name.clone(),
                     mutation,
                     size: changes.fold(0.0, f64::max),
@@ -51,32 +51,32 @@ impl Problem<'_> {
     /// One is not; the message names it.
     pub fn assert_detects(&self, settings: &Settings) {
         let mutated = self.mutated(settings);
-        let missed: Vec<&Planted> = mutated.iter().filter(|mutated| mutated.verdict != Verdict::Fail).collect();
+        let missed: Vec<&Mutated> = mutated.iter().filter(|mutated| mutated.verdict != Verdict::Fail).collect();
         assert!(missed.is_empty(), "{} of {} planted faults are not seen: {missed:?}", missed.len(), mutated.len());
     }
 
-    fn faults(&self, index: usize, relative: f64, by_dtype: bool) -> Vec<(String, ArrayD<f64>)> {
+    fn mutations(&self, index: usize, relative: f64, by_element: bool) -> Vec<(String, ArrayD<f64>)> {
         let gradient = &self.variables[index].gradient;
         let by_size = |(_, left): &(_, &f64), (_, right): &(_, &f64)| left.abs().total_cmp(&right.abs());
         let Some((at, &largest)) = gradient.indexed_iter().max_by(by_size) else { return Vec::new() };
         let norm = gradient.iter().map(|d| d * d).sum::<f64>().sqrt();
         let overall = self.variables.iter().flat_map(|v| &v.gradient).fold(0.0f64, |max, d| max.max(d.abs()));
         let out_of_reach = largest.abs() <= overall * 2f64.powi(-30);
-        let off = match by_dtype {
+        let off = match by_element {
             _ if out_of_reach => relative * overall,
             true => relative * largest,
             false => 4.0 * relative * norm,
         };
-        let mut faults = Vec::new();
+        let mut mutations = Vec::new();
         if off != 0.0 {
             let mut one = gradient.clone();
             one[&at] += off;
-            faults.push((format!("the element {:?} off by {off:.1e}", at.as_array_view().to_vec()), one));
+            mutations.push((format!("the element {:?} off by {off:.1e}", at.as_array_view().to_vec()), one));
         }
         if !out_of_reach {
-            faults.push((format!("all of it larger by {relative:.1e}"), gradient.mapv(|d| d * (1.0 + relative))));
+            mutations.push((format!("all of it larger by {relative:.1e}"), gradient.mapv(|d| d * (1.0 + relative))));
         }
-        faults
+        mutations
     }
 }
 
@@ -85,10 +85,10 @@ mod tests {
     use super::super::Variable;
     use super::*;
 
-    fn changes(gradients: &[&[f64]], index: usize, by_dtype: bool) -> Vec<Vec<f64>> {
+    fn changes(gradients: &[&[f64]], index: usize, by_element: bool) -> Vec<Vec<f64>> {
         let variables = gradients.iter().map(|gradient| Variable::row(gradient, gradient));
         let problem = Problem::new(|_| 0.0, variables.collect());
-        let mutated = problem.faults(index, 0.5, by_dtype);
+        let mutated = problem.mutations(index, 0.5, by_element);
         mutated
             .iter()
             .map(|(_, gradient)| gradient.iter().zip(gradients[index]).map(|(new, old)| new - old).collect())
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_have_the_size_that_is_said() {
+    fn mutations_have_the_size_that_is_said() {
         // One element (the largest) and the whole tensor by the share of itself.
         assert_eq!(changes(&[&[3.0, -4.0]], 0, true), [[0.0, -2.0], [1.5, -2.0]]);
         // By four times that share of the norm, which is 5.

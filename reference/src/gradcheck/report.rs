@@ -23,7 +23,7 @@ pub struct Finding {
     pub variable: String,
     /// The direction in words: `"one token"`.
     pub what: String,
-    /// The region it features, one range for each axis.
+    /// The region it covers, one range for each axis.
     pub region: Vec<Range<usize>>,
     /// The claimed gradient along the direction.
     pub claimed: f64,

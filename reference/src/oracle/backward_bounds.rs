@@ -116,8 +116,8 @@ impl Worker {
     #[inline(always)]
     fn gradients(&mut self, model: &Model, row: &BoundRow<'_>, g: usize, shift: &Shift) {
         for tier in 0..TIERS {
-            let (linear, apart) = (shift.linear[tier], shift.apart[tier]);
-            let moved = linear + apart;
+            let (linear, separate) = (shift.linear[tier], shift.separate[tier]);
+            let moved = linear + separate;
             let delta_error = self.delta_error(model, row, g, tier, moved) + linear;
             for (t, term) in self.terms.iter_mut().enumerate() {
                 let difference = term.difference.abs();
@@ -126,7 +126,7 @@ impl Worker {
                     + delta_error
                     + 3.0 * model.u * (difference + moved);
                 let relative = term.relative[tier];
-                let difference = difference + apart;
+                let difference = difference + separate;
                 // A weight below the normal range errs absolutely instead.
                 let underflow = model.flush * (1.0 + plain + difference);
                 term.gradient_errors[tier] =

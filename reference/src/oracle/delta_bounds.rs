@@ -20,7 +20,7 @@ pub(super) struct Shift {
     /// The part that is added up in absolute values, both tiers.
     pub(super) linear: [f64; TIERS],
     /// The other part: none in the rigorous tier.
-    pub(super) apart: [f64; TIERS],
+    pub(super) separate: [f64; TIERS],
     /// The root of the other part's sum of squares: that part is [`DEVIATIONS`] times this, and independent of what rows have that
     /// are not alike.
     pub(super) random: f64,
@@ -82,8 +82,8 @@ impl Scratch {
         let random = (cast * cast + stored * stored).sqrt();
         // Over a few features, six deviations are more than the worst case.
         let linear = linear.min(rigorous);
-        let apart = (DEVIATIONS * random).min(rigorous - linear);
-        Shift { linear: [rigorous, linear], apart: [0.0, apart], random, alike: off.alike }
+        let separate = (DEVIATIONS * random).min(rigorous - linear);
+        Shift { linear: [rigorous, linear], separate: [0.0, separate], random, alike: off.alike }
     }
 
     /// The root of the sum of squares of what storing `out` changes `<out, d_out>` by. Features of one magnitude round alike, so

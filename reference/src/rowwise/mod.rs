@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_rounding_and_fault_it_answers_as_the_oracle_does() {
+    fn without_rounding_and_mutation_it_answers_as_the_oracle_does() {
         let mut compared = 0;
         for entry in entries().iter().filter(|entry| entry.case.sizes.seq_len <= 64 && !entry.name.contains("finite")) {
             let inputs = entry.case.materialize(Dtype::F32).unwrap();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_about_terms_says_which_it_touches() {
+    fn a_mutation_of_terms_says_which_it_touches() {
         let entry = entries().iter().find(|entry| entry.name == "probes/zero_queries").unwrap();
         let inputs = entry.case.materialize(Dtype::F32).unwrap();
         let when = When { part: Some(PartIs::Diagonal), key: Some(KeyIs::Own), ..When::default() };

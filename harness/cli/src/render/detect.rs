@@ -15,7 +15,7 @@ pub(crate) fn text(found: &Detect) -> String {
     head.extend(["by", "s"].map(str::to_owned));
     let mut lines = vec![head];
     for row in &found.mutants {
-        let mut line = vec![row.name.clone(), row.category.clone(), row.place.clone()];
+        let mut line = vec![row.name.clone(), row.category.clone(), row.carrier.clone()];
         line.extend(found.rules.iter().map(|rule| row.fates.get(rule).map_or("", Fate::word).to_owned()));
         let first = found.rules.iter().find_map(|rule| row.fates.get(rule)?.kill());
         line.push(first.map_or_else(String::new, |kill| {

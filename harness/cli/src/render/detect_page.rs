@@ -71,14 +71,14 @@ fn measured(text: &mut String, rows: &[Row]) {
     if lines.is_empty() {
         return;
     }
-    text.push_str(ABOUT_PLACES);
+    text.push_str(ABOUT_POSITIONS);
     lines.lines().for_each(|line| {
         let _ = writeln!(text, "- {line}.");
     });
     text.push('\n');
 }
 
-const ABOUT_PLACES: &str = "## Located, named, minimised
+const ABOUT_POSITIONS: &str = "## Located, named, minimised
 
 `nsa-diff detect --explain` takes up to three wrong answers of each mutant that a wrong answer kills.
 Localisation says where these answers are wrong, and which mutant they look like:

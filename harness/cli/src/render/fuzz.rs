@@ -4,7 +4,7 @@ use nsa_corpus::foreign;
 use nsa_harness::document::{Fuzz, Known, NewFailure, Passing};
 use nsa_harness::explain::Localization;
 
-use crate::output::{not_judged, tightness_table};
+use crate::output::{budget_use_table, not_judged};
 
 /// What the folder of stored failures held.
 pub(crate) fn known(known: &[Known], otherwise: &[String], passing: &[Passing]) -> String {
@@ -54,7 +54,7 @@ pub(crate) fn summary(fuzz: &Fuzz) -> String {
     for (reason, count) in &fuzz.skips {
         text.push_str(&format!("skipped {count}: {}\n", foreign::line(reason)));
     }
-    text.push_str(&tightness_table(&fuzz.budget_use));
+    text.push_str(&budget_use_table(&fuzz.budget_use));
     text.push_str(&not_judged(&fuzz.fields));
     text + &explained(fuzz)
 }

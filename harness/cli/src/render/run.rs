@@ -9,7 +9,7 @@ use nsa_harness::judge::verdict::VerdictKind;
 use nsa_harness::report::Report;
 use nsa_harness::tally::Tally;
 
-use crate::output::{not_judged, quoted, table, tightness_table};
+use crate::output::{budget_use_table, not_judged, quoted, table};
 
 /// The whole document; `vacuous` lists every vacuous check.
 pub(crate) fn text(run: &Run, vacuous: bool) -> String {
@@ -19,7 +19,7 @@ pub(crate) fn text(run: &Run, vacuous: bool) -> String {
     let mut text = table(&rows);
     let wrong = run.reports.iter().filter(|report| report.verdict != Verdict::Pass);
     wrong.for_each(|report| text.push_str(&details(report)));
-    text.push_str(&tightness_table(&run.budget_use));
+    text.push_str(&budget_use_table(&run.budget_use));
     text.push_str(&summary(&run.reports));
     text.push_str(&vacuous_checks(run, vacuous));
     if let Some(Report { name, dtype, .. }) = run.reports.iter().find(|report| report.verdict.failure().is_some()) {

@@ -13,7 +13,7 @@ use nsa_harness::candidate::guest::{GuestCandidate, Limits};
 use scripted::{Scripted, inputs};
 
 /// Each fault, what the verdict says of it, and whether the process is asked again after it.
-const FAULTS: &[(&str, &str, bool)] = &[
+const MISBEHAVIOURS: &[(&str, &str, bool)] = &[
     ("give right", "pass", true),
     ("head -c 30000000 /dev/zero >&2; give right", "pass", true),
     (r#"echo '{"type":"skip","id":'$id',"reason":"too hard"}'"#, "skip: too hard", true),
@@ -57,8 +57,8 @@ const FAULTS: &[(&str, &str, bool)] = &[
 ];
 
 #[test]
-fn every_fault_is_a_verdict_and_the_next_case_is_asked_all_the_same() {
-    for (mutation, expected, stays) in FAULTS {
+fn every_misbehaviour_is_a_verdict_and_the_next_case_is_asked_all_the_same() {
+    for (mutation, expected, stays) in MISBEHAVIOURS {
         let guest = Scripted::new(mutation, None);
         for _ in 0..2 {
             let verdict = guest.verdict();

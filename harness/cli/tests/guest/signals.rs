@@ -64,7 +64,7 @@ impl Drop for Hanging {
     }
 }
 
-const RUN: &[&str] = &["run", "edges/seq_1", "--element", "f32"];
+const RUN: &[&str] = &["run", "edges/seq_1", "--dtype", "f32"];
 
 #[test]
 fn a_second_signal_ends_the_harness_at_once_and_all_that_its_guests_left() {

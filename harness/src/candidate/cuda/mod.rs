@@ -64,7 +64,7 @@ impl Cuda {
         let mut words: Vec<OsString> = vec![program.into(), "cuda-worker".into()];
         let mut name = CandidateName::Cuda { rung, far }.to_string();
         words.extend(rung.iter().flat_map(|rung| ["--rung".into(), rung.to_string().into()]));
-        words.extend(far.then(|| "--apart".into()));
+        words.extend(far.then(|| "--far-strides".into()));
         if let Some(mutant) = mutant {
             name = format!("{name}+{mutant}");
             words.extend(["--mutant".into(), mutant.into()]);

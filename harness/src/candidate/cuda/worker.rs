@@ -19,7 +19,7 @@ pub struct Args {
     /// The mutant of a kernel that is computed with.
     pub mutant: Option<String>,
     /// Whether each tensor and workspace is set far apart in turn.
-    pub apart: bool,
+    pub far_strides: bool,
 }
 
 /// An error as it travels.
@@ -74,7 +74,7 @@ pub fn main(args: &Args) -> Result<(), String> {
     let rung = args.rung.as_deref().map(str::parse::<Rung>).transpose().map_err(|error| error.to_string())?;
     let (mut input, mut output) = (BufReader::new(stdin().lock()), BufWriter::new(stdout().lock()));
     while let Some(request) = frame::read(&mut input).map_err(|error| error.to_string())? {
-        let answer = match compute(&device, rung, args.apart, request) {
+        let answer = match compute(&device, rung, args.far_strides, request) {
             Ok(outputs) => encode(&outputs),
             Err(trouble) => {
                 let mut bytes = vec![1];
@@ -96,7 +96,7 @@ pub fn open(device: usize, mutant: Option<&str>) -> Result<Device, String> {
     Ok(device.with_mutant(Some(mutant.ok_or_else(|| format!("no mutant is called `{name}`"))?)))
 }
 
-fn compute(device: &Device, rung: Option<Rung>, apart: bool, request: Vec<u8>) -> Result<Outputs, Trouble> {
+fn compute(device: &Device, rung: Option<Rung>, far_strides: bool, request: Vec<u8>) -> Result<Outputs, Trouble> {
     let inputs = decode_inputs(request).map_err(|message| Trouble {
         class: TroubleClass::Crash,
         cause: Cause::Unnamed,
@@ -106,7 +106,7 @@ fn compute(device: &Device, rung: Option<Rung>, apart: bool, request: Vec<u8>) -
     let run = |options: &Options| nsa_gpu::run(device, &inputs, options).map_err(|error| Trouble::of(&error));
     let outputs = run(&dense)?;
     expect_same(&outputs, &run(&dense)?, "between two runs")?;
-    for (what, options) in if apart { all_apart(&inputs, dense) } else { Vec::new() } {
+    for (what, options) in if far_strides { all_far_strides(&inputs, dense) } else { Vec::new() } {
         let again =
             run(&options).map_err(|trouble| Trouble { message: format!("{what}: {}", trouble.message), ..trouble })?;
         expect_same(&outputs, &again, &what)?;
@@ -115,16 +115,16 @@ fn compute(device: &Device, rung: Option<Rung>, apart: bool, request: Vec<u8>) -
 }
 
 /// Each tensor in turn set apart along each of its axes, then each part of the workspace.
-fn all_apart(inputs: &Inputs, dense: Options) -> Vec<(String, Options)> {
+fn all_far_strides(inputs: &Inputs, dense: Options) -> Vec<(String, Options)> {
     let axes = Operand::ALL.into_iter().flat_map(|operand| Axis::ALL.map(|axis| (operand, axis)));
     let axes = axes.filter(|(operand, axis)| operand.count(*axis, inputs.shape()) > 1);
     let operands = axes.map(|(operand, axis)| {
         let what = format!("once {operand:?} lies 2^32 elements apart along {axis:?}");
-        (what, Options { layout: Layout::Apart { operand, axis }, ..dense })
+        (what, Options { layout: Layout::Far { operand, axis }, ..dense })
     });
     let workspaces = Workspace::ALL.into_iter().filter(|_| inputs.cotangents().any()).map(|workspace| {
         let what = format!("once the rows of {workspace:?} lie 2^32 elements apart");
-        (what, Options { apart: Some(workspace), ..dense })
+        (what, Options { far: Some(workspace), ..dense })
     });
     operands.chain(workspaces).collect()
 }

@@ -95,14 +95,14 @@ mod tests {
         // 39 bytes, of which the first says that trouble follows.
         let answer = format!(r"printf '\47\0\0\0\0\0\0\0\1'; printf %s '{message}'");
         let again = format!("{answer}; head -c 100 > /dev/null; {answer}; sleep 60");
-        let faults = [
+        let misbehaviours = [
             ("echo last words >&2; exit 3", "crashed: the worker ended: exit status: 3; stderr ends: last words", 2),
             ("sleep 600", "no answer within 2 s", 2),
             (r"printf '\377\377\377\377\377\377\377\177'; sleep 60", "bytes, more than", 2),
             (r"printf '\1\0\0\0\0\0\0\0\5'; sleep 60", "an answer of an unknown kind", 2),
             (again.as_str(), "does not compile: line 3", 1),
         ];
-        for (mutation, expected, started) in faults {
+        for (mutation, expected, started) in misbehaviours {
             let _ = std::fs::remove_file(&starts);
             let workers = workers(&format!("echo $2 >> {}; {mutation}", starts.display()), 1, 1);
             for _ in 0..2 {

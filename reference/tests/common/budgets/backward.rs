@@ -78,11 +78,11 @@ impl Budgets<'_> {
         let mut answer = [Outputs::new(), Outputs::new()];
         for mut sums in sums.into_iter().filter(|sums| sums.field.asked_by(self.inputs)) {
             let stored = self.arithmetic.stored(sums.field);
-            let apart = |square: f64| if self.likely() { 6.0 * square.sqrt() } else { 0.0 };
+            let separate = |square: f64| if self.likely() { 6.0 * square.sqrt() } else { 0.0 };
             let lost = if sums.field == Field::Dv { self.lost_products() } else { 0.0 };
             let Sums { values, linear, squares, .. } = &mut sums;
             ndarray::Zip::from(linear).and(&*values).and(&*squares).for_each(|linear, value, square| {
-                let error = *linear + apart(*square);
+                let error = *linear + separate(*square);
                 *linear = if error == 0.0 { 0.0 } else { self.stored(stored, *value, error + lost) };
             });
             answer[0].set(sums.field, sums.values);
