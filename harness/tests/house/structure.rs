@@ -5,9 +5,11 @@
 //! one module to its own neighbours, and its `mod.rs` the frame round them: it may use them, and they it. Tests have no arrows.
 
 mod modules;
+mod paths;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::root;
 use modules::Modules;
 
 /// The circles of today: folder of modules, and the modules in it. The list only gets shorter.
@@ -20,7 +22,7 @@ const KNOWN: &[(&str, &[&str])] = &[
 
 /// Folders of crates.
 fn crates() -> Vec<(String, PathBuf)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned();
+    let root = root();
     let names = ["corpus", "reference", "gpu", "harness", "harness/cli"];
     let crates = names.map(|name| (format!("{name}/src"), root.join(name).join("src")));
     crates.into_iter().filter(|(_, folder)| folder.is_dir()).collect()

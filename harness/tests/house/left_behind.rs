@@ -3,9 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
-}
+use crate::{read, root};
 
 /// Files in `folder` of this ending.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
@@ -14,10 +12,6 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found.sort();
     assert!(!found.is_empty(), "{} holds no .{ending}", folder.display());
     found
-}
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 #[test]

@@ -4,15 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
+use crate::{read, root};
+
 const CRATES: [&str; 3] = ["corpus", "reference", "gpu"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
-}
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
 
 /// The files of the package, by path below the crate.
 fn packaged(name: &str) -> BTreeSet<PathBuf> {

@@ -1,12 +1,10 @@
 //! The modules of a crate and the arrows between them, read from its files' tokens: comments and texts have none.
 
-mod paths;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
-use paths::{Mentioned, mentioned};
+use super::paths::{Mentioned, mentioned};
 
 /// A module by its names from the crate's root on.
 type Module = Vec<String>;

@@ -1,0 +1,8 @@
+//! From answers to verdicts: what the judge says of candidates that are right, wrong, unsteady or hostile.
+
+mod answers;
+mod determinism;
+mod elements;
+mod gradients_alone;
+mod hostile_candidates;
+mod laundering;
