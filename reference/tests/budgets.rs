@@ -220,6 +220,63 @@ fn every_budget_follows_from_the_documented_formulas() {
     }
 }
 
+#[test]
+fn whatever_was_saved_within_the_forwards_budgets_is_allowed_for() {
+    let mut compared = 0;
+    for seed in 0..PROBLEMS / 3 {
+        let mut draw = Draw::new(7000 + seed);
+        // A delta from the probabilities does not follow from what was saved at all.
+        let (inputs, arithmetic) = (problem(&mut draw), Arithmetic { delta: Delta::Output, ..arithmetic(&mut draw) });
+        let Answer { outputs, bounds } = oracle::forward(&inputs, Some(&arithmetic));
+        let off = bounds.unwrap();
+        let finite = off.rigorous.iter().all(|(_, tensor)| tensor.iter().all(|off| off.is_finite()));
+        // In f64 the differences are as small as our own rounding.
+        if !inputs.cotangents().any() || !finite || arithmetic.unit < 2f64.powi(-24) {
+            continue;
+        }
+        let mut saved = outputs.clone();
+        // What no loss contains is multiplied by zeros.
+        let cotangents = inputs.cotangents();
+        let sliding = |field| matches!(field, Field::SlidingOut | Field::SlidingLse);
+        let present = [cotangents.d_out.is_some() || cotangents.d_lse.is_some(), cotangents.d_sliding.is_some()];
+        for (field, off) in off.rigorous.iter().filter(|(field, _)| present[usize::from(sliding(*field))]) {
+            let signs = off.mapv(|off| off * draw.one_of(&[-1.0, 1.0, 1.0]));
+            *saved.get_mut(field).unwrap() += &signs;
+        }
+        let near = oracle::backward_near(&inputs, &outputs, &off, &arithmetic);
+        let given = oracle::backward(&inputs, &saved, Some(&arithmetic));
+        let [near_budgets, budgets] = [near.bounds.unwrap().rigorous, given.bounds.unwrap().rigorous];
+        for (field, near_budgets) in near_budgets.iter() {
+            let of = |outputs: &Outputs| outputs.get(field).unwrap().clone();
+            let farthest = (of(&near.outputs) - of(&given.outputs)).mapv(f64::abs) + of(&budgets);
+            for (at, limit) in near_budgets.indexed_iter().filter(|(_, limit)| limit.is_finite()) {
+                // What is left out is a rounding of the error itself; and the sum is in f64.
+                let limit = limit * (1.0 + 4.0 * arithmetic.unit + 1e-8) + f64::MIN_POSITIVE;
+                assert!(farthest[&at] <= limit, "problem {seed}: {field}{at:?}: {:e} above {limit:e}", farthest[&at]);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 10_000, "{compared}");
+}
+
+#[test]
+fn what_is_known_adds_nothing_to_a_budget() {
+    for seed in 0..100 {
+        let mut draw = Draw::new(8000 + seed);
+        let (inputs, arithmetic) = (problem(&mut draw), arithmetic(&mut draw));
+        let saved = saved(&mut draw, &oracle::forward(&inputs, None).outputs);
+        let mut none = saved.clone();
+        for field in Field::ALL {
+            none.get_mut(field).into_iter().for_each(|tensor| tensor.fill(0.0));
+        }
+        let off = Bounds { rigorous: none.clone(), likely: none };
+        let near = oracle::backward_near(&inputs, &saved, &off, &arithmetic).bounds.unwrap();
+        let given = oracle::backward(&inputs, &saved, Some(&arithmetic)).bounds.unwrap();
+        assert_eq!((near.rigorous, near.likely), (given.rigorous, given.likely), "problem {seed}");
+    }
+}
+
 /// Some three hundred terms of a row and of a key, of like size.
 fn crowded(draw: &mut Draw) -> Inputs {
     let (rows, keys, slots) = ((1, 2, 64, 2), (1, 1, 64, 2), (1, 1, 64, 3));

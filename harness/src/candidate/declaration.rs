@@ -18,7 +18,7 @@ pub struct Declaration {
     /// The fields of which reruns may differ by the order of additions. Every other field is bitwise.
     pub bounded: BTreeSet<Field>,
     /// Whether a row never reads what it does not attend to. An implementation that multiplies such values by weights of 0
-    /// instead (a tensor core's tile, the PyTorch function) lets NaN through `0 * NaN`: see [`crate::judge::reach`].
+    /// instead (a tensor core's tile, the PyTorch function) lets NaN through `0 * NaN`: docs/semantics.md, "What a tile touches".
     pub reads_only_what_it_attends_to: bool,
     /// What it says of where it runs: versions, the device. Null where there is nothing to say.
     pub environment: Value,

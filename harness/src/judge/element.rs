@@ -20,7 +20,7 @@ pub struct Held {
     pub stored: Dtype,
     /// Where a correct program may overflow. Where nothing is promised, it may then answer NaN or infinity.
     pub overflow: Overflow,
-    /// Whether `0 * NaN` can reach it ([`super::reach`]), and the implementation says that it does not prevent that.
+    /// Whether `0 * NaN` can reach it (docs/semantics.md, "What a tile touches"), and the implementation says that it does not prevent that.
     pub reached: bool,
 }
 

@@ -132,7 +132,7 @@ fn sum_of_weights(
         let error =
             model.score_errors(x, magnitudes.scores.row(g)[t], magnitudes.squares.row(g)[t], row.factors[t])[LIKELY];
         let rounding = 3.0 * model.u * (center - s + s.abs() + center.abs()) + constant;
-        let weight_error = term.weight * libm::expm1(error + rounding);
+        let weight_error = term.weight * Model::relative(s - center, error + rounding);
         total += weight_error;
         centred += weight_error * (gradient - product).abs();
         magnitude += term.weight * magnitudes.values.row(g)[t];

@@ -6,7 +6,7 @@ use ndarray::ArrayD;
 use nsa_corpus::{Delta, Field, Outputs, RunningSum};
 
 use super::backward::{Gradient, SavedRow};
-use super::{Budgets, format, gamma};
+use super::{Budgets, format, gamma, relative};
 use crate::common::naive::Row;
 
 /// How far what was saved of a row may be off in one tier.
@@ -60,7 +60,7 @@ impl Budgets<'_> {
         let m = s.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let e = |t: usize| {
             let rounding = 3.0 * u * (m - s[t] + s[t].abs() + m.abs()) + (n_b + 1.0) * arithmetic.exponential;
-            (self.score_error(&saved.terms[t], true) + rounding).exp_m1()
+            relative(s[t] - m, self.score_error(&saved.terms[t], true) + rounding)
         };
         let sum = |term: &dyn Fn(usize, &Gradient) -> f64| -> f64 {
             gradients.iter().enumerate().map(|(t, gradient)| term(t, gradient)).sum()
