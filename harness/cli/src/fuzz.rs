@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nsa_corpus::{Case, Dtype, check_folder, foreign};
-use quickcheck::{Arbitrary, Gen};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -125,7 +124,7 @@ fn drawn(args: &Args, index: usize) -> (usize, Case, Dtype) {
     let seed = args.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64);
     // Small cases first, so that a failure is likely to be small when it is found.
     let size = 4 + (usize::from(args.size).saturating_sub(4)) * (index % 16) / 15;
-    let case = Case::arbitrary(&mut Gen::from_size_and_seed(size, seed));
+    let case = Case::generate(size, seed);
     let elements = args.dtypes.or_usual();
     (index, case, elements[index % elements.len()])
 }

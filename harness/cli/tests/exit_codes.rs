@@ -40,7 +40,7 @@ impl Files {
 
     /// The words of a command line, in which `@name` is a file of this folder and `BUG` a stored failure.
     fn words(&self, line: &str) -> Vec<OsString> {
-        let bug = "../corpus/bugs/guest_triton_nsa-f16-over_budget-dk-e382ddb8e4c7.safetensors";
+        let bug = "../../corpus/bugs/guest_triton_nsa-f16-over_budget-dk-e382ddb8e4c7.safetensors";
         let word = |word: &str| match (word, word.strip_prefix('@')) {
             ("BUG", _) => Path::new(env!("CARGO_MANIFEST_DIR")).join(bug).into(),
             (_, Some(name)) => self.path(name).into(),

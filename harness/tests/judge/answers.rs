@@ -1,6 +1,5 @@
 //! From a candidate's answer to a verdict: a candidate that answers what the test says, run and judged as any other.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nsa_corpus::{
@@ -14,38 +13,30 @@ use nsa_harness::report::{FieldsJudged, Report};
 use nsa_harness::run::{rerun, run_case, run_entry};
 use nsa_reference::{oracle, tiled};
 
-/// Answers what `answer` makes of the inputs and of the number of the run.
-struct Scripted<F> {
-    answer: F,
-    /// What it declares of reading.
-    reads_only_its_own: bool,
-    lacks: Option<Field>,
-    runs: AtomicUsize,
+use crate::common::{self, Answer, Scripted};
+
+fn tiled_arithmetic(inputs: &Inputs) -> Declaration {
+    Declaration::strict(tiled::arithmetic(inputs.dtype()))
 }
 
-fn scripted<F: Fn(&Inputs, usize) -> Result<Outputs, CandidateError> + Send + Sync>(answer: F) -> Scripted<F> {
-    Scripted { answer, reads_only_its_own: false, lacks: None, runs: AtomicUsize::new(0) }
+/// Which may read what it does not attend to.
+fn reads_more(inputs: &Inputs) -> Declaration {
+    Declaration { reads_only_what_it_attends_to: false, ..tiled_arithmetic(inputs) }
 }
 
-impl<F: Fn(&Inputs, usize) -> Result<Outputs, CandidateError> + Send + Sync> Candidate for Scripted<F> {
-    fn name(&self) -> &str {
-        "scripted"
-    }
+fn without_dv(inputs: &Inputs) -> Declaration {
+    let mut declaration = reads_more(inputs);
+    declaration.fields.retain(|field| *field != Field::Dv);
+    declaration
+}
 
-    fn declaration(&self, inputs: &Inputs) -> Declaration {
-        let mut declaration = Declaration::strict(tiled::arithmetic(inputs.dtype()));
-        declaration.reads_only_what_it_attends_to = self.reads_only_its_own;
-        declaration.fields.retain(|field| self.lacks != Some(*field));
-        declaration
-    }
+fn not_seven_slots(inputs: &Inputs) -> Result<(), Unsupported> {
+    if inputs.shape().num_sel() == 7 { Err(Unsupported("not 7 slots".into())) } else { Ok(()) }
+}
 
-    fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {
-        if inputs.shape().num_sel() == 7 { Err(Unsupported("not 7 slots".into())) } else { Ok(()) }
-    }
-
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
-        (self.answer)(inputs, self.runs.fetch_add(1, Ordering::SeqCst))
-    }
+/// Answers so, may read what it does not attend to, and takes no 7 slots.
+fn scripted<F: Fn(&Inputs, usize) -> Answer + Send + Sync>(answer: F) -> Scripted<F> {
+    Scripted { declared: reads_more, supported: not_seven_slots, ..common::scripted(answer) }
 }
 
 /// Six tokens in blocks of two, two slots.
@@ -153,7 +144,7 @@ fn what_a_backend_does_not_compute_is_not_judged() {
     };
     let report = run_case(&case(), Dtype::F32, &scripted(wrong)).unwrap();
     assert_eq!((class(&report), failed(&report.comparisons)), (Some(Class::OverBudget), vec![Field::Dv]));
-    let report = run_case(&case(), Dtype::F32, &Scripted { lacks: Some(Field::Dv), ..scripted(wrong) }).unwrap();
+    let report = run_case(&case(), Dtype::F32, &Scripted { declared: without_dv, ..scripted(wrong) }).unwrap();
     assert_eq!((&report.verdict, report.comparisons.len()), (&Verdict::Pass, 5));
     assert_eq!(report.not_judged, [(Field::Dv, NotJudged::NotComputed)].into());
     let fields = FieldsJudged::of([&report]);
@@ -195,7 +186,7 @@ fn each_way_to_give_no_answer_has_its_verdict() {
 }
 
 /// The oracle's answer, with NaN in row 2 of `out` of every head and `error` in row 1.
-fn leaking(error: f64) -> Scripted<impl Fn(&Inputs, usize) -> Result<Outputs, CandidateError> + Send + Sync> {
+fn leaking(error: f64) -> Scripted<impl Fn(&Inputs, usize) -> Answer + Send + Sync> {
     scripted(move |inputs: &Inputs, _| {
         let mut outputs = oracle::attend(inputs);
         outputs.get_mut(Field::Out).unwrap()[[0, 0, 2, 0]] = f64::NAN;
@@ -234,7 +225,7 @@ fn nan_through_zero_weights_is_excused_where_it_can_be_reached_and_nothing_else_
         assert_eq!(fails(verdict(&case, &leaking(0.0))), Some(Class::NonFinite), "{why}");
     }
     assert_eq!(fails(verdict(&reached, &leaking(0.5))), Some(Class::OverBudget), "row 1 is wrong as well");
-    let strict = Scripted { reads_only_its_own: true, ..leaking(0.0) };
+    let strict = Scripted { declared: tiled_arithmetic, ..leaking(0.0) };
     assert_eq!(fails(verdict(&reached, &strict)), Some(Class::NonFinite), "it declares better");
     assert_eq!(verdict(&reached, &scripted(|inputs, _| Ok(oracle::attend(inputs)))), Verdict::Pass);
 }

@@ -1,47 +1,13 @@
 //! Reruns are held to what a candidate declares: any bit where it says bitwise, the order of additions and nothing more where it
 //! says bounded.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use nsa_corpus::{Case, Dtype, Field, Inputs, Outputs, Random, Sizes, Values};
-use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Determinism, Unsupported};
+use nsa_harness::candidate::{Candidate, Declaration};
 use nsa_harness::judge::verdict::{Class, Failure};
 use nsa_harness::run::{rerun, run_case};
 use nsa_reference::{oracle, tiled};
 
-/// The tiled candidate, with a change to its answer that depends on the number of the run.
-struct Wavering<F> {
-    declared: fn(Field) -> Determinism,
-    change: F,
-    runs: AtomicUsize,
-}
-
-impl<F: Fn(usize, &Inputs, &mut Outputs) + Send + Sync> Wavering<F> {
-    fn new(declared: fn(Field) -> Determinism, change: F) -> Self {
-        Wavering { declared, change, runs: AtomicUsize::new(0) }
-    }
-}
-
-impl<F: Fn(usize, &Inputs, &mut Outputs) + Send + Sync> Candidate for Wavering<F> {
-    fn name(&self) -> &str {
-        "wavering"
-    }
-
-    fn declaration(&self, inputs: &Inputs) -> Declaration {
-        let bounded = Field::ALL.into_iter().filter(|field| (self.declared)(*field) == Determinism::Bounded).collect();
-        Declaration { bounded, ..Declaration::strict(tiled::arithmetic(inputs.dtype())) }
-    }
-
-    fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
-        Ok(())
-    }
-
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
-        let mut outputs = tiled::attend(inputs);
-        (self.change)(self.runs.fetch_add(1, Ordering::SeqCst), inputs, &mut outputs);
-        Ok(outputs)
-    }
-}
+use crate::common::{Answer, Scripted, changed};
 
 fn case() -> Case {
     let sizes = Sizes {
@@ -58,16 +24,26 @@ fn case() -> Case {
     Case { d_lse: Some(Values::normal()), ..Case::ordinary(sizes, 77) }
 }
 
-fn bitwise(_: Field) -> Determinism {
-    Determinism::Bitwise
+fn bitwise(inputs: &Inputs) -> Declaration {
+    Declaration::strict(tiled::arithmetic(inputs.dtype()))
 }
 
-fn gradients_bounded(field: Field) -> Determinism {
-    if field.is_gradient() { Determinism::Bounded } else { Determinism::Bitwise }
+fn gradients_bounded(inputs: &Inputs) -> Declaration {
+    let bounded = Field::ALL.into_iter().filter(|field| field.is_gradient()).collect();
+    Declaration { bounded, ..bitwise(inputs) }
 }
 
-fn all_bounded(_: Field) -> Determinism {
-    Determinism::Bounded
+fn all_bounded(inputs: &Inputs) -> Declaration {
+    Declaration { bounded: Field::ALL.into_iter().collect(), ..bitwise(inputs) }
+}
+
+/// The tiled candidate, with a change to its answer that depends on the number of the run.
+fn wavering(
+    declared: fn(&Inputs) -> Declaration,
+    change: impl Fn(usize, &Inputs, &mut Outputs) + Send + Sync,
+) -> Scripted<impl Fn(&Inputs, usize) -> Answer + Send + Sync> {
+    let wavers = changed(move |inputs, run, outputs| change(run, inputs, outputs));
+    Scripted { declared, ..wavers }
 }
 
 /// Runs the case once, holds it to its budgets, and reruns it.
@@ -89,13 +65,13 @@ fn one_other_bit_breaks_a_bitwise_contract() {
         let value = &mut outputs.get_mut(Field::Dk).unwrap()[[0, 1, 20, 3]];
         *value = f64::from(f32::from_bits((*value as f32).to_bits() + u32::from(run == 2)));
     };
-    let failure = reruns(&Wavering::new(bitwise, one_bit), Dtype::F32, 3).unwrap();
+    let failure = reruns(&wavering(bitwise, one_bit), Dtype::F32, 3).unwrap();
     assert_eq!((failure.class, failure.field), (Class::Nondeterministic, Some(Field::Dk)));
     for words in ["rerun 2 of 3", "dk is declared bitwise", "1 of 768", "batch 0, kv_head 1, key 20, feature 3"] {
         assert!(failure.message.contains(words), "{words}: {}", failure.message);
     }
-    assert_eq!(reruns(&Wavering::new(gradients_bounded, one_bit), Dtype::F32, 3), None, "one bit is order");
-    assert_eq!(reruns(&Wavering::new(bitwise, |_, _, _| ()), Dtype::F32, 2), None);
+    assert_eq!(reruns(&wavering(gradients_bounded, one_bit), Dtype::F32, 3), None, "one bit is order");
+    assert_eq!(reruns(&wavering(bitwise, |_, _, _| ()), Dtype::F32, 2), None);
 }
 
 /// `dk` and `dv` as a kernel with atomics adds them: rounded terms, added in f32 in an order that differs from run to run. In run
@@ -147,13 +123,13 @@ fn any_order(run: usize, lost: Option<usize>, inputs: &Inputs, outputs: &mut Out
 #[test]
 fn additions_in_any_order_hold_a_bounded_contract_and_a_lost_one_is_a_race() {
     for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-        let right = Wavering::new(gradients_bounded, |run, inputs, outputs| any_order(run, None, inputs, outputs));
+        let right = wavering(gradients_bounded, |run, inputs, outputs| any_order(run, None, inputs, outputs));
         assert_eq!(reruns(&right, dtype, 20), None, "{dtype}");
-        let again = Wavering::new(bitwise, |run, inputs, outputs| any_order(run, None, inputs, outputs));
+        let again = wavering(bitwise, |run, inputs, outputs| any_order(run, None, inputs, outputs));
         if dtype == Dtype::F32 {
             assert!(reruns(&again, dtype, 5).is_some(), "the order does change bits");
         }
-        let losing = Wavering::new(gradients_bounded, |run, inputs, outputs| any_order(run, Some(4), inputs, outputs));
+        let losing = wavering(gradients_bounded, |run, inputs, outputs| any_order(run, Some(4), inputs, outputs));
         let failure = reruns(&losing, dtype, 6);
         assert!(failure.as_ref().is_some_and(|failure| failure.message.contains("rerun 4 of 6")), "{failure:?}");
         assert_race(failure, Field::Dk);
@@ -179,8 +155,8 @@ fn shifted(field: Field, parts: f64) -> impl Fn(usize, &Inputs, &mut Outputs) + 
 #[test]
 fn the_spread_may_take_the_order_only_budget_and_no_more() {
     for field in [Field::Out, Field::Lse, Field::Dq, Field::Dk, Field::Dv] {
-        assert_eq!(reruns(&Wavering::new(all_bounded, shifted(field, 0.98)), Dtype::F32, 2), None, "{field}");
-        assert_race(reruns(&Wavering::new(all_bounded, shifted(field, 1.02)), Dtype::F32, 2), field);
+        assert_eq!(reruns(&wavering(all_bounded, shifted(field, 0.98)), Dtype::F32, 2), None, "{field}");
+        assert_race(reruns(&wavering(all_bounded, shifted(field, 1.02)), Dtype::F32, 2), field);
     }
 }
 
@@ -207,7 +183,7 @@ fn where_the_forward_wavers_the_gradients_are_judged_anew() {
             outputs.get_mut(Field::Dv).unwrap()[[0, 0, 9, 1]] += 0.01;
         }
     };
-    assert_race(reruns(&Wavering::new(all_bounded, wrong), Dtype::F32, 2), Field::Dv);
+    assert_race(reruns(&wavering(all_bounded, wrong), Dtype::F32, 2), Field::Dv);
 }
 
 #[test]
@@ -217,5 +193,5 @@ fn nan_in_a_rerun_is_a_race() {
             outputs.get_mut(Field::Dq).unwrap()[[0, 0, 9, 1]] = f64::NAN;
         }
     };
-    assert_race(reruns(&Wavering::new(all_bounded, nan), Dtype::Bf16, 1), Field::Dq);
+    assert_race(reruns(&wavering(all_bounded, nan), Dtype::Bf16, 1), Field::Dq);
 }

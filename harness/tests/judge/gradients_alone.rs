@@ -3,40 +3,32 @@
 use std::collections::BTreeMap;
 
 use nsa_corpus::{Dtype, Field, Inputs, Outputs, entries};
-use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
+use nsa_harness::candidate::{Declaration, Unsupported};
 use nsa_harness::judge::verdict::Verdict;
 use nsa_harness::report::Report;
 use nsa_harness::run::run_entry;
 use nsa_reference::tiled;
 use rayon::prelude::*;
 
+use crate::common::{Answer, Scripted, changed};
+
 /// The tiled candidate, which shows its gradients alone, after a change.
-struct GradientsAlone<F>(F);
-
-impl<F: Fn(&mut Outputs) + Send + Sync> Candidate for GradientsAlone<F> {
-    fn name(&self) -> &str {
-        "gradients alone"
-    }
-
-    fn declaration(&self, inputs: &Inputs) -> Declaration {
+fn gradients_alone(
+    change: impl Fn(&mut Outputs) + Send + Sync,
+) -> Scripted<impl Fn(&Inputs, usize) -> Answer + Send + Sync> {
+    let declared = |inputs: &Inputs| {
         let fields = Field::ALL.into_iter().filter(|field| field.is_gradient()).collect();
         Declaration { fields, ..Declaration::strict(tiled::arithmetic(inputs.dtype())) }
-    }
-
-    fn supports(&self, inputs: &Inputs) -> Result<(), Unsupported> {
+    };
+    let supported = |inputs: &Inputs| {
         if inputs.cotangents().any() { Ok(()) } else { Err(Unsupported("no gradient is asked for".into())) }
-    }
-
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
-        let mut outputs = tiled::attend(inputs);
-        (self.0)(&mut outputs);
-        Ok(outputs)
-    }
+    };
+    Scripted { declared, supported, ..changed(move |_, _, outputs| change(outputs)) }
 }
 
 /// Every entry in every format of 16 bits, and in f32, that asks for gradients.
 fn reports(change: impl Fn(&mut Outputs) + Send + Sync) -> Vec<Report> {
-    let candidate = GradientsAlone(change);
+    let candidate = gradients_alone(change);
     let cases = entries().par_iter().flat_map_iter(|entry| entry.dtypes.iter().map(move |dtype| (entry, *dtype)));
     let wanted = cases.filter(|(_, dtype)| *dtype != Dtype::F64);
     let reports = wanted.map(|(entry, dtype)| run_entry(entry, dtype, &candidate).unwrap());

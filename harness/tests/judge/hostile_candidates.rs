@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nsa_corpus::{Arithmetic, Dot, Dtype, Entry, Field, Inputs, Outputs, entries};
-use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported, by_name};
+use nsa_harness::candidate::{Candidate, CandidateError, Declaration, by_name};
 use nsa_harness::judge::verdict::{Class, NotJudged, Verdict};
 use nsa_harness::mutants::{mutants, mutated};
 use nsa_harness::report::FieldsJudged;
@@ -11,30 +11,16 @@ use nsa_harness::run::run_entry;
 use nsa_reference::{oracle, tiled};
 use rayon::prelude::*;
 
-type Answer = fn(&Inputs) -> Result<Outputs, CandidateError>;
+use crate::common::{Answer, Scripted, scripted};
+
+type AnswerOf = fn(&Inputs) -> Answer;
 
 /// Declares what it likes and answers what it likes.
-struct Hostile {
+fn hostile(
     declared: fn(&Inputs) -> Declaration,
-    answer: Answer,
-}
-
-impl Candidate for Hostile {
-    fn name(&self) -> &str {
-        "hostile"
-    }
-
-    fn declaration(&self, inputs: &Inputs) -> Declaration {
-        (self.declared)(inputs)
-    }
-
-    fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
-        Ok(())
-    }
-
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
-        (self.answer)(inputs)
-    }
+    answer: AnswerOf,
+) -> Scripted<impl Fn(&Inputs, usize) -> Answer + Send + Sync> {
+    Scripted { declared, ..scripted(move |inputs: &Inputs, _| answer(inputs)) }
 }
 
 /// As a tensor-core kernel declares, which may let NaN through `0 * NaN`.
@@ -43,12 +29,12 @@ fn kernel(inputs: &Inputs) -> Declaration {
     Declaration { reads_only_what_it_attends_to: false, ..Declaration::strict(arithmetic) }
 }
 
-fn filled(inputs: &Inputs, value: f64) -> Result<Outputs, CandidateError> {
+fn filled(inputs: &Inputs, value: f64) -> Answer {
     Ok(Outputs::filled(inputs, value))
 }
 
 /// Numbers that have nothing to do with the problem, of size 1000.
-fn random(inputs: &Inputs) -> Result<Outputs, CandidateError> {
+fn random(inputs: &Inputs) -> Answer {
     let mut outputs = Outputs::filled(inputs, 0.0);
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     for field in Field::ALL {
@@ -68,7 +54,7 @@ fn non_finite() -> impl Iterator<Item = (&'static Entry, Dtype)> {
 
 #[test]
 fn nothing_but_nan_in_its_place_is_excused_in_any_case_that_is_not_finite() {
-    let answers: [(&str, Answer); 8] = [
+    let answers: [(&str, AnswerOf); 8] = [
         ("7 everywhere", |inputs| filled(inputs, 7.0)),
         ("NaN everywhere", |inputs| filled(inputs, f64::NAN)),
         ("infinity everywhere", |inputs| filled(inputs, f64::INFINITY)),
@@ -92,7 +78,7 @@ fn nothing_but_nan_in_its_place_is_excused_in_any_case_that_is_not_finite() {
     let mut judged = 0;
     for (entry, dtype) in non_finite() {
         for (name, answer) in answers {
-            let report = run_entry(entry, dtype, &Hostile { declared: kernel, answer }).unwrap();
+            let report = run_entry(entry, dtype, &hostile(kernel, answer)).unwrap();
             // Where a NaN stands in a slot that takes no part, all of the right answer is finite.
             let right = oracle::attend(&entry.case.materialize(dtype).unwrap());
             let is_right = name.starts_with("the oracle") && report.outputs.as_ref() == Some(&right);
@@ -124,7 +110,7 @@ fn what_the_pytorch_function_lets_through_is_excused_and_a_strict_program_is_not
             Declaration::strict(transcription.declaration(inputs).arithmetic)
         };
         let answer = |inputs: &Inputs| by_name("regular_attend").unwrap().run(inputs);
-        let report = run_entry(entry, dtype, &Hostile { declared: strict, answer }).unwrap();
+        let report = run_entry(entry, dtype, &hostile(strict, answer)).unwrap();
         assert_eq!(report.verdict.failure().is_some(), leaks, "{} {dtype}: {}", entry.name, report.verdict);
         assert_eq!(run_entry(entry, dtype, by_name("tiled").unwrap().as_ref()).unwrap().verdict, Verdict::Pass);
         drop(inputs);
@@ -168,7 +154,7 @@ fn random_numbers_pass_under_no_declaration() {
         let failed: usize = cases
             .par_iter()
             .map(|(entry, dtype)| {
-                let report = run_entry(entry, *dtype, &Hostile { declared, answer: random }).unwrap();
+                let report = run_entry(entry, *dtype, &hostile(declared, random)).unwrap();
                 let passed = matches!(report.verdict, Verdict::Pass | Verdict::Suspect(_));
                 assert!(!passed, "{name}: {} {dtype}: {}", entry.name, report.verdict);
                 usize::from(report.verdict.failure().is_some())
@@ -185,7 +171,7 @@ fn random_numbers_pass_under_no_declaration() {
 #[test]
 fn a_right_answer_under_a_declaration_that_promises_nothing_is_inconclusive_by_name() {
     let entry = entries().iter().find(|entry| entry.name == "upstream/small").unwrap();
-    let vacuous = Hostile { declared: half, answer: |inputs| Ok(tiled::attend(inputs)) };
+    let vacuous = hostile(half, |inputs| Ok(tiled::attend(inputs)));
     let report = run_entry(entry, Dtype::F32, &vacuous).unwrap();
     let Verdict::Inconclusive(message) = &report.verdict else { panic!("{}", report.verdict) };
     assert!(message.contains("out: the declared arithmetic promises nothing of it"), "{message}");
@@ -205,8 +191,8 @@ fn a_right_answer_under_a_declaration_that_promises_nothing_is_inconclusive_by_n
 fn what_an_entry_says_is_exact_is_held_to_that_under_any_declaration() {
     let mut held = 0;
     for entry in entries().iter().filter(|entry| !entry.exact.is_empty()) {
-        let answer: Answer = |inputs| filled(inputs, 0.75);
-        let report = run_entry(entry, Dtype::F32, &Hostile { declared: half, answer }).unwrap();
+        let answer: AnswerOf = |inputs| filled(inputs, 0.75);
+        let report = run_entry(entry, Dtype::F32, &hostile(half, answer)).unwrap();
         assert!(report.verdict.failure().is_some(), "{}: {}", entry.name, report.verdict);
         held += 1;
     }
@@ -216,7 +202,7 @@ fn what_an_entry_says_is_exact_is_held_to_that_under_any_declaration() {
 #[test]
 fn nan_is_wrong_where_nothing_is_promised_unless_something_may_overflow() {
     let entry = entries().iter().find(|entry| entry.name == "upstream/small").unwrap();
-    let nan = Hostile { declared: half, answer: |inputs| filled(inputs, f64::NAN) };
+    let nan = hostile(half, |inputs| filled(inputs, f64::NAN));
     let report = run_entry(entry, Dtype::F32, &nan).unwrap();
     assert_eq!(report.verdict.failure().map(|failure| failure.class), Some(Class::NonFinite), "{}", report.verdict);
 }
@@ -232,14 +218,11 @@ fn only_lse(inputs: &Inputs) -> Declaration {
 
 #[test]
 fn a_mistake_planted_round_a_candidate_keeps_all_that_it_declares() {
-    let inner = Hostile {
-        declared: only_lse,
-        answer: |inputs| {
-            let mut lse = Outputs::new();
-            lse.set(Field::Lse, tiled::attend(inputs).take(Field::Lse).unwrap());
-            Ok(lse)
-        },
-    };
+    let inner = hostile(only_lse, |inputs| {
+        let mut lse = Outputs::new();
+        lse.set(Field::Lse, tiled::attend(inputs).take(Field::Lse).unwrap());
+        Ok(lse)
+    });
     let entry = entries().iter().find(|entry| entry.name == "upstream/small").unwrap();
     let inputs = entry.case.materialize(Dtype::F32).unwrap();
     for mutant in mutants().iter().filter(|mutant| mutant.decorates()) {
