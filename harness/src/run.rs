@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use nsa_corpus::{Case, Dtype, Entry, Error, Inputs, Outputs};
+use nsa_corpus::{Case, Dtype, Entry, Error, Field, Inputs, Outputs};
 
 use crate::candidate::{Candidate, CandidateError};
 use crate::judge::exact;
@@ -73,7 +73,13 @@ pub fn run_entry(entry: &Entry, dtype: Dtype, candidate: &dyn Candidate) -> Resu
     report.name.clone_from(&entry.name);
     if let (None, Some(outputs)) = (report.verdict.failure(), &report.outputs) {
         let inputs = entry.case.materialize(dtype)?;
-        let failure = exact::inexact(entry, &inputs, &candidate.declaration(&inputs).arithmetic, outputs);
+        let declaration = candidate.declaration(&inputs);
+        // What it answers beside that is no part of the judgement.
+        let mut declared = outputs.clone();
+        for field in Field::ALL.into_iter().filter(|field| !declaration.fields.contains(field)) {
+            declared.take(field);
+        }
+        let failure = exact::inexact(entry, &inputs, &declaration.arithmetic, &declared);
         report.verdict = failure.map_or(report.verdict, Verdict::Fail);
     }
     Ok(report)
