@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nsa_corpus::{Arithmetic, Dot, Dtype, Entry, Field, Inputs, Outputs, entries};
-use nsa_harness::candidate::{Candidate, CandidateError, Declaration, by_name};
+use nsa_harness::candidate::{CandidateError, Declaration, by_name};
 use nsa_harness::judge::verdict::{Class, NotJudged, Verdict};
 use nsa_harness::mutants::{mutants, mutated};
 use nsa_harness::report::FieldsJudged;
