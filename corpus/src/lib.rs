@@ -39,7 +39,6 @@ mod error;
 mod features;
 mod files;
 pub mod foreign;
-#[cfg(feature = "quickcheck")]
 mod generate;
 mod given;
 pub mod golden;

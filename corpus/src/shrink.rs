@@ -115,16 +115,15 @@ fn options(case: &Case) -> Vec<Case> {
     found
 }
 
-#[cfg(all(test, feature = "quickcheck"))]
+#[cfg(test)]
 mod tests {
     use ndarray::ArrayD;
-    use quickcheck::{Arbitrary, Gen};
 
     use crate::shrink_values::{complexity, rank, selection_rank};
     use crate::{Case, Dtype, Mask, Tensor};
 
     fn generated(count: u64, size: usize) -> impl Iterator<Item = Case> {
-        (0..count).map(move |seed| Case::arbitrary(&mut Gen::from_size_and_seed(size, seed)))
+        (0..count).map(move |seed| Case::generate(size, seed))
     }
 
     fn numbers(case: &Case, tensor: Tensor) -> Option<ArrayD<f64>> {

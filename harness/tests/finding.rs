@@ -1,4 +1,7 @@
-//! A planted bug on the whole way: found, minimised, stored, replayed.
+//! A planted fault on the whole way, which users rely on: found, minimised, stored, judged again, waived.
+
+#[path = "common/mod.rs"]
+mod common;
 
 use std::time::Duration;
 
@@ -12,7 +15,9 @@ use nsa_harness::judge::verdict::Class;
 use nsa_harness::judge::{judge, verdict};
 use nsa_harness::registry::by_name;
 use nsa_harness::run::run_case;
-use quickcheck::{Arbitrary, Gen};
+use nsa_reference::tiled;
+
+use common::{Answer, Scripted, changed, scripted};
 
 /// The tiled candidate, with a fault of the test's choosing on its way out.
 struct Mutated(fn(&Inputs, &mut Outputs));
@@ -37,13 +42,13 @@ impl Candidate for Mutated {
     }
 }
 
-fn first_failure(candidate: &dyn Candidate) -> (Case, nsa_harness::report::Report) {
+fn first_failure(candidate: &dyn Candidate) -> (Case, Report) {
     first_failure_of(|_| true, candidate)
 }
 
-fn first_failure_of(kind: fn(&Case) -> bool, candidate: &dyn Candidate) -> (Case, nsa_harness::report::Report) {
+fn first_failure_of(kind: fn(&Case) -> bool, candidate: &dyn Candidate) -> (Case, Report) {
     (0..500)
-        .map(|seed| Case::arbitrary(&mut Gen::from_size_and_seed(30, seed)))
+        .map(|seed| Case::generate(30, seed))
         .filter(kind)
         .find_map(|case| {
             let report = run_case(&case, Dtype::F32, candidate).unwrap();
@@ -107,17 +112,18 @@ const WORSE: Mutated = Mutated(|inputs, outputs| {
         let worse = inputs.cotangents().d_lse.is_some();
         dk.mapv_inplace(|value| if worse { 3.0 - 7.0 * value } else { 1.02 * value });
     }
-});
+}
 
 #[test]
 fn a_waived_error_of_two_percent_excuses_no_other_error_of_its_field() {
+    let (two_percent, worse_beside_d_lse) = (faulty(two_percent), faulty(worse));
     // Of `d_out` and `d_lse` either may be what is left of a case; with the latter, the failure would be said to need it.
-    let (case, report) = first_failure_of(|case| case.d_lse.is_none(), &TWO_PERCENT);
-    let seen = Extent::of_report(&case, &report, &TWO_PERCENT).unwrap();
-    let minimized = minimize(&case, report, Dtype::F32, &TWO_PERCENT, Effort::default());
+    let (case, report) = first_failure_of(|case| case.d_lse.is_none(), &two_percent);
+    let seen = Extent::of_report(&case, &report, &two_percent).unwrap();
+    let minimized = minimize(&case, report, Dtype::F32, &two_percent, Effort::default());
     let folder = tempfile::tempdir().unwrap();
     let (small, report) = (&minimized.case, &minimized.report);
-    let path = store::store(folder.path(), "two", "a test", small, report, &seen, &TWO_PERCENT).unwrap();
+    let path = store::store(folder.path(), "two", "a test", small, report, &seen, &two_percent).unwrap();
     let waived = |more: &str| {
         let text = format!("[[waiver]]\nfile = \"two.safetensors\"\nreason = \"a test\"\n{more}");
         std::fs::write(folder.path().join("waivers.toml"), text).unwrap();
@@ -148,12 +154,12 @@ fn a_waived_error_of_two_percent_excuses_no_other_error_of_its_field() {
     let known = KnownFailure { waiver: failure.waiver, ..known };
     let (mut excused, mut others, mut worse) = (0, 0, 0);
     for seed in 0..400 {
-        let case = Case::arbitrary(&mut Gen::from_size_and_seed(20, seed));
-        let report = run_case(&case, Dtype::F32, &WORSE).unwrap();
+        let case = Case::generate(20, seed);
+        let report = run_case(&case, Dtype::F32, &worse_beside_d_lse).unwrap();
         if report.verdict.failure().is_none() {
             continue;
         }
-        let is_excused = known.excuses(&case, &report, &WORSE);
+        let is_excused = known.excuses(&case, &report, &worse_beside_d_lse);
         if case.d_lse.is_some() {
             worse += 1;
             assert!(!is_excused, "another bug is excused:\n{}", case.to_toml());
@@ -165,4 +171,88 @@ fn a_waived_error_of_two_percent_excuses_no_other_error_of_its_field() {
     }
     assert!(worse > 50 && excused > 50, "{worse} {excused} {others}, needs {:?}", known.required_features);
     assert!(others * 10 <= excused, "the waived bug itself is seldom excused: {others} not, {excused}");
+}
+
+/// Slots that select the partial last block take no part: what comes of cutting keys at the sequence's end, and more.
+fn drops_the_partial_last_block(inputs: &Inputs) -> Outputs {
+    let (shape, mut parts) = (*inputs.shape(), inputs.clone().into_parts());
+    if shape.padded_len() != shape.seq_len() {
+        let last = shape.blocks() as i64 - 1;
+        parts.mask.zip_mut_with(&parts.indices, |live, index| *live &= *index != last);
+    }
+    tiled::attend(&Inputs::new(parts).unwrap())
+}
+
+/// The gradient of the keys of the last head has the wrong sign.
+fn negates_the_keys_gradient(inputs: &Inputs) -> Outputs {
+    let mut outputs = tiled::attend(inputs);
+    let head = inputs.shape().kv_heads() - 1;
+    if let Some(dk) = outputs.get_mut(Field::Dk) {
+        dk.index_axis_mut(ndarray::Axis(1), head).mapv_inplace(|value| -value);
+    }
+    outputs
+}
+
+fn crashes_on_three_slots(inputs: &Inputs) -> Outputs {
+    assert!(inputs.shape().num_sel() < 3, "no room for a third slot");
+    tiled::attend(inputs)
+}
+
+/// The first generated case that fails, as `nsa-diff fuzz` draws them.
+fn found(candidate: &dyn Candidate) -> (Case, Report) {
+    (0..400)
+        .map(|index| Case::generate(4 + index as usize % 24, index))
+        .map(|case| (run_case(&case, Dtype::F32, candidate).unwrap(), case))
+        .find(|(report, _)| report.verdict.failure().is_some())
+        .map(|(report, case)| (case, report))
+        .unwrap_or_else(|| panic!("{} is not found in 400 cases", candidate.name()))
+}
+
+/// Dtypes of the inputs' tensors.
+fn elements(case: &Case) -> usize {
+    let inputs = case.materialize(Dtype::F32).unwrap();
+    inputs.q().len() + inputs.k().len() + inputs.v().len() + inputs.indices().len()
+}
+
+/// Found, made small without changing what fails, stored as values, and judged again from the file alone.
+fn goes_round(attend: fn(&Inputs) -> Outputs, class: Class, elements_max: usize) {
+    let candidate = &scripted(move |inputs: &Inputs, _| Ok(attend(inputs)));
+    let (case, report) = found(candidate);
+    let signature = Signature::of(report.verdict.failure().unwrap());
+    assert_eq!(signature.class, class, "{}", report.verdict);
+    let small = minimize(&case, report, Dtype::F32, candidate, Effort::default());
+    assert_eq!(Signature::of(small.report.verdict.failure().unwrap()), signature, "it slipped to another fault");
+    assert!(elements(&small.case) <= elements_max, "{} elements:\n{}", elements(&small.case), small.case.to_toml());
+
+    let folder = tempfile::tempdir().unwrap();
+    let path =
+        store::store(folder.path(), "found", "planted", &small.case, &small.report, &Extent::default(), candidate)
+            .unwrap();
+    let bundle = Bundle::read(&path).unwrap();
+    let again = run_case(&bundle.entry.case, bundle.dtype, candidate).unwrap();
+    assert_eq!(again.verdict.failure().map(Signature::of), Some(signature.clone()), "{}", again.verdict);
+    if let Some(outputs) = &bundle.outputs {
+        let judged = verdict(&judge(&bundle.inputs, &store::arithmetic(&bundle).unwrap(), outputs));
+        assert_eq!(judged.failure().map(Signature::of), Some(signature.clone()), "the stored answer");
+        let replayed = store::judge_again(&bundle).unwrap().unwrap();
+        assert_eq!(replayed.verdict.failure().map(Signature::of), Some(signature), "as `nsa-diff replay` has it");
+    }
+    let sound = by_name("tiled").unwrap();
+    let passes = run_case(&bundle.entry.case, bundle.dtype, sound.as_ref()).unwrap();
+    assert!(passes.verdict.failure().is_none(), "the case itself is sound: {}", passes.verdict);
+}
+
+#[test]
+fn a_dropped_partial_block_is_found_and_minimised() {
+    goes_round(drops_the_partial_last_block, Class::OverBudget, 24);
+}
+
+#[test]
+fn a_negated_gradient_of_one_head_is_found_and_minimised() {
+    goes_round(negates_the_keys_gradient, Class::OverBudget, 24);
+}
+
+#[test]
+fn a_crash_is_found_and_minimised() {
+    goes_round(crashes_on_three_slots, Class::Crash, 12);
 }

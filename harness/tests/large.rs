@@ -1,8 +1,11 @@
 //! Relations between answers, and sampled rows: what needs no whole oracle rejects what is wrong, and no right answer.
 
+#[path = "common/mod.rs"]
+mod common;
+
 use ndarray::Axis;
 use nsa_corpus::{Case, Dtype, Field, InputParts, Inputs, Outputs, Selection, Sizes, Values};
-use nsa_harness::candidate::{Candidate, CandidateError, Declaration, Unsupported};
+use nsa_harness::candidate::Candidate;
 use nsa_harness::judge::sample::draw;
 use nsa_harness::judge::verdict::{Class, Failure, Verdict};
 use nsa_harness::judge::{judge, judge_sampled};
@@ -10,30 +13,15 @@ use nsa_harness::relations::relation::{Relation, hold};
 use nsa_harness::relations::{cases, run_large};
 use nsa_reference::oracle::Sample;
 use nsa_reference::tiled;
-use quickcheck::{Arbitrary, Gen};
+
+use common::{Answer, Scripted, scripted};
 
 /// Generated cases for each relation.
 const CASES: u64 = 150;
 
 /// A candidate that answers by a function.
-struct By<F>(F);
-
-impl<F: Fn(&Inputs) -> Outputs + Send + Sync> Candidate for By<F> {
-    fn name(&self) -> &str {
-        "by"
-    }
-
-    fn declaration(&self, inputs: &Inputs) -> Declaration {
-        Declaration::strict(tiled::arithmetic(inputs.dtype()))
-    }
-
-    fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
-        Ok(())
-    }
-
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
-        Ok((self.0)(inputs))
-    }
+fn by(attend: impl Fn(&Inputs) -> Outputs + Send + Sync) -> Scripted<impl Fn(&Inputs, usize) -> Answer + Send + Sync> {
+    scripted(move |inputs: &Inputs, _| Ok(attend(inputs)))
 }
 
 fn case() -> Case {
@@ -76,7 +64,7 @@ fn failure(relation: Relation, dtype: Dtype, candidate: &dyn Candidate) -> Optio
 
 /// Each of `relations` and the rearrangement of everything reject what `wrong` answers.
 fn assert_rejected(relations: &[Relation], wrong: impl Fn(&Inputs) -> Outputs + Send + Sync) {
-    let candidate = By(wrong);
+    let candidate = by(wrong);
     for relation in relations {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let failure = failure(*relation, dtype, &candidate);
@@ -93,7 +81,7 @@ fn assert_rejected(relations: &[Relation], wrong: impl Fn(&Inputs) -> Outputs + 
 fn no_right_answer_to_a_generated_case_breaks_a_relation() {
     let mut held = 0;
     for seed in 0..CASES {
-        let case = Case::arbitrary(&mut Gen::from_size_and_seed(6, seed));
+        let case = Case::generate(6, seed);
         let dtype = [Dtype::F32, Dtype::F16, Dtype::Bf16][seed as usize % 3];
         let inputs = case.materialize(dtype).unwrap();
         let first = tiled::attend(&inputs);
@@ -105,7 +93,7 @@ fn no_right_answer_to_a_generated_case_breaks_a_relation() {
         let all = || all().flat_map(|(b, h)| (0..shape.seq_len()).map(move |i| [b, h, i])).collect();
         let sample = Sample { tokens: all(), keys: all() };
         for relation in [Relation::SlotOrder, Relation::Rearranged] {
-            let Some(outcome) = hold(relation, &inputs, &By(tiled::attend), &first, &sample) else { continue };
+            let Some(outcome) = hold(relation, &inputs, &by(tiled::attend), &first, &sample) else { continue };
             for field in outcome.unwrap() {
                 assert_eq!(field.failure, None, "seed {seed} in {dtype}: {}", case.to_toml());
                 held += field.held;
@@ -126,7 +114,7 @@ fn changed(inputs: &Inputs, change: impl Fn(&mut InputParts)) -> Outputs {
 fn a_right_answer_holds_every_relation() {
     for relation in Relation::ALL {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-            assert_eq!(failure(relation, dtype, &By(tiled::attend)), None, "{relation} in {dtype}");
+            assert_eq!(failure(relation, dtype, &by(tiled::attend)), None, "{relation} in {dtype}");
         }
     }
 }
@@ -199,7 +187,7 @@ fn one_wrong_row_is_found_without_being_sampled() {
             row.mapv_inplace(|value| value * 1.001);
             outputs
         };
-        let failure = failure(Relation::BatchOrder, Dtype::F32, &By(wrong)).unwrap_or_else(|| panic!("{field}"));
+        let failure = failure(Relation::BatchOrder, Dtype::F32, &by(wrong)).unwrap_or_else(|| panic!("{field}"));
         assert_eq!(failure.field, Some(field));
         for words in ["47", "spread", "allowed"] {
             assert!(failure.message.contains(words), "{}", failure.message);
@@ -213,7 +201,7 @@ fn a_relation_that_says_nothing_about_a_problem_is_not_held() {
     let inputs = Case { sizes, ..case() }.materialize(Dtype::F32).unwrap();
     let first = tiled::attend(&inputs);
     for relation in [Relation::SlotOrder, Relation::HeadOrder, Relation::BatchOrder, Relation::SplitBatch] {
-        assert!(hold(relation, &inputs, &By(tiled::attend), &first, &Sample::default()).is_none(), "{relation}");
+        assert!(hold(relation, &inputs, &by(tiled::attend), &first, &Sample::default()).is_none(), "{relation}");
     }
 }
 
@@ -246,7 +234,7 @@ fn sampled_rows_are_judged_as_the_whole_answer_judges_them() {
 
 #[test]
 fn a_large_run_says_which_relation_does_not_hold() {
-    let right = run_large("small", &case(), Dtype::F32, &By(tiled::attend)).unwrap();
+    let right = run_large("small", &case(), Dtype::F32, &by(tiled::attend)).unwrap();
     let names: Vec<&str> = right.checks.iter().map(|check| check.name.as_str()).collect();
     assert_eq!((&right.verdict, names), (&Verdict::Pass, vec!["finite", "sampled rows", "rearranged", "split batch"]));
     let elements: usize = tiled::attend(&case().materialize(Dtype::F32).unwrap()).iter().map(|(_, t)| t.len()).sum();
@@ -254,7 +242,7 @@ fn a_large_run_says_which_relation_does_not_hold() {
     // The first slot of a token that is not sampled.
     let sample = draw(case().materialize(Dtype::F32).unwrap().shape());
     let token = (20..70).find(|token| sample.tokens.iter().all(|[_, _, i]| i != token)).unwrap();
-    let wrong = By(move |inputs: &Inputs| {
+    let wrong = by(move |inputs: &Inputs| {
         changed(inputs, |parts| parts.mask.index_axis_mut(Axis(2), token).index_axis_mut(Axis(2), 0).fill(false))
     });
     let report = run_large("small", &case(), Dtype::F32, &wrong).unwrap();
@@ -262,7 +250,7 @@ fn a_large_run_says_which_relation_does_not_hold() {
         report.checks.iter().filter(|check| check.verdict != Verdict::Pass).map(|check| check.name.as_str()).collect();
     assert!(failing.contains(&"rearranged") && failing.contains(&"slot order"), "{failing:?}");
     assert!(!failing.contains(&"batch order") && !failing.contains(&"head order"), "{failing:?}");
-    let nan = By(|inputs: &Inputs| {
+    let nan = by(|inputs: &Inputs| {
         let mut outputs = tiled::attend(inputs);
         outputs.get_mut(Field::Dq).unwrap()[[0, 3, 33, 1]] = f64::NAN;
         outputs

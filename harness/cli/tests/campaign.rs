@@ -34,7 +34,7 @@ def attend(case):
 "#;
 
 /// A folder with the faulty guest, or a line that says why the test is left out.
-fn faulty() -> Option<(TempDir, String)> {
+fn wrong_guest() -> Option<(TempDir, String)> {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.python");
     let mut command = Command::new("python3");
     if packages.is_dir() {

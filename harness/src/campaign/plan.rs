@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nsa_corpus::{Case, Dtype};
-use quickcheck::{Arbitrary, Gen};
 
 /// A campaign of generated cases.
 #[derive(Clone, Debug)]
@@ -36,7 +35,7 @@ impl Plan {
         let seed = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64);
         // Small cases first, so that a failure is likely to be small when it is found.
         let size = 4 + (usize::from(self.size).saturating_sub(4)) * (index % 16) / 15;
-        let case = Case::arbitrary(&mut Gen::from_size_and_seed(size, seed));
+        let case = Case::generate(size, seed);
         (case, self.dtypes[index % self.dtypes.len()])
     }
 }

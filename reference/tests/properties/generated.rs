@@ -3,7 +3,6 @@
 use ndarray::{Array, ArrayD, Axis, Dimension, Slice};
 use nsa_corpus::{Arithmetic, Case, Cotangents, Dtype, Field, InputParts, Inputs, Outputs};
 use nsa_reference::oracle;
-use quickcheck::{Arbitrary, Gen};
 
 use crate::common::transform::{
     double_slots, drop_last_slot, mask_last_slot, repeated, reverse_slots, reversed, reversed_parts, without_last,
@@ -11,7 +10,7 @@ use crate::common::transform::{
 
 /// Generated problems with finite inputs that `wanted` takes.
 fn problems(count: usize, wanted: impl Fn(&Inputs) -> bool) -> Vec<Inputs> {
-    let drawn = (0..20_000).map(|seed| Case::arbitrary(&mut Gen::from_size_and_seed(24, seed)));
+    let drawn = (0..20_000).map(|seed| Case::generate(24, seed));
     let finite = |case: &Case| case.overrides.iter().all(|change| change.value.is_finite());
     let inputs = drawn.filter(finite).map(|case| case.materialize(Dtype::F32).unwrap());
     let found: Vec<Inputs> = inputs.filter(wanted).take(count).collect();
