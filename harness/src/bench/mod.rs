@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(rung("cuda:tensor"), Some(Some(Some(Rung::Tensor))));
         assert_eq!(
             [rung("cuda:none"), rung("cudalike"), rung("guest:cuda"), rung("tiled")],
-            [None, Some(None), Some(None), Some(None)]
+            [None, None, Some(None), Some(None)]
         );
     }
 
