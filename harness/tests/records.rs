@@ -55,7 +55,7 @@ fn a_changed_record_fails_the_check() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("record.json");
     std::fs::copy(record.with_extension("safetensors"), copy.with_extension("safetensors")).unwrap();
-    std::fs::write(&copy, std::fs::read_to_string(&record).unwrap().replacen("H100", "H200", 1)).unwrap();
+    std::fs::write(&copy, std::fs::read_to_string(&record).unwrap().replacen("H200", "H100", 1)).unwrap();
     let (judged, wrong) = check(&copy).unwrap();
     assert_eq!((judged, wrong.len()), (0, 1), "{wrong:?}");
 }
