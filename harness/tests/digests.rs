@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use nsa_corpus::{Dtype, Entry, digest, entries};
-use nsa_harness::candidate::by_name;
+use nsa_harness::registry::by_name;
 use nsa_harness::run::run_entry;
 use nsa_reference::oracle;
 use rayon::prelude::*;

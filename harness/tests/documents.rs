@@ -9,7 +9,7 @@ use nsa_harness::campaign::failures::Failures;
 use nsa_harness::campaign::fuzz::fuzz;
 use nsa_harness::campaign::plan::Plan;
 use nsa_harness::campaign::run::run_jobs;
-use nsa_harness::document::{Apart, Fuzz, Merge, Run};
+use nsa_harness::document::{Fuzz, Merge, Run, Unmergeable};
 use nsa_harness::registry::by_name;
 use nsa_harness::tally::Fields;
 use quickcheck::QuickCheck;
@@ -132,5 +132,5 @@ fn what_does_not_belong_together_is_refused_with_both_values() {
     let folder = tempfile::tempdir().unwrap();
     let part = |cases| campaign("tiled", folder.path(), cases);
     let twice = part(0..3).merge(part(2..4)).unwrap_err();
-    assert_eq!(twice, Apart::Twice("case 2 of seed 5".to_owned()));
+    assert_eq!(twice, Unmergeable::Twice("case 2 of seed 5".to_owned()));
 }

@@ -10,36 +10,21 @@ use nsa_harness::campaign::known::{KnownFailure, stored};
 use nsa_harness::campaign::minimize::{Effort, Signature, minimize};
 use nsa_harness::campaign::store;
 use nsa_harness::campaign::waiver::Extent;
-use nsa_harness::candidate::{Candidate, CandidateError, Cause, Declaration, Unsupported};
+use nsa_harness::candidate::{Candidate, Cause};
 use nsa_harness::judge::verdict::Class;
 use nsa_harness::judge::{judge, verdict};
 use nsa_harness::registry::by_name;
+use nsa_harness::report::Report;
 use nsa_harness::run::run_case;
 use nsa_reference::tiled;
 
 use common::{Answer, Scripted, changed, scripted};
 
 /// The tiled candidate, with a fault of the test's choosing on its way out.
-struct Mutated(fn(&Inputs, &mut Outputs));
-
-impl Candidate for Mutated {
-    fn name(&self) -> &str {
-        "faulty"
-    }
-
-    fn declaration(&self, inputs: &Inputs) -> Declaration {
-        Declaration::strict(nsa_reference::tiled::arithmetic(inputs.dtype()))
-    }
-
-    fn supports(&self, _inputs: &Inputs) -> Result<(), Unsupported> {
-        Ok(())
-    }
-
-    fn run(&self, inputs: &Inputs) -> Result<Outputs, CandidateError> {
-        let mut outputs = nsa_reference::tiled::attend(inputs);
-        (self.0)(inputs, &mut outputs);
-        Ok(outputs)
-    }
+fn mutated(
+    mutation: impl Fn(&Inputs, &mut Outputs) + Send + Sync,
+) -> Scripted<impl Fn(&Inputs, usize) -> Answer + Send + Sync> {
+    Scripted { name: "faulty", ..changed(move |inputs, _, outputs| mutation(inputs, outputs)) }
 }
 
 fn first_failure(candidate: &dyn Candidate) -> (Case, Report) {
@@ -59,7 +44,7 @@ fn first_failure_of(kind: fn(&Case) -> bool, candidate: &dyn Candidate) -> (Case
 
 #[test]
 fn a_negated_gradient_is_found_minimised_stored_and_replayed() {
-    let candidate = Mutated(|_, outputs| {
+    let candidate = mutated(|_, outputs| {
         if let Some(dk) = outputs.get_mut(Field::Dk) {
             dk.mapv_inplace(|value| -value);
         }
@@ -96,18 +81,19 @@ fn each_way_to_be_wrong_has_its_class() {
         (|_, _| panic!("a planted panic"), Class::Crash),
     ];
     for (mutation, class) in cases {
-        let (_, report) = first_failure(&Mutated(mutation));
+        let (_, report) = first_failure(&mutated(mutation));
         assert_eq!(report.verdict.failure().unwrap().class, class);
     }
 }
 
 /// `dk` is 2 % too large everywhere; the other one is wrong by much more beside `d_lse`, and as wrong without it.
-const TWO_PERCENT: Mutated = Mutated(|_, outputs| {
+fn two_percent(_: &Inputs, outputs: &mut Outputs) {
     if let Some(dk) = outputs.get_mut(Field::Dk) {
         dk.mapv_inplace(|value| 1.02 * value);
     }
-});
-const WORSE: Mutated = Mutated(|inputs, outputs| {
+}
+
+fn worse(inputs: &Inputs, outputs: &mut Outputs) {
     if let Some(dk) = outputs.get_mut(Field::Dk) {
         let worse = inputs.cotangents().d_lse.is_some();
         dk.mapv_inplace(|value| if worse { 3.0 - 7.0 * value } else { 1.02 * value });
@@ -116,7 +102,7 @@ const WORSE: Mutated = Mutated(|inputs, outputs| {
 
 #[test]
 fn a_waived_error_of_two_percent_excuses_no_other_error_of_its_field() {
-    let (two_percent, worse_beside_d_lse) = (faulty(two_percent), faulty(worse));
+    let (two_percent, worse_beside_d_lse) = (mutated(two_percent), mutated(worse));
     // Of `d_out` and `d_lse` either may be what is left of a case; with the latter, the failure would be said to need it.
     let (case, report) = first_failure_of(|case| case.d_lse.is_none(), &two_percent);
     let seen = Extent::of_report(&case, &report, &two_percent).unwrap();
@@ -144,8 +130,8 @@ fn a_waived_error_of_two_percent_excuses_no_other_error_of_its_field() {
     }
 
     let failure = waived(&lines).unwrap().remove(0);
-    assert_eq!(failure.waived_no_more(report, &TWO_PERCENT), None);
-    let nine = Mutated(|_, outputs| outputs.get_mut(Field::Dk).unwrap().fill(9.0));
+    assert_eq!(failure.waived_no_more(report, &two_percent), None);
+    let nine = mutated(|_, outputs| outputs.get_mut(Field::Dk).unwrap().fill(9.0));
     let wrong = run_case(small, Dtype::F32, &nine).unwrap();
     let more = failure.waived_no_more(&wrong, &nine).expect("it is wrong by more than is waived");
     assert!(more.contains("dk errs by"), "{more}");
@@ -208,7 +194,7 @@ fn found(candidate: &dyn Candidate) -> (Case, Report) {
         .unwrap_or_else(|| panic!("{} is not found in 400 cases", candidate.name()))
 }
 
-/// Dtypes of the inputs' tensors.
+/// Elements of the inputs' tensors.
 fn elements(case: &Case) -> usize {
     let inputs = case.materialize(Dtype::F32).unwrap();
     inputs.q().len() + inputs.k().len() + inputs.v().len() + inputs.indices().len()

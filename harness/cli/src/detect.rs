@@ -109,7 +109,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         means: Means { sanitizer: args.sanitizer.as_deref() },
         explain: args.explain,
     };
-    let (mutants, rejects_without_any) = planted(&phases)?;
+    let (mutants, rejects_without_any) = run_all(&phases)?;
     let left_out = plants.len() - mutants.len();
     let candidate = args.candidate.clone();
     let detect = Detect { candidate, rules: rules.clone(), cases: cases.len(), left_out, mutants, rejects_without_any };
@@ -143,7 +143,7 @@ fn wanted<'a>(args: &Args, name: &CandidateName, inner: Option<&'a dyn Candidate
 }
 
 /// Both phases, until Ctrl-C.
-fn planted(phases: &Phases<'_>) -> Result<(Vec<Row>, Rejections), Refusal> {
+fn run_all(phases: &Phases<'_>) -> Result<(Vec<Row>, Rejections), Refusal> {
     catch_interrupt();
     let bar = progress(Some((phases.jobs.len() + phases.plants.len()) as u64));
     let step = || bar.inc(1);

@@ -88,8 +88,8 @@ fn two_bugs_behind_one_signature_are_told_apart_known_waived_and_confirmed() {
     let required_features: Vec<String> =
         failures.iter().map(|failure| failure["required_features"].to_string()).collect();
     assert_eq!(failures.len(), 2, "{said}");
-    let needs = |one: &str, not: &str| required_features.iter().any(|all| all.contains(one) && !all.contains(not));
-    assert!(needs("sliding", "sel_scale") && needs("sel_scale", "sliding"), "{required_features:?}");
+    let required = |one: &str, not: &str| required_features.iter().any(|all| all.contains(one) && !all.contains(not));
+    assert!(required("sliding", "sel_scale") && required("sel_scale", "sliding"), "{required_features:?}");
     assert!(report["left"].as_array().unwrap().is_empty(), "{said}");
     let failing: u64 = failures.iter().map(|failure| failure["cases"].as_u64().unwrap()).sum();
     assert_eq!(failing, report["verdicts"]["fail"].as_u64().unwrap(), "every failing case has its reason");

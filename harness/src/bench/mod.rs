@@ -149,8 +149,8 @@ impl Bench {
 
     fn check(&self, inputs: &Inputs, outputs: &Outputs) -> Result<Checked, Untimed> {
         let arithmetic = by_name(&self.candidate)?.declaration(inputs).arithmetic;
-        let excerpt = judge_sample(inputs, &arithmetic, outputs);
-        Ok(Checked { verdict: excerpt.verdict, what: excerpt.what })
+        let judged = judge_sample(inputs, &arithmetic, outputs);
+        Ok(Checked { verdict: judged.verdict, what: judged.what })
     }
 
     fn gpu_times(&self, rung: Option<Rung>, inputs: &Inputs) -> Result<Times, Untimed> {

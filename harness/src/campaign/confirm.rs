@@ -127,10 +127,10 @@ mod tests {
     fn a_failure_is_confirmed_by_whoever_passes_and_by_no_one_who_fails_too() {
         let folder = tempfile::tempdir().unwrap();
         let case = &entries().iter().find(|entry| entry.name == "upstream/small").unwrap().case;
-        let faulty = by_name("rowwise+diagonal_own_key_missing").unwrap();
-        let report = run_case(case, Dtype::F32, faulty.as_ref()).unwrap();
-        let seen = Extent::of_report(case, &report, faulty.as_ref()).unwrap();
-        let file = store(folder.path(), "f", "a test", case, &report, &seen, faulty.as_ref()).unwrap();
+        let wrong = by_name("rowwise+diagonal_own_key_missing").unwrap();
+        let report = run_case(case, Dtype::F32, wrong.as_ref()).unwrap();
+        let seen = Extent::of_report(case, &report, wrong.as_ref()).unwrap();
+        let file = store(folder.path(), "f", "a test", case, &report, &seen, wrong.as_ref()).unwrap();
         let bundle = Bundle::read(&file).unwrap();
         let by = |names: &[&str]| {
             let witnesses: Vec<_> = names.iter().map(|name| by_name(name).unwrap()).collect();

@@ -212,7 +212,7 @@ impl Failures {
     ) {
         let localization = localized(&minimal, candidate);
         let mut known = KnownFailure::new(PathBuf::new(), failing.dtype(), failing.signature.clone(), &minimal.case);
-        known.mutant = localization.as_ref().and_then(|place| Some(place.slug()?.to_owned()));
+        known.mutant = localization.as_ref().and_then(|position| Some(position.slug()?.to_owned()));
         known.cases = 1;
         let same = self.known.iter().position(|other| other.waiver.is_none() && other.is(&known));
         if let Some(at) = same {

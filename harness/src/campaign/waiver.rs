@@ -212,7 +212,7 @@ pub(crate) fn read(folder: &Path, bundles: &[(PathBuf, Bundle)]) -> Result<BTree
 
 /// The waivers that a text holds, by file, before they are held to what their files hold.
 fn parse(text: &str) -> Result<Vec<Entry>, String> {
-    let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let one_line = |text: String| foreign::line(&text.split_whitespace().collect::<Vec<_>>().join(" "));
     let file: WaiverFile = toml::from_str(text).map_err(|error| one_line(error.to_string()))?;
     Ok(file.waiver)
 }

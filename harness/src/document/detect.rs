@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Apart, Document, Merge};
+use super::{Document, Merge, Unmergeable};
 use crate::detect::{Rejections, Row, Rule};
 
 /// Which mutants are noticed.
@@ -37,20 +37,20 @@ impl Document for Detect {
 
 impl Merge for Detect {
     /// Parts plant different mutants on the same cases. Mutants stand in the order of their names.
-    fn merge(self, other: Self) -> Result<Self, Apart> {
+    fn merge(self, other: Self) -> Result<Self, Unmergeable> {
         let names = |rules: &[Rule]| rules.iter().map(|rule| rule.name()).collect::<Vec<_>>().join(", ");
-        Apart::unless_same("the candidate", &self.candidate, &other.candidate)?;
-        Apart::unless_same("the list of rules", &names(&self.rules), &names(&other.rules))?;
-        Apart::unless_same("the number of cases", &self.cases, &other.cases)?;
+        Unmergeable::unless_same("the candidate", &self.candidate, &other.candidate)?;
+        Unmergeable::unless_same("the list of rules", &names(&self.rules), &names(&other.rules))?;
+        Unmergeable::unless_same("the number of cases", &self.cases, &other.cases)?;
         if self.rejects_without_any != other.rejects_without_any {
             let [one, other] = [&self, &other].map(|part| counts(&part.rejects_without_any));
-            return Err(Apart::Differs { what: "what is rejected without any mutant", one, other });
+            return Err(Unmergeable::Differs { what: "what is rejected without any mutant", one, other });
         }
         let mut mutants = [self.mutants, other.mutants].concat();
         mutants.sort_by(|left, right| (&left.name, &left.carrier).cmp(&(&right.name, &right.carrier)));
         if let Some(two) = mutants.windows(2).find(|two| two[0].name == two[1].name && two[0].carrier == two[1].carrier)
         {
-            return Err(Apart::twice(format!("the mutant {}", two[0].name)));
+            return Err(Unmergeable::twice(format!("the mutant {}", two[0].name)));
         }
         Ok(Detect { left_out: self.left_out + other.left_out, mutants, ..self })
     }

@@ -7,7 +7,7 @@ use nsa_corpus::{Dtype, foreign};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Apart, Document, Merge, Seconds, add_counts};
+use super::{Document, Merge, Seconds, Unmergeable, add_counts};
 use crate::campaign::failures::{Failures, Found, Left};
 use crate::campaign::fuzz::Fuzzed;
 use crate::campaign::known::KnownFailure;
@@ -108,7 +108,7 @@ pub struct Known {
     /// What every case that fails with it has.
     pub required_features: BTreeSet<String>,
     /// The known mistake that its answer looks like.
-    pub mistake: Option<String>,
+    pub mutant: Option<String>,
     /// The reason that waives it.
     pub waiver: Option<String>,
     /// Cases that it explains.
@@ -221,7 +221,7 @@ impl Known {
             dtype: known.dtype,
             signature: known.signature.clone(),
             required_features: words(&known.required_features),
-            mistake: known.mutant.clone(),
+            mutant: known.mutant.clone(),
             waiver: known.waiver.as_ref().map(|waiver| waiver.reason.clone()),
             cases: known.cases,
         }
@@ -229,9 +229,9 @@ impl Known {
 }
 
 impl Merge for Fuzz {
-    fn merge(mut self, other: Self) -> Result<Self, Apart> {
-        Apart::unless_same("candidate", &self.candidate, &other.candidate)?;
-        Apart::unless_same("which fields are judged", &self.fields, &other.fields)?;
+    fn merge(mut self, other: Self) -> Result<Self, Unmergeable> {
+        Unmergeable::unless_same("candidate", &self.candidate, &other.candidate)?;
+        Unmergeable::unless_same("which fields are judged", &self.fields, &other.fields)?;
         self.drawn = joined(self.drawn, other.drawn)?;
         self.cases += other.cases;
         self.seconds += other.seconds;
@@ -253,7 +253,7 @@ impl Merge for Fuzz {
 }
 
 /// The cases of both, ranges that touch as one.
-fn joined(mut drawn: Vec<Drawn>, other: Vec<Drawn>) -> Result<Vec<Drawn>, Apart> {
+fn joined(mut drawn: Vec<Drawn>, other: Vec<Drawn>) -> Result<Vec<Drawn>, Unmergeable> {
     drawn.extend(other);
     drawn.retain(|drawn| drawn.first < drawn.end);
     drawn.sort();
@@ -262,7 +262,7 @@ fn joined(mut drawn: Vec<Drawn>, other: Vec<Drawn>) -> Result<Vec<Drawn>, Apart>
         let same = |last: &&mut Drawn| (last.seed, last.size, &last.dtypes) == (next.seed, next.size, &next.dtypes);
         match joined.last_mut().filter(same) {
             Some(last) if next.first < last.end => {
-                return Err(Apart::twice(format!("case {} of seed {}", next.first, next.seed)));
+                return Err(Unmergeable::twice(format!("case {} of seed {}", next.first, next.seed)));
             }
             Some(last) if next.first == last.end => last.end = next.end,
             _ => joined.push(next),
@@ -281,13 +281,13 @@ fn add_failure(failures: &mut Vec<NewFailure>, failure: NewFailure) {
     (own.cases, own.required_features) = (cases, required_features);
 }
 
-fn add_known(all: &mut Vec<Known>, known: Known) -> Result<(), Apart> {
+fn add_known(all: &mut Vec<Known>, known: Known) -> Result<(), Unmergeable> {
     let Some(own) = all.iter_mut().find(|own| own.file == known.file) else {
         all.push(known);
         return Ok(());
     };
     let reason = |known: &Known| known.waiver.clone().unwrap_or_else(|| "none".to_owned());
-    Apart::unless_same("the waiver of a known failure", &reason(own), &reason(&known))?;
+    Unmergeable::unless_same("the waiver of a known failure", &reason(own), &reason(&known))?;
     own.cases += known.cases;
     own.required_features = &own.required_features & &known.required_features;
     Ok(())

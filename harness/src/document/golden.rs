@@ -6,7 +6,7 @@ use nsa_corpus::Dtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Apart, Document, Merge};
+use super::{Document, Merge, Unmergeable};
 use crate::campaign::golden::{Answers, Compared, Tensor, compare};
 use crate::candidate::Candidate;
 use crate::tally::Fields;
@@ -63,13 +63,13 @@ impl Document for Golden {
 
 impl Merge for Golden {
     /// Tensors stand in the order of their files and fields.
-    fn merge(self, other: Self) -> Result<Self, Apart> {
-        Apart::unless_same("the candidate", &self.candidate, &other.candidate)?;
-        Apart::unless_same("what the candidate computes", &self.fields, &other.fields)?;
+    fn merge(self, other: Self) -> Result<Self, Unmergeable> {
+        Unmergeable::unless_same("the candidate", &self.candidate, &other.candidate)?;
+        Unmergeable::unless_same("what the candidate computes", &self.fields, &other.fields)?;
         let mut tensors = [self.tensors, other.tensors].concat();
         tensors.sort_by(|left, right| (&left.file, left.field).cmp(&(&right.file, right.field)));
         if let Some(two) = tensors.windows(2).find(|two| two[0].file == two[1].file && two[0].field == two[1].field) {
-            return Err(Apart::twice(format!("the file {}", two[0].file)));
+            return Err(Unmergeable::twice(format!("the file {}", two[0].file)));
         }
         let sorted = |one: Vec<String>, other: Vec<String>| {
             let mut lines = [one, other].concat();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Apart, Document, Merge};
+use super::{Document, Merge, Unmergeable};
 use crate::campaign::matrix::{Cell, Missing, Row};
 use crate::judge::verdict::VerdictKind;
 use crate::tally::{Conclusion, Fields, Tally};
@@ -92,10 +92,10 @@ impl Document for Matrix {
 
 impl Merge for Matrix {
     /// Cases stand in the order of their names, so that sums do not depend on which part came first.
-    fn merge(self, other: Self) -> Result<Self, Apart> {
-        Apart::unless_same("the list of candidates", &self.names().join(", "), &other.names().join(", "))?;
+    fn merge(self, other: Self) -> Result<Self, Unmergeable> {
+        Unmergeable::unless_same("the list of candidates", &self.names().join(", "), &other.names().join(", "))?;
         for (one, other) in self.candidates.iter().zip(&other.candidates) {
-            Apart::unless_same("what a candidate computes", &one.fields, &other.fields)?;
+            Unmergeable::unless_same("what a candidate computes", &one.fields, &other.fields)?;
         }
         let candidates = self.candidates.into_iter().map(|total| (total.candidate, total.fields)).collect();
         let mut missing = [self.missing, other.missing].concat();
@@ -104,7 +104,7 @@ impl Merge for Matrix {
         let mut cases = [self.cases, other.cases].concat();
         cases.sort_by(|left, right| (&left.name, left.dtype).cmp(&(&right.name, right.dtype)));
         if let Some(two) = cases.windows(2).find(|two| (&two[0].name, two[0].dtype) == (&two[1].name, two[1].dtype)) {
-            return Err(Apart::twice(format!("the case {} {}", two[0].name, two[0].dtype)));
+            return Err(Unmergeable::twice(format!("the case {} {}", two[0].name, two[0].dtype)));
         }
         Ok(Matrix::of(candidates, missing, cases, self.left_out + other.left_out))
     }

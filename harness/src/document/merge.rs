@@ -13,12 +13,12 @@ pub trait Merge: Sized {
     ///
     /// # Errors
     /// They do not belong together: they tell of different candidates, or of the same cases twice.
-    fn merge(self, other: Self) -> Result<Self, Apart>;
+    fn merge(self, other: Self) -> Result<Self, Unmergeable>;
 }
 
 /// Why two documents are not parts of the same work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Apart {
+pub enum Unmergeable {
     /// They tell of different things.
     #[error("{what} differs: {one} in one document, {other} in the other")]
     Differs {
@@ -34,7 +34,7 @@ pub enum Apart {
     Twice(String),
 }
 
-impl Apart {
+impl Unmergeable {
     /// Nothing where both have the same.
     ///
     /// # Errors
@@ -43,12 +43,12 @@ impl Apart {
         if one == other {
             return Ok(());
         }
-        Err(Apart::Differs { what, one: one.to_string(), other: other.to_string() })
+        Err(Unmergeable::Differs { what, one: one.to_string(), other: other.to_string() })
     }
 
     /// Both tell of `what`.
     pub fn twice(what: impl Display) -> Self {
-        Apart::Twice(what.to_string())
+        Unmergeable::Twice(what.to_string())
     }
 }
 

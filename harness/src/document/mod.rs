@@ -27,7 +27,7 @@ pub use large::Large;
 pub use matrix::{Matrix, Total};
 pub use measured::{Benchmarks, Calibrate, Gradcheck, Record};
 use merge::add_counts;
-pub use merge::{Apart, Merge};
+pub use merge::{Merge, Unmergeable};
 pub use run::Run;
 pub use seconds::Seconds;
 pub use shown::{Available, Candidates, Described, Oracle, Outside, Show, Stored};

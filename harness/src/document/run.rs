@@ -6,7 +6,7 @@ use nsa_corpus::{Dtype, entries};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Apart, Document, Merge, add_counts};
+use super::{Document, Merge, Unmergeable, add_counts};
 use crate::judge::sensitivity::Perturbation;
 use crate::report::Report;
 use crate::summary::Summary;
@@ -52,20 +52,20 @@ impl Run {
     }
 
     fn sort(&mut self) {
-        let place = |name: &str| entries().iter().position(|entry| entry.name == name).unwrap_or(usize::MAX);
-        self.reports.sort_by_cached_key(|report| (place(&report.name), report.name.clone(), report.dtype));
+        let position = |name: &str| entries().iter().position(|entry| entry.name == name).unwrap_or(usize::MAX);
+        self.reports.sort_by_cached_key(|report| (position(&report.name), report.name.clone(), report.dtype));
     }
 }
 
 impl Merge for Run {
-    fn merge(mut self, other: Self) -> Result<Self, Apart> {
-        Apart::unless_same("candidate", &self.candidate, &other.candidate)?;
-        Apart::unless_same("which fields are judged", &self.fields, &other.fields)?;
+    fn merge(mut self, other: Self) -> Result<Self, Unmergeable> {
+        Unmergeable::unless_same("candidate", &self.candidate, &other.candidate)?;
+        Unmergeable::unless_same("which fields are judged", &self.fields, &other.fields)?;
         for report in &other.reports {
             let same = |own: &&Report| own.name == report.name && own.dtype == report.dtype;
             if let Some(own) = self.reports.iter().find(same) {
                 let case = format!("{} in {}", own.name, own.dtype);
-                return Err(Apart::twice(case));
+                return Err(Unmergeable::twice(case));
             }
         }
         self.left_out += other.left_out;

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_no_mistake_has_is_named_by_none() {
+    fn an_error_that_no_mutant_has_is_named_by_none() {
         // Known mistakes put this lse off by 1e-4, by ln 2, or to -inf.
         assert_eq!(zero_scores(5.0).likely, []);
         assert_eq!(zero_scores(5e-5).likely, []);

@@ -60,8 +60,8 @@ pub(crate) fn unusable(field: Field, inputs: &Inputs, found: &Outputs) -> Option
     };
     let (index, value) = tensor.indexed_iter().find(|(_, value)| !value.is_finite())?;
     let count = tensor.iter().filter(|value| !value.is_finite()).count();
-    let place = position(field, index.as_array_view().as_slice().expect("an index is a slice"));
-    let message = format!("{field} at {place}: found {value}; {count} of {} elements are not finite", tensor.len());
+    let position = position(field, index.as_array_view().as_slice().expect("an index is a slice"));
+    let message = format!("{field} at {position}: found {value}; {count} of {} elements are not finite", tensor.len());
     Some(Failure::new(Class::NonFinite, Some(field), message))
 }
 

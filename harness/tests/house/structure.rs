@@ -7,6 +7,8 @@
 mod modules;
 mod paths;
 
+use std::path::Path;
+
 use std::path::PathBuf;
 
 use crate::root;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nsa_corpus::{Arithmetic, Dot, Dtype, Entry, Field, Inputs, Outputs, entries};
-use nsa_harness::candidate::{Candidate, CandidateError, Cause, Declaration, Unsupported};
+use nsa_harness::candidate::{CandidateError, Cause, Declaration};
 use nsa_harness::judge::verdict::{Class, NotJudged, Verdict};
 use nsa_harness::mutants::{mutants, mutated};
 use nsa_harness::registry::by_name;
@@ -219,14 +219,11 @@ fn only_lse(inputs: &Inputs) -> Declaration {
 
 #[test]
 fn a_mutant_round_a_candidate_keeps_all_that_it_declares() {
-    let inner = Hostile {
-        declared: only_lse,
-        answer: |inputs| {
-            let mut lse = Outputs::new();
-            lse.set(Field::Lse, tiled::attend(inputs).take(Field::Lse).unwrap());
-            Ok(lse)
-        },
-    };
+    let inner = hostile(only_lse, |inputs| {
+        let mut lse = Outputs::new();
+        lse.set(Field::Lse, tiled::attend(inputs).take(Field::Lse).unwrap());
+        Ok(lse)
+    });
     let entry = entries().iter().find(|entry| entry.name == "upstream/small").unwrap();
     let inputs = entry.case.materialize(Dtype::F32).unwrap();
     for mutant in mutants().iter().filter(|mutant| mutant.decorates()) {

@@ -50,8 +50,8 @@ fn details(report: &Report) -> String {
         }
         other => text.push_str(&format!("  {other}\n")),
     }
-    let places = report.localization.iter().flat_map(Localization::lines);
-    places.for_each(|line| text.push_str(&format!("  {line}\n")));
+    let positions = report.localization.iter().flat_map(Localization::lines);
+    positions.for_each(|line| text.push_str(&format!("  {line}\n")));
     text
 }
 
