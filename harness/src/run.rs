@@ -41,8 +41,29 @@ fn run_on(inputs: &Inputs, case: &Case, candidate: &dyn Candidate) -> Result<Rep
     Ok(report)
 }
 
+/// What reruns of a case came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reruns {
+    /// Every answer keeps the contract.
+    Kept,
+    /// One does not.
+    Broken(Failure),
+    /// They ended early, and no answer until then broke the contract.
+    Stopped,
+}
+
+impl Reruns {
+    /// How the contract was broken.
+    pub fn failure(self) -> Option<Failure> {
+        match self {
+            Reruns::Broken(failure) => Some(failure),
+            Reruns::Kept | Reruns::Stopped => None,
+        }
+    }
+}
+
 /// Runs a case `times` more and holds every answer to `first`, which its first run gave, as the candidate's contract says
-/// ([`crate::candidate::Declaration::determinism`]).
+/// ([`crate::candidate::Declaration::determinism`]). `stop` is asked before each run whether to end early.
 ///
 /// # Errors
 /// The case itself is broken.
@@ -52,20 +73,24 @@ pub fn rerun(
     candidate: &dyn Candidate,
     first: &Outputs,
     times: usize,
-) -> Result<Option<Failure>, Error> {
+    stop: &dyn Fn() -> bool,
+) -> Result<Reruns, Error> {
     let inputs = case.materialize(dtype)?;
     let mut contract = Contract::new(&inputs, candidate, first);
     for run in 1..=times {
+        if stop() {
+            return Ok(Reruns::Stopped);
+        }
         let broken = match guarded(candidate, &inputs) {
             Ok(again) => contract.broken_by(&again),
             Err(error) => unanswered(error).failure().cloned(),
         };
         if let Some(mut failure) = broken {
             failure.message = format!("rerun {run} of {times}: {}", failure.message);
-            return Ok(Some(failure));
+            return Ok(Reruns::Broken(failure));
         }
     }
-    Ok(None)
+    Ok(Reruns::Kept)
 }
 
 /// Runs an entry: its name goes into the report, and what it says is exact is held to a tolerance of zero.

@@ -18,7 +18,7 @@ pub struct Tally {
     /// How many cases were skipped for each reason.
     pub skips: BTreeMap<String, usize>,
     /// Why the first inconclusive case is that.
-    inconclusive: Option<String>,
+    pub inconclusive: Option<String>,
 }
 
 /// How a run ends.

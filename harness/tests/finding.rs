@@ -122,7 +122,8 @@ fn a_waived_error_of_two_percent_excuses_no_other_error_of_its_field() {
         ("errors = { dk = [0.5, 0.1] }", "no interval"),
         ("errors = { dk = [0.01, inf] }", "no interval"),
         ("errors = { dk = [1.0, 2.0] }", "not covered"),
-        ("errors = { dv = [0.0, 1.0] }", "not covered"),
+        ("errors = { dv = [0.01, 1.0] }", "not covered"),
+        ("errors = { dk = [0.0, 1e308] }", "0e0 to 1e308"),
         ("error = 3", "unknown field"),
     ] {
         let error = waived(more).map(|_| ()).unwrap_err();

@@ -13,6 +13,7 @@ use nsa_harness::detect::{Failed, Means, Phases, Plant, Rejections, Row, Rule, j
 use nsa_harness::document::Detect;
 use nsa_harness::mutants::mutants;
 use nsa_harness::registry::{self, by_name};
+use nsa_harness::tally::Fields;
 use nsa_harness::watch::Watch;
 
 /// The inputs of upstream's own test, at its size.
@@ -138,6 +139,11 @@ fn wanted<'a>(args: &Args, name: &CandidateName, inner: Option<&'a dyn Candidate
     all.retain(|plant| plant.name().contains(&args.only));
     if all.is_empty() {
         return Err(Refusal::new(format!("no mistake's name contains `{}`", args.only)));
+    }
+    if let (true, Some(inner)) = (all.iter().all(Plant::is_hidden), inner) {
+        let names: Vec<&str> = all.iter().map(Plant::name).collect();
+        let (names, fields) = (names.join(", "), Fields::of(inner));
+        return Err(Refusal::new(format!("nothing would be tested: none of these fields shows {names} ({fields})")));
     }
     Ok(all)
 }

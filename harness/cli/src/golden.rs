@@ -51,10 +51,17 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
 fn conclusion(golden: &Golden) -> Result<Outcome, Refusal> {
     match (golden.broken.is_empty(), golden.failed(), golden.tensors.len()) {
         (false, _, _) => Err(Refusal::several(golden.broken.clone())),
-        (true, 0, 0) => {
-            Err(Refusal::new(format!("nothing was tested: of {} files no tensor was compared", golden.files)))
-        }
+        (true, 0, 0) => Err(Refusal::new(nothing_tested(golden))),
         (true, 0, _) => Ok(Outcome::Passed),
         (true, _, _) => Ok(Outcome::Failed),
     }
+}
+
+fn nothing_tested(golden: &Golden) -> String {
+    let reasons = [("inconclusive", &golden.inconclusive), ("skipped", &golden.skipped)];
+    let first = reasons
+        .iter()
+        .filter_map(|(what, lines)| Some(format!("; {} {what}, the first: {}", lines.len(), lines.first()?)));
+    let first: String = first.collect();
+    format!("nothing was tested: of {} files no tensor was compared{first}", golden.files)
 }

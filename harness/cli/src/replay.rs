@@ -63,7 +63,8 @@ fn nothing_stored(stored: &Stored) -> Refusal {
     })
 }
 
-fn in_file(path: &Path, error: Refusal) -> Refusal {
+/// The refusal with the name of the file that it is about.
+pub(super) fn in_file(path: &Path, error: Refusal) -> Refusal {
     let (path, error) = (foreign::path(path), error.to_string());
     Refusal::new(if error.starts_with(&path) { error } else { format!("{path}: {error}") })
 }

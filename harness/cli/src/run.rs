@@ -29,8 +29,8 @@ pub(super) struct Args {
     #[command(flatten)]
     dtypes: Dtypes,
     /// Run each case N times more; each field must repeat as the candidate declares: every bit, or but for the order of additions
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    reruns: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    reruns: u32,
     /// Run problems too large to answer whole instead: sampled rows against the oracle, and relations between answers to the same
     /// problem rearranged (f32 and bf16 unless --dtype is given)
     #[arg(long, conflicts_with_all = ["reruns", "vacuous"])]
@@ -55,7 +55,7 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
         .collect();
     catch_interrupt();
     let bar = progress(Some(jobs.len() as u64));
-    let ran = run_jobs(&jobs, candidate.as_ref(), args.reruns, interrupted, &|| bar.inc(1))?;
+    let ran = run_jobs(&jobs, candidate.as_ref(), args.reruns as usize, interrupted, &|| bar.inc(1))?;
     bar.finish_and_clear();
     let document = Run::new(args.candidate.name(), Fields::of(candidate.as_ref()), ran.left_out, ran.reports);
     output.text(&render::run::text(&document, args.vacuous));

@@ -11,6 +11,7 @@ use nsa_harness::document::{Shrink, Smaller};
 use nsa_harness::tally::Tally;
 
 use super::console::{Console, Json, Output};
+use super::replay::in_file;
 use super::select::CandidateArg;
 use super::{Outcome, Refusal, concluded, render};
 
@@ -49,7 +50,8 @@ pub(super) fn main(args: &Args, console: &Console) -> Result<Outcome, Refusal> {
     let mut document = Shrink { results: Vec::new(), nothing: Vec::new() };
     for stored in Stored::read(&args.file)? {
         for dtype in &stored.entry.dtypes {
-            match shrink(&stored, *dtype, candidate.as_ref(), effort, &folder, &stem)? {
+            let shrunk = shrink(&stored, *dtype, candidate.as_ref(), effort, &folder, &stem);
+            match shrunk.map_err(|error| in_file(&args.file, error.into()))? {
                 Shrunk::Nothing(report) => {
                     output.text(&render::stored::nothing_to_minimise(&report));
                     document.nothing.push(*report);

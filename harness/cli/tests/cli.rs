@@ -239,9 +239,11 @@ fn golden_answers_pass_and_a_tampered_one_fails() {
     let out = case.outputs.get_mut(nsa_corpus::Field::Dk).unwrap();
     *out.iter_mut().last().unwrap() += 1e-6;
     case.write(folder.path().join("tampered.safetensors")).unwrap();
-    let output = nsa_diff(&["golden", folder.path().to_str().unwrap()]);
-    assert_eq!(code(&output), 1, "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("FAIL"));
+    for more in [&[][..], &["--dtype", "f32"], &["--candidate", "tiled", "--dtype", "f32"]] {
+        let output = nsa_diff(&[&["golden", folder.path().to_str().unwrap()], more].concat());
+        assert_eq!(code(&output), 1, "{more:?}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("FAIL"), "{more:?}");
+    }
 }
 
 #[test]

@@ -228,15 +228,21 @@ exit 3
 
 /// A guest in the shell's language that declares only `lse`, and skips every case.
 fn skipping_guest(files: &Files) -> String {
+    let reply = r#""type":"skip","id":%s,"reason":"not today\\nnsa-diff: all passed\\u001b[2J""#;
+    replying_guest(files, "skips.sh", reply)
+}
+
+/// A guest in the shell's language that declares only `lse`, and gives every case this reply.
+fn replying_guest(files: &Files, name: &str, reply: &str) -> String {
     let script = r#"IFS= read -r hello
 echo '{"type":"hello","protocol":1,"name":"skips","arithmetic":"f32","fields":["lse"]}'
 while IFS= read -r request; do
   id=$(printf '%s' "$request" | sed 's/.*"id":\([0-9]*\).*/\1/')
-  printf '{"type":"skip","id":%s,"reason":"not today\\nnsa-diff: all passed\\u001b[2J"}\n' "$id"
+  printf '{REPLY}\n' "$id"
 done
 "#;
-    let path = files.path("skips.sh");
-    std::fs::write(&path, script).unwrap();
+    let path = files.path(name);
+    std::fs::write(&path, script.replace("REPLY", reply)).unwrap();
     format!("guest:sh {}", path.display())
 }
 
@@ -255,7 +261,10 @@ fn nothing_tested_is_no_success() {
         ("replay @entry.toml --candidate GUEST", skips),
         ("shrink @entry.toml --candidate GUEST", skips),
         ("matrix edges/seq_1 --dtype f32 --candidates tiled,GUEST", skips),
-        ("golden @unanswered", "no tensor was compared"),
+        ("detect edges/seq_1 --dtype f32 --only lse_unwritten --candidate GUEST", skips),
+        ("detect edges/seq_1 --dtype f32 --only dk_zeros --candidate GUEST", "none of these fields shows dk_zeros"),
+        ("golden @unanswered", "holds no answer"),
+        ("golden @unanswered --dtype f64", "holds no answer"),
         ("golden @golden --candidate GUEST", "no tensor was compared"),
         ("fuzz --cases 0", "nothing would be tested"),
         ("fuzz --time 0", "nothing would be tested"),
@@ -269,14 +278,55 @@ fn nothing_tested_is_no_success() {
         assert_eq!(code(&output, &line), 2, "{line}: {text}");
         assert!(text.contains(reason), "{line}: {text}");
         assert!(!text.contains('\u{1b}') && !text.contains("\nnsa-diff: all passed"), "{line}: {text}");
-        if line.contains("GUEST") && !line.starts_with("shrink") {
+        let tells_fields = !["shrink", "detect"].iter().any(|command| line.starts_with(command));
+        if line.contains("GUEST") && tells_fields {
             assert!(text.contains("judged: lse; not judged: out, sliding_out"), "{line}: {text}");
         }
     }
 }
 
+#[test]
+fn what_the_machine_could_not_run_is_counted_with_the_first_reason() {
+    let files = Files::new();
+    let reply = r#""type":"error","id":%s,"class":"environment","message":"no device""#;
+    let guest = replying_guest(&files, "no_device.sh", reply);
+    for (line, told) in [
+        ("run edges/seq_1 --dtype f32 --candidate GUEST", "inconclusive 1, the first: no device"),
+        ("golden @golden --candidate GUEST", "inconclusive small: no device"),
+        ("golden @golden --candidate GUEST", "1 inconclusive, the first: small: no device"),
+    ] {
+        let words: Vec<OsString> = files.words(line).iter().map(|word| replaced(word, &guest)).collect();
+        let output = nsa_diff(&words).output().unwrap();
+        assert_eq!(code(&output, &line), 2, "{line}: {}", said(&output));
+        assert!(said(&output).contains(told), "{line}: {}", said(&output));
+    }
+}
+
 fn replaced(word: &OsStr, guest: &str) -> OsString {
     word.to_str().map_or_else(|| word.to_owned(), |word| word.replace("GUEST", guest).into())
+}
+
+/// Its report says that a field failed, and lists no comparison: judging it again says nothing.
+#[test]
+fn a_stored_failure_that_cannot_be_judged_again_is_refused_by_every_command() {
+    let files = Files::new();
+    let emptied = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/bundle/emptied_report.safetensors");
+    std::fs::copy(emptied, files.path("emptied.safetensors")).unwrap();
+    for line in ["replay @emptied.safetensors", "confirm @emptied.safetensors", "shrink @emptied.safetensors"] {
+        let output = nsa_diff(&files.words(line)).output().unwrap();
+        let text = said(&output);
+        assert_eq!(code(&output, &line), 2, "{line}: {text}");
+        assert!(text.contains("emptied.safetensors: note `report` says"), "{line}: {text}");
+    }
+}
+
+#[test]
+fn a_number_of_reruns_has_an_end() {
+    for (reruns, expected) in [("2", 0), ("1000001", 2), ("18446744073709551615", 2)] {
+        let words = ["run", "edges/seq_1", "--dtype", "f32", "--reruns", reruns].map(OsString::from);
+        let output = nsa_diff(&words).output().unwrap();
+        assert_eq!(code(&output, &words), expected, "{}", said(&output));
+    }
 }
 
 #[test]

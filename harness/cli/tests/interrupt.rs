@@ -53,6 +53,14 @@ fn an_interrupted_campaign_reports_the_cases_that_it_ran() {
 }
 
 #[test]
+fn interrupted_reruns_end_between_two_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, report) =
+        interrupted_by(Signal::INT, &["run", "edges/seq_1", "--dtype", "f32", "--reruns", "1000000"], folder.path());
+    assert_eq!((code, &report["left_out"]), (130, &serde_json::json!(1)));
+}
+
+#[test]
 fn an_interrupted_matrix_reports_the_rows_that_it_ran() {
     let folder = tempfile::tempdir().unwrap();
     let (code, report) =

@@ -118,14 +118,25 @@ def answer(function, request, folder, given):
 
 
 def judged(error):
-    """The class of an error; one that leaves the device unusable ends this process, and the next case gets a new one."""
+    """The class of an error; one that leaves the device unusable ends this process, and the next case gets a new one.
+
+    Of what a guest raises once it has started, only a full device is not its fault. That is told by the exception's type:
+    its name and its text are the guest's to choose.
+    """
     text = f"{type(error).__name__}: {error}"
-    if "OutOfMemory" in text or isinstance(error, (ImportError, MemoryError)):
+    if isinstance(error, full_device()):
         return {"class": "environment"}
     if "CompilationError" in text or "OutOfResources" in text or "InductorError" in text:
         return {"class": "compile"}
     sticky = ("CUDA error", "AcceleratorError", "illegal memory access", "misaligned address", "device-side assert")
     return {"class": "crash", "fatal": any(part in text for part in sticky)}
+
+
+def full_device():
+    """What torch raises where the memory of a device does not suffice; nothing where the guest does not use torch."""
+    torch = sys.modules.get("torch")
+    found = (getattr(torch, "OutOfMemoryError", None), getattr(getattr(torch, "cuda", None), "OutOfMemoryError", None))
+    return tuple(kind for kind in found if isinstance(kind, type))
 
 
 def differentiated(function, case):

@@ -7,7 +7,7 @@ use crate::candidate::Candidate;
 use crate::judge::verdict::Verdict;
 use crate::localize::localize_reports;
 use crate::report::Report;
-use crate::run::{rerun, run_entry};
+use crate::run::{Reruns, rerun, run_entry};
 
 /// What a run over many entries left.
 pub struct Ran {
@@ -20,7 +20,7 @@ pub struct Ran {
 /// Runs every job, an entry in one format, on `candidate`, and `reruns` times more for its contract on reruns; then says of wrong
 /// answers where they are wrong and what they look like.
 ///
-/// `stop` is asked before each job whether to end early, and `advanced` is told after each.
+/// `stop` is asked before each job, and before each of its reruns, whether to end early, and `advanced` is told after each.
 ///
 /// # Errors
 /// A case itself is broken.
@@ -35,9 +35,9 @@ pub fn run_jobs(
         if stop() {
             return Ok(None);
         }
-        let report = run_again(entry, *dtype, candidate, reruns)?;
+        let report = run_again(entry, *dtype, candidate, reruns, stop)?;
         advanced();
-        Ok(Some(report))
+        Ok(report)
     };
     let reports: Vec<Option<Report>> = jobs.par_iter().map(one).collect::<Result<_, Error>>()?;
     let left_out = reports.iter().filter(|report| report.is_none()).count();
@@ -47,13 +47,24 @@ pub fn run_jobs(
     Ok(Ran { reports, left_out })
 }
 
-fn run_again(entry: &Entry, dtype: Dtype, candidate: &dyn Candidate, reruns: usize) -> Result<Report, Error> {
+/// `None` where `stop` ended the reruns before anything was wrong: no more is known of the job than of one that was not begun.
+fn run_again(
+    entry: &Entry,
+    dtype: Dtype,
+    candidate: &dyn Candidate,
+    reruns: usize,
+    stop: fn() -> bool,
+) -> Result<Option<Report>, Error> {
     let mut report = run_entry(entry, dtype, candidate)?;
     if let (Some(outputs), 1..) = (&report.outputs, reruns) {
-        let failure = rerun(&entry.case, dtype, candidate, outputs, reruns)?;
-        report.verdict = failure.map_or(report.verdict, Verdict::Fail);
+        match rerun(&entry.case, dtype, candidate, outputs, reruns, &stop)? {
+            Reruns::Kept => {}
+            Reruns::Broken(failure) => report.verdict = Verdict::Fail(failure),
+            Reruns::Stopped if report.verdict.failure().is_some() => {}
+            Reruns::Stopped => return Ok(None),
+        }
     }
-    Ok(report)
+    Ok(Some(report))
 }
 
 #[cfg(test)]
@@ -67,6 +78,19 @@ mod tests {
 
     fn jobs() -> Vec<(&'static Entry, Dtype)> {
         entries().iter().filter(|entry| entry.name == "edges/seq_1").map(|entry| (entry, Dtype::F32)).collect()
+    }
+
+    #[test]
+    fn a_job_whose_reruns_are_stopped_is_left_out_unless_it_failed_before() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        // Three times: before the job, and before two of its reruns.
+        let stop = || ASKED.fetch_add(1, Ordering::Relaxed) >= 3;
+        for (name, left_out) in [("tiled", 1), ("rowwise+diagonal_own_key_missing", 0)] {
+            ASKED.store(0, Ordering::Relaxed);
+            let ran = run_jobs(&jobs(), by_name(name).unwrap().as_ref(), usize::MAX, stop, &|| ()).unwrap();
+            assert_eq!((ran.left_out, ASKED.load(Ordering::Relaxed)), (left_out, 4), "{name}");
+            assert!(ran.reports.iter().all(|report| report.verdict.failure().is_some()));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use nsa_corpus::{Dtype, Error};
 
 use super::minimize::{Effort, Minimized, minimize};
 use super::replay::Stored;
-use super::store::store;
+use super::store::{judge_again, store};
 use super::waiver::Extent;
 use crate::candidate::Candidate;
 use crate::report::Report;
@@ -23,7 +23,7 @@ pub enum Shrunk {
 /// Runs `stored` on `candidate`, minimises the failure and stores it in `folder` under a name that begins with `stem`.
 ///
 /// # Errors
-/// The case is broken; the file cannot be written.
+/// The case or the stored failure is broken; the file cannot be written.
 pub fn shrink(
     stored: &Stored,
     dtype: Dtype,
@@ -32,6 +32,8 @@ pub fn shrink(
     folder: &Path,
     stem: &str,
 ) -> Result<Shrunk, Error> {
+    // A stored failure that cannot be judged again is refused here as everywhere.
+    stored.bundle.as_ref().map(judge_again).transpose()?;
     let mut report = run_case(&stored.entry.case, dtype, candidate)?;
     if report.verdict.failure().is_none() {
         report.name.clone_from(&stored.entry.name);

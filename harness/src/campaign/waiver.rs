@@ -2,7 +2,8 @@
 //!
 //! A waiver that matched by name alone would hide every other bug of the same field: one for a `dk` that is 2 % too large would
 //! excuse a `dk` of another sign. So it matches the signature, everything that the stored minimal case needs, and the extent of
-//! the wrong answer: which fields are wrong, and how large their errors are.
+//! the wrong answer: which fields are wrong, and how large their errors are. The sign of an error is not part of it: a waived `dk`
+//! that is 2 % too large excuses one that is 2 % too small, where all else is the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use crate::report::Report;
 
 /// The file of a folder of stored failures that says which of them are waived.
 const WAIVERS: &str = "waivers.toml";
+/// The greatest size that an interval allows, as a multiple of the least: a wider one says nothing of the size.
+const WIDEST: f64 = 1000.0;
 const WAIVERS_BYTES_MAX: u64 = 1 << 20;
 /// The note of a stored failure that holds the extents seen when it was found.
 pub(crate) const NOTE: &str = "extent";
@@ -79,7 +82,14 @@ impl Extent {
     pub fn of_bundle(bundle: &Bundle) -> Self {
         let own = bundle.outputs.as_ref().map(|outputs| Extent::of(outputs, &bundle.intervals)).unwrap_or_default();
         let noted = bundle.notes.get(NOTE).and_then(|note| serde_json::from_str::<Extent>(note).ok());
-        let mut extent = own.with(&noted.filter(|noted| noted.check().is_ok()).unwrap_or_default());
+        let mut extent = own.clone().with(&noted.filter(|noted| noted.check().is_ok()).unwrap_or_default());
+        // What was found and what is stored may be too far apart for one interval, which is to stay within WIDEST when it is
+        // doubled at both ends and rounded to what is written.
+        for (field, interval) in &mut extent.errors {
+            if let Some(own) = own.errors.get(field).filter(|_| interval[1] > interval[0] * (WIDEST / 8.0)) {
+                *interval = *own;
+            }
+        }
         extent.errors.values_mut().for_each(|[least, greatest]| (*least, *greatest) = (*least / 2.0, *greatest * 2.0));
         extent
     }
@@ -124,6 +134,10 @@ impl Extent {
         for (field, [from, to]) in &self.errors {
             if !(*from >= 0.0 && from <= to && to.is_finite()) {
                 return Err(format!("`errors` of {field} are {from} to {to}: no interval of finite sizes"));
+            }
+            if !(*from > 0.0 && to / from <= WIDEST) {
+                let least = "the least must be above 0, and the greatest at most";
+                return Err(format!("`errors` of {field} are {from:e} to {to:e}: {least} {WIDEST} times as large"));
             }
         }
         Ok(())
@@ -286,6 +300,19 @@ mod tests {
         assert!(extent([1.0, 2.0, f64::NAN], expected).non_finite.contains(&Field::Dk));
         let mixed = extent([f64::NAN, 2.2, -4.0], [1.0, 2.0, -4.0]);
         assert!(mixed.non_finite.contains(&Field::Dk) && (mixed.errors[&Field::Dk][0] - 0.05).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_interval_that_allows_every_size_is_refused_naming_both_ends() {
+        let checked =
+            |from, to| Extent { errors: BTreeMap::from([(Field::Dk, [from, to])]), ..Extent::default() }.check();
+        assert_eq!((checked(0.01, 0.04), checked(1.0, 1000.0)), (Ok(()), Ok(())));
+        for (from, to, named) in [(0.0, 1e308, "0e0 to 1e308"), (0.0, 0.04, "0e0 to 4e-2"), (0.01, 20.0, "1e-2 to 2e1")]
+        {
+            let refused = checked(from, to).unwrap_err();
+            assert!(refused.contains(named) && refused.contains("1000 times"), "{refused}");
+        }
+        assert!(read_alone("[[waiver]]\nfile = \"a\"\nreason = \"b\"\nerrors = { dk = [0.0, 1e308] }").is_err());
     }
 
     #[test]

@@ -71,6 +71,14 @@ impl Plant<'_> {
         }
     }
 
+    /// Whether no answer can show it: it changes only fields that the candidate does not compute.
+    pub fn is_hidden(&self) -> bool {
+        match self {
+            Plant::Mutant(mutant, inner) => !mutant.shows_in(&Declaration::typical(*inner).fields),
+            Plant::Kernel(_) => false,
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         match self {
@@ -215,11 +223,8 @@ pub fn fates(plant: &Plant<'_>, jobs: &[Job], rules: &[Rule], alarms: &Rejection
     let start = Instant::now();
     let candidate = plant.candidate()?;
     let mut row = plant.row();
-    if let Plant::Mutant(mutant, inner) = plant {
-        // Of a candidate that declares some fields only, no other field shows anything.
-        let hidden = !mutant.shows_in(&Declaration::typical(*inner).fields);
-        row.equivalent =
-            row.equivalent.or(hidden.then(|| "the candidate computes no field that it changes".to_owned()));
+    if plant.is_hidden() {
+        row.equivalent.get_or_insert_with(|| "the candidate computes no field that it changes".to_owned());
     }
     for (at, job) in jobs.iter().enumerate() {
         let left: Vec<Rule> = rules.iter().copied().filter(|rule| !row.fates.contains_key(rule)).collect();
@@ -230,7 +235,7 @@ pub fn fates(plant: &Plant<'_>, jobs: &[Job], rules: &[Rule], alarms: &Rejection
         if open.is_empty() {
             continue;
         }
-        for (rule, fate) in judged(job, &open, candidate.as_ref(), at + 1)? {
+        for (rule, fate) in judged(job, &open, candidate.as_ref(), at + 1)?.1 {
             row.fates.insert(rule, fate);
         }
     }
@@ -245,6 +250,8 @@ pub fn fates(plant: &Plant<'_>, jobs: &[Job], rules: &[Rule], alarms: &Rejection
     row.seconds = start.elapsed().as_secs_f64();
     Ok(row)
 }
+
+type Fates = Vec<(Rule, Fate)>;
 
 /// Why nothing can be said of a planted mistake.
 #[derive(Debug, thiserror::Error)]
@@ -263,6 +270,9 @@ pub enum Failed {
         /// How it ended, and its last lines.
         message: String,
     },
+    /// No case says anything of the candidate, and why.
+    #[error("{0}")]
+    NothingTested(String),
     /// Without any mistake planted it fails.
     #[error("{candidate} fails {entry} {dtype} without any mistake planted: {message}")]
     Baseline {
@@ -277,8 +287,8 @@ pub enum Failed {
     },
 }
 
-/// The rules of `open` that reject what `candidate` answers to the job.
-fn judged(job: &Job, open: &[Rule], candidate: &dyn Candidate, cases: usize) -> Result<Vec<(Rule, Fate)>, Failed> {
+/// Our verdict of what `candidate` answers to the job, and the rules of `open` that reject it.
+fn judged(job: &Job, open: &[Rule], candidate: &dyn Candidate, cases: usize) -> Result<(Verdict, Fates), Failed> {
     let report = run_entry(job.entry, job.dtype, candidate)?;
     let kill = |field, detail: String| Kill { entry: job.entry.name.clone(), dtype: job.dtype, field, detail, cases };
     let mut found = Vec::new();
@@ -302,7 +312,7 @@ fn judged(job: &Job, open: &[Rule], candidate: &dyn Candidate, cases: usize) -> 
         };
         found.extend(fate.map(|fate| (*rule, fate)));
     }
-    Ok(found)
+    Ok((report.verdict, found))
 }
 
 impl Job {
@@ -315,7 +325,7 @@ impl Job {
 fn rerun_all(jobs: &[Job], candidate: &dyn Candidate) -> Result<Option<Kill>, Failed> {
     for (at, job) in jobs.iter().enumerate() {
         let Some(outputs) = run_entry(job.entry, job.dtype, candidate)?.outputs else { continue };
-        if let Some(failure) = rerun(&job.entry.case, job.dtype, candidate, &outputs, 1)? {
+        if let Some(failure) = rerun(&job.entry.case, job.dtype, candidate, &outputs, 1, &|| false)?.failure() {
             return Ok(Some(Kill {
                 entry: job.entry.name.clone(),
                 dtype: job.dtype,
@@ -352,13 +362,14 @@ impl Rejections {
     }
 }
 
-/// Runs a job without a planted mistake.
+/// Runs a job without a planted mistake: our verdict, and the rules of others that reject it.
 ///
 /// # Errors
 /// A case fails by our own rule: nothing could be said of planted mistakes then.
-pub fn baseline(job: &Job, rules: &[Rule], candidate: &dyn Candidate) -> Result<Rejections, Failed> {
+pub fn baseline(job: &Job, rules: &[Rule], candidate: &dyn Candidate) -> Result<(Verdict, Rejections), Failed> {
     let mut rejections = Rejections::default();
-    for (rule, fate) in judged(job, rules, candidate, 1)? {
+    let (verdict, fates) = judged(job, rules, candidate, 1)?;
+    for (rule, fate) in fates {
         let Some(kill) = fate.kill() else { continue };
         if rule == Rule::Ours {
             return Err(Failed::Baseline {
@@ -370,7 +381,7 @@ pub fn baseline(job: &Job, rules: &[Rule], candidate: &dyn Candidate) -> Result<
         }
         rejections.0.entry(rule).or_default().push(kill.clone());
     }
-    Ok(rejections)
+    Ok((verdict, rejections))
 }
 
 /// The mutants that can be planted in, or round, the candidate of this name.

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::{Failed, Job, Means, Plant, Rejections, Row, Rule, baseline, explain, fates};
 use crate::candidate::Candidate;
 use crate::candidate::cuda::Cuda;
+use crate::tally::{Conclusion, Tally};
 use crate::watch::Watch;
 
 /// Processes for each GPU while the kernels are run without a mutant.
@@ -33,18 +34,20 @@ impl Phases<'_> {
     /// The first phase: every case without any mutant. Returns where rules of others reject the candidate all the same.
     ///
     /// # Errors
-    /// The candidate fails by our own rule, or cannot be had.
+    /// The candidate fails by our own rule, or cannot be had; no case says anything of it.
     pub fn without_any(&self, watch: Watch<'_>) -> Result<Rejections, Failed> {
-        let rejections = match self.candidate {
-            Some(candidate) => self.rejected(candidate, watch)?,
+        let (mut tally, mut rejections) = (Tally::default(), Rejections::default());
+        match self.candidate {
+            Some(candidate) => self.reject(candidate, watch, &mut tally, &mut rejections)?,
             None => {
-                let mut all = Rejections::default();
                 for rung in Rung::ALL {
-                    all.extend(self.rejected(&Cuda::new(Some(rung), None, WORKERS)?, watch)?);
+                    self.reject(&Cuda::new(Some(rung), None, WORKERS)?, watch, &mut tally, &mut rejections)?;
                 }
-                all
             }
-        };
+        }
+        if let (Conclusion::NothingTested(why), false) = (tally.conclusion(), watch.stopped()) {
+            return Err(Failed::NothingTested(why));
+        }
         let kernels: Vec<_> = self.plants.iter().filter_map(Plant::kernel).collect();
         if !kernels.is_empty() && !watch.stopped() {
             self.means.baseline(&kernels)?;
@@ -52,16 +55,24 @@ impl Phases<'_> {
         Ok(rejections)
     }
 
-    fn rejected(&self, candidate: &dyn Candidate, watch: Watch<'_>) -> Result<Rejections, Failed> {
+    fn reject(
+        &self,
+        candidate: &dyn Candidate,
+        watch: Watch<'_>,
+        tally: &mut Tally,
+        rejections: &mut Rejections,
+    ) -> Result<(), Failed> {
         let begun = self.jobs.par_iter().filter(|_| !watch.stopped());
         let all = begun.map(|job| {
-            let rejections = baseline(job, self.rules, candidate);
+            let baseline = baseline(job, self.rules, candidate);
             watch.done();
-            rejections
+            baseline
         });
-        let mut rejections = Rejections::default();
-        all.collect::<Result<Vec<_>, _>>()?.into_iter().for_each(|one| rejections.extend(one));
-        Ok(rejections)
+        for (verdict, one) in all.collect::<Result<Vec<_>, _>>()? {
+            tally.add(&verdict);
+            rejections.extend(one);
+        }
+        Ok(())
     }
 
     /// The second phase: every mutant, until `watch` says stop. A case that counts among `rejections` shows nothing by that rule.

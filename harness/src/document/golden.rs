@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Document, Merge, Unmergeable};
-use crate::campaign::golden::{Compared, Tensor, compare};
+use crate::campaign::golden::{Answers, Compared, Tensor, compare};
 use crate::candidate::Candidate;
 use crate::tally::Fields;
 
@@ -22,6 +22,9 @@ pub struct Golden {
     pub files: usize,
     /// Every tensor that was compared.
     pub tensors: Vec<Tensor>,
+    /// Tensors and files of which nothing can be said, each with the reason.
+    #[serde(default)]
+    pub inconclusive: Vec<String>,
     /// Files that were not compared, each with the reason.
     pub skipped: Vec<String>,
     /// Files that are no golden files, each with the reason.
@@ -31,16 +34,21 @@ pub struct Golden {
 impl Golden {
     /// Compares `candidate`, which the command line calls `name`, with every one of `files`.
     pub fn of(name: &str, candidate: &dyn Candidate, files: &[PathBuf], dtype: Option<Dtype>) -> Self {
-        let (mut tensors, mut skipped, mut broken) = (Vec::new(), Vec::new(), Vec::new());
+        let mut answers = Answers::default();
+        let (mut skipped, mut broken) = (Vec::new(), Vec::new());
         for file in files {
             match compare(file, candidate, dtype) {
-                Compared::Tensors(compared) => tensors.extend(compared),
+                Compared::Answers(compared) => {
+                    answers.tensors.extend(compared.tensors);
+                    answers.inconclusive.extend(compared.inconclusive);
+                }
                 Compared::Skipped(reason) => skipped.push(reason),
                 Compared::Broken(reason) => broken.push(reason),
             }
         }
         let fields = Fields::of(candidate);
-        Golden { candidate: name.to_owned(), fields, files: files.len(), tensors, skipped, broken }
+        let Answers { tensors, inconclusive } = answers;
+        Golden { candidate: name.to_owned(), fields, files: files.len(), tensors, inconclusive, skipped, broken }
     }
 
     /// Tensors beyond their limit.
@@ -71,6 +79,7 @@ impl Merge for Golden {
         Ok(Golden {
             files: self.files + other.files,
             tensors,
+            inconclusive: sorted(self.inconclusive, other.inconclusive),
             skipped: sorted(self.skipped, other.skipped),
             broken: sorted(self.broken, other.broken),
             ..self

@@ -249,7 +249,9 @@ fn a_rerun_that_differs_or_fails_is_named() {
         })
     };
     let first = tiled::attend(&inputs());
-    let again = |candidate: &dyn Candidate, times| rerun(&case(), Dtype::F32, candidate, &first, times).unwrap();
+    let again = |candidate: &dyn Candidate, times| {
+        rerun(&case(), Dtype::F32, candidate, &first, times, &|| false).unwrap().failure()
+    };
     assert_eq!(again(&wavers_in(9), 3), None);
     let failure = again(&wavers_in(1), 3).unwrap();
     assert_eq!((failure.class, failure.field), (Class::Nondeterministic, Some(Field::Lse)));

@@ -50,7 +50,7 @@ fn wavering(
 fn reruns(candidate: &dyn Candidate, dtype: Dtype, times: usize) -> Option<Failure> {
     let report = run_case(&case(), dtype, candidate).unwrap();
     assert!(report.verdict.failure().is_none(), "{}", report.verdict);
-    rerun(&case(), dtype, candidate, report.outputs.as_ref().unwrap(), times).unwrap()
+    rerun(&case(), dtype, candidate, report.outputs.as_ref().unwrap(), times, &|| false).unwrap().failure()
 }
 
 fn assert_race(failure: Option<Failure>, field: Field) {

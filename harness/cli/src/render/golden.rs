@@ -11,13 +11,15 @@ pub(crate) fn text(golden: &Golden) -> String {
     let mut rows = vec![["file", "tensor", "error", "limit", ""].map(str::to_owned).to_vec()];
     rows.extend(golden.tensors.iter().map(row));
     let mut text = table(&rows);
+    golden.inconclusive.iter().for_each(|line| text.push_str(&format!("inconclusive {}\n", foreign::line(line))));
     golden.skipped.iter().for_each(|line| text.push_str(&format!("skipped {line}\n")));
     text.push_str(&format!(
-        "{} files, {} tensors compared with {}, {} beyond their limit, {} files skipped, {} broken\n",
+        "{} files, {} tensors compared with {}, {} beyond their limit, {} inconclusive, {} files skipped, {} broken\n",
         golden.files,
         golden.tensors.len(),
         golden.candidate,
         golden.failed(),
+        golden.inconclusive.len(),
         golden.skipped.len(),
         golden.broken.len()
     ));

@@ -78,8 +78,12 @@ fn summary(reports: &[Report]) -> String {
     let counts: Vec<String> = VerdictKind::ALL.iter().map(|kind| format!("{} {kind}", tally.count(*kind))).collect();
     let mut text =
         format!("\n{}; {elements} elements judged, {not_judged} without a finite budget\n", counts.join(", "));
-    for (reason, count) in tally.skips {
-        text.push_str(&format!("skipped {count}: {}\n", foreign::line(&reason)));
+    for (reason, count) in &tally.skips {
+        text.push_str(&format!("skipped {count}: {}\n", foreign::line(reason)));
+    }
+    if let Some(first) = &tally.inconclusive {
+        let count = tally.count(VerdictKind::Inconclusive);
+        text.push_str(&format!("inconclusive {count}, the first: {}\n", foreign::line(first)));
     }
     text
 }

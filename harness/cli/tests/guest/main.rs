@@ -116,3 +116,48 @@ fn a_request_file_does_not_outlive_its_case() {
     drop(guest);
     assert!(!folder.exists());
 }
+
+/// What a Python guest raises, and the verdict. Its `torch` has the types of the real one, and nothing else.
+#[test]
+fn only_the_type_of_a_full_device_excuses_what_a_python_guest_raises() {
+    let Some(_) = signals::python() else { return };
+    let text = r#"
+import sys, types
+from nsa_guest import guest
+
+class OutOfMemoryError(RuntimeError):
+    pass
+
+class MyOutOfMemory(Exception):
+    pass
+
+sys.modules["torch"] = types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
+
+@guest(name="raises", arithmetic="f32", fields=["out"])
+def attend(case):
+    raise eval(sys.argv[1])
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("raises.py");
+    std::fs::write(&file, text).unwrap();
+    let cases = [
+        ("OutOfMemoryError('full')", "inconclusive: OutOfMemoryError: full"),
+        ("MemoryError()", "fail: crash: crashed: MemoryError"),
+        ("ImportError('numba')", "fail: crash: crashed: ImportError: numba"),
+        ("ModuleNotFoundError('numba')", "fail: crash"),
+        ("ValueError('OutOfMemory')", "fail: crash"),
+        ("MyOutOfMemory()", "fail: crash"),
+    ];
+    for (raised, expected) in cases {
+        let limits = Limits {
+            case: Duration::from_secs(60),
+            start: Duration::from_secs(60),
+            memory_mib: Some(8192),
+            processes: 1,
+        };
+        let guest = GuestCandidate::start(&format!("guest:{} {raised}", file.display()), limits).unwrap();
+        let case = &nsa_corpus::entries().iter().find(|entry| entry.name == "edges/seq_1").unwrap().case;
+        let report = nsa_harness::run::run_case(case, nsa_corpus::Dtype::F32, &guest).unwrap();
+        assert!(report.verdict.to_string().contains(expected), "{raised}: {}", report.verdict);
+    }
+}

@@ -130,15 +130,22 @@ fn the_next_run_sweeps_what_a_killed_harness_left_and_nothing_else() {
     assert!(alive_with(living.at()).contains(&started(living.at())[0]));
 }
 
-#[test]
-fn a_python_guest_ends_soon_after_a_killed_harness_whatever_it_is_at() {
+/// The Python that guests run with, where it has what they need; else it says why not.
+pub(crate) fn python() -> Option<String> {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.python");
     let python = std::env::var("NSA_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let required_features =
         Command::new(&python).env("PYTHONPATH", packages).args(["-c", "import numpy, safetensors"]).output();
-    if !required_features.is_ok_and(|output| output.status.success()) {
-        return println!("skipped: {python} has no numpy or no safetensors");
+    let there = required_features.is_ok_and(|output| output.status.success());
+    if !there {
+        println!("skipped: {python} has no numpy or no safetensors");
     }
+    there.then_some(python)
+}
+
+#[test]
+fn a_python_guest_ends_soon_after_a_killed_harness_whatever_it_is_at() {
+    let Some(_) = python() else { return };
     let folder = tempfile::tempdir().unwrap();
     let (guest, asked) = (folder.path().join("sleeper.py"), folder.path().join("asked"));
     let text = "import os, sys, time\nfrom nsa_guest import guest\n\n\n\
