@@ -70,6 +70,17 @@ pub enum RunningSum {
     Logarithm,
 }
 
+/// Which `out` and `lse` a backward starts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackwardReads {
+    /// Those that the forward stored, as the harness reads them.
+    #[default]
+    Stored,
+    /// Its own, which were rounded to the stored format for the harness alone.
+    Own,
+}
+
 /// `K u / (1 - K u)`: the relative error that `K` roundings of unit `u` add up to. Infinite from `K u = 1` on.
 pub fn gamma(count: f64, unit: f64) -> f64 {
     let product = count * unit;
@@ -97,6 +108,9 @@ pub struct Arithmetic {
     pub running_sum: RunningSum,
     /// Where the backward takes `delta_i`, the mean of dP under P, from.
     pub delta: Delta,
+    /// Which `out` and `lse` the backward starts from.
+    #[serde(default)]
+    pub backward_reads: BackwardReads,
     /// The format in which `dv` multiplies P by `d_out` and adds the query heads of a group, before sums in `unit` take over;
     /// `None`: as the other products.
     #[serde(default)]
@@ -133,6 +147,7 @@ impl Arithmetic {
             rescale_every: None,
             running_sum: RunningSum::Plain,
             delta: Delta::Output,
+            backward_reads: BackwardReads::Stored,
             value_gradient_products: None,
             output: dtype,
             lse: dtype,

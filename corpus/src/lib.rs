@@ -63,7 +63,7 @@ mod values;
 pub mod version;
 mod whole_file;
 
-pub use arithmetic::{Arithmetic, Delta, Dot, RunningSum, gamma};
+pub use arithmetic::{Arithmetic, BackwardReads, Delta, Dot, RunningSum, gamma};
 pub use bundle::Bundle;
 pub use case::Case;
 pub use dtype::Dtype;

@@ -6,7 +6,9 @@ mod common;
 use common::Draw;
 use common::budgets::{Budgets, Tier};
 use ndarray::Array4;
-use nsa_corpus::{Arithmetic, Cotangents, Delta, Dot, Dtype, Field, InputParts, Inputs, Outputs, RunningSum};
+use nsa_corpus::{
+    Arithmetic, BackwardReads, Cotangents, Delta, Dot, Dtype, Field, InputParts, Inputs, Outputs, RunningSum,
+};
 use nsa_reference::oracle::{self, Answer, Bounds};
 
 /// Some of all of the kinds below.
@@ -76,6 +78,7 @@ fn arithmetic(draw: &mut Draw) -> Arithmetic {
         running_sum: draw.one_of(&[RunningSum::Plain, RunningSum::Plain, RunningSum::Logarithm]),
         value_gradient_products: draw.one_of(&[None, None, Some(Dtype::F16), Some(Dtype::Bf16)]),
         delta: if double { Delta::Output } else { draw.one_of(&[Delta::Output, Delta::Probabilities]) },
+        backward_reads: draw.one_of(&[BackwardReads::Stored, BackwardReads::Stored, BackwardReads::Own]),
         output: draw.one_of(&Dtype::ALL),
         lse: draw.one_of(&Dtype::ALL),
         gradient: draw.one_of(&Dtype::ALL),
@@ -225,8 +228,10 @@ fn whatever_was_saved_within_the_forwards_budgets_is_allowed_for() {
     let mut compared = 0;
     for seed in 0..PROBLEMS / 3 {
         let mut draw = Draw::new(7000 + seed);
-        // A delta from the probabilities does not follow from what was saved at all.
-        let (inputs, arithmetic) = (problem(&mut draw), Arithmetic { delta: Delta::Output, ..arithmetic(&mut draw) });
+        // A delta from the probabilities does not follow from what was saved at all; nor do gradients of a backward that reads its own.
+        let inputs = problem(&mut draw);
+        let (delta, backward_reads) = (Delta::Output, BackwardReads::Stored);
+        let arithmetic = Arithmetic { delta, backward_reads, ..arithmetic(&mut draw) };
         let Answer { outputs, bounds } = oracle::forward(&inputs, Some(&arithmetic));
         let off = bounds.unwrap();
         let finite = off.rigorous.iter().all(|(_, tensor)| tensor.iter().all(|off| off.is_finite()));

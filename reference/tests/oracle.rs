@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use common::Draw;
 use ndarray::{Array3, Array4};
-use nsa_corpus::{Arithmetic, Cotangents, Delta, Dtype, Field, InputParts, Inputs, Outputs};
+use nsa_corpus::{Arithmetic, BackwardReads, Cotangents, Delta, Dtype, Field, InputParts, Inputs, Outputs};
 use nsa_reference::oracle::{Sample, SampledField};
 use nsa_reference::{oracle, regular_attend};
 
@@ -237,8 +237,9 @@ fn a_sampled_row_is_the_row_of_the_whole_answer_to_the_bit() {
     for seed in 0..150 {
         let inputs = problem(seed);
         let sample = sample(&inputs, seed);
-        let arithmetic = match seed % 3 {
+        let arithmetic = match seed % 4 {
             0 => Arithmetic::f32(),
+            3 => Arithmetic { backward_reads: BackwardReads::Own, ..Arithmetic::tensor_core(Dtype::F16) },
             1 => Arithmetic { delta: Delta::Probabilities, ..Arithmetic::f32() },
             _ => Arithmetic::tensor_core(Dtype::Bf16),
         };

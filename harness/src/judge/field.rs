@@ -161,6 +161,11 @@ impl Comparison {
         self.sensitivity.mostly_blind().then_some(NotJudged::AboveSignal)
     }
 
+    /// Whether every right value is 0, and something is promised of each: an answer of zeros is right.
+    pub fn all_zero(&self) -> bool {
+        self.elements > 0 && self.sensitivity.weighed == 0
+    }
+
     /// Non-finite elements outrank those over budget, and the worst of a class is named.
     fn fail(&mut self, class: Class, worst: &Worst) {
         self.failed += 1;

@@ -26,7 +26,7 @@ pub use sampled::judge_sampled;
 pub(crate) use sampled::sampled;
 
 use crate::candidate::Declaration;
-use crate::judge::verdict::Verdict;
+use crate::judge::verdict::{NotJudged, Verdict};
 
 /// Judges `found`, the answer of an implementation of `arithmetic` to `inputs`, as strictly as the contract reads: one comparison
 /// for each field asked for.
@@ -77,7 +77,7 @@ pub fn verdict(comparisons: &[Comparison]) -> Verdict {
         );
         return Verdict::Inconclusive(message);
     }
-    if comparisons.iter().all(|comparison| comparison.inconclusive().is_some()) {
+    if nothing_could(comparisons) {
         return Verdict::Inconclusive(nothing_could_fail(comparisons));
     }
     match comparisons.iter().find(|comparison| comparison.suspect > 0) {
@@ -91,9 +91,23 @@ pub fn verdict(comparisons: &[Comparison]) -> Verdict {
     }
 }
 
+/// Whether no field could have failed for what it says: each is inconclusive, or it is right as zeros while another one, which is
+/// not, hides behind its budgets. A program that answers 0 everywhere would pass such a case.
+fn nothing_could(comparisons: &[Comparison]) -> bool {
+    let hidden = |comparison: &Comparison| {
+        matches!(comparison.inconclusive(), Some(NotJudged::Excluded | NotJudged::AboveSignal))
+    };
+    let any_hidden = comparisons.iter().any(hidden);
+    let empty = |comparison: &Comparison| comparison.inconclusive().is_some() || any_hidden && comparison.all_zero();
+    comparisons.iter().all(empty)
+}
+
 fn nothing_could_fail(comparisons: &[Comparison]) -> String {
-    let each = comparisons.iter().filter_map(|comparison| Some((comparison.field, comparison.inconclusive()?)));
-    let reasons: Vec<String> = each.map(|(field, reason)| format!("{field}: {reason}")).collect();
+    let reason = |comparison: &Comparison| match comparison.inconclusive() {
+        Some(reason) => format!("{}: {reason}", comparison.field),
+        None => format!("{}: its right values are all 0", comparison.field),
+    };
+    let reasons: Vec<String> = comparisons.iter().map(reason).collect();
     if reasons.is_empty() {
         return "no field was judged".to_owned();
     }

@@ -5,7 +5,7 @@
 //! but a race: a term was lost, added twice, or read before it was written.
 
 use ndarray::{ArrayD, Dimension, IxDyn};
-use nsa_corpus::{Dtype, Field, Inputs, Outputs};
+use nsa_corpus::{BackwardReads, Dtype, Field, Inputs, Outputs};
 use nsa_reference::oracle;
 
 use crate::candidate::{Candidate, Declaration, Determinism};
@@ -43,7 +43,7 @@ impl<'a> Contract<'a> {
         let computed = |(field, _): &(Field, _)| self.declaration.computes(*field);
         let differing: Vec<Field> = self.first.iter().filter(computed).map(|(field, _)| field).collect();
         let differing: Vec<Field> = differing.into_iter().filter(|field| self.differs(*field, again)).collect();
-        let saved_differ = differing.iter().any(|field| !field.is_gradient());
+        let saved_differ = self.own_may_differ() || differing.iter().any(|field| !field.is_gradient());
         differing.into_iter().find_map(|field| {
             let first = &self.first.get(field).expect("it is one of its fields");
             let Some(found) = again.get(field).filter(|found| found.shape() == first.shape()) else {
@@ -56,6 +56,13 @@ impl<'a> Contract<'a> {
                 Determinism::Bounded => self.race(field, found),
             }
         })
+    }
+
+    /// Whether the gradients may start from other values of `out` and `lse` in each run although the same were stored.
+    fn own_may_differ(&self) -> bool {
+        let bounded = |field: &Field| self.declaration.determinism(*field) == Determinism::Bounded;
+        let mut forward = Field::ALL.into_iter().filter(|field| !field.is_gradient());
+        self.declaration.arithmetic.backward_reads == BackwardReads::Own && forward.any(|field| bounded(&field))
     }
 
     fn differs(&self, field: Field, again: &Outputs) -> bool {

@@ -89,11 +89,10 @@ pub struct Sensitivity {
     /// The injected faults that would have passed, each with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vacuous: BTreeMap<Perturbation, Reason>,
-    /// Elements that have a sign, are not finite, or of which nothing is promised; a 0 with a budget, or that has to be exactly 0,
-    /// is none of these.
+    /// Elements that are not 0, or of which nothing is promised; a 0 with a budget, or that has to be exactly 0, is none of these.
     #[serde(default)]
     pub weighed: usize,
-    /// Of these, the ones that would pass as 0 and with the other sign.
+    /// Of these, the ones that would pass as 0.
     #[serde(default)]
     pub blind: usize,
 }
@@ -126,7 +125,7 @@ impl Sensitivity {
         sensitivity
     }
 
-    /// Whether most elements would pass as 0 and with the other sign: the budget is above the signal.
+    /// Whether most elements that are not 0 would pass as 0: the budget is above the signal.
     pub fn mostly_blind(&self) -> bool {
         2 * self.blind > self.weighed
     }

@@ -95,7 +95,7 @@ pub enum NotJudged {
     Empty,
     /// The declared arithmetic promises nothing of any element: all are excluded.
     Excluded,
-    /// Most elements would have passed as 0 and with the other sign.
+    /// Most elements other than 0 would have passed as 0.
     AboveSignal,
 }
 
@@ -105,7 +105,7 @@ impl fmt::Display for NotJudged {
             NotJudged::NotComputed => "the candidate does not compute it",
             NotJudged::Empty => "it has no elements",
             NotJudged::Excluded => "the declared arithmetic promises nothing of it",
-            NotJudged::AboveSignal => "its budgets are above its values: 0 and the other sign would pass",
+            NotJudged::AboveSignal => "its budgets are above its values: 0 would pass",
         })
     }
 }

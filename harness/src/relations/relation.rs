@@ -12,7 +12,7 @@
 use std::fmt;
 
 use ndarray::{ArrayD, Axis};
-use nsa_corpus::{Arithmetic, Field, Inputs, Outputs, Shape};
+use nsa_corpus::{Arithmetic, BackwardReads, Field, Inputs, Outputs, Shape};
 use nsa_reference::oracle::{self, Sample, SampledField};
 use serde::{Deserialize, Serialize};
 
@@ -189,7 +189,9 @@ fn compare(
     if held.iter().all(|held| held.differing == 0) {
         return held;
     }
-    let saved_differ = held.iter().any(|held| !held.field.is_gradient() && held.differing > 0);
+    // What a backward reads of its own may differ where what was stored of it does not.
+    let own = arithmetic.backward_reads == BackwardReads::Own;
+    let saved_differ = own || held.iter().any(|held| !held.field.is_gradient() && held.differing > 0);
     for rows in differences(inputs, arithmetic, runs, &sample, saved_differ) {
         if let Some(held) = held.iter_mut().find(|held| held.field == rows.field) {
             held.hold(

@@ -56,7 +56,7 @@ fn non_finite(token: usize) -> Option<(Class, String)> {
 
 /// An element whose error is `ratio` times its budget.
 fn off(ratio: f64) -> [f64; 4] {
-    [1.0, 1.0 + ratio, 1.0, 0.5]
+    [4.0, 4.0 + ratio, 1.0, 0.5]
 }
 
 #[test]
@@ -224,6 +224,22 @@ fn the_verdict_is_the_first_failure_else_whether_anything_is_suspect() {
     assert_eq!(found.failure(), wrong.failure.as_ref());
     assert_eq!(found.failure().map(|failure| failure.class), Some(Class::OverBudget));
     assert_eq!(verdict(&[fine]).failure(), None);
+}
+
+/// Zeros would pass each of these, so a pass would say nothing.
+#[test]
+fn a_case_that_zeros_pass_is_inconclusive_and_zeros_alone_carry_no_other_field() {
+    let hidden = lse(&[[1.0, 1.0, 1.3, 1.3], [0.0, 0.0, 0.0, 0.0], [2.0, 2.0, 1.9, 1.9], [1.0, 1.0, 1.0, 1.0]]);
+    assert_eq!(hidden.inconclusive(), Some(NotJudged::AboveSignal));
+    let zero = compared(Field::Out, Dtype::F16, &[[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.1, 0.1]]);
+    assert_eq!((zero.inconclusive(), zero.all_zero()), (None, true));
+    assert_eq!(verdict(std::slice::from_ref(&zero)), Verdict::Pass, "all that is asked for is 0, and it could fail");
+    for comparisons in [vec![hidden.clone()], vec![zero.clone(), hidden.clone()]] {
+        let Verdict::Inconclusive(message) = verdict(&comparisons) else { panic!("{comparisons:?}") };
+        assert!(message.contains("lse: its budgets are above its values: 0 would pass"), "{message}");
+        assert_eq!(message.contains("out: its right values are all 0"), comparisons.len() == 2, "{message}");
+    }
+    assert_eq!(verdict(&[zero, hidden, lse(&[off(0.25)])]), Verdict::Pass, "one field that shows what it is");
 }
 
 #[test]

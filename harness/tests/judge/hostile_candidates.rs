@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use nsa_corpus::{Arithmetic, Dot, Dtype, Entry, Field, Inputs, Outputs, entries};
+use nsa_corpus::{Arithmetic, Delta, Dot, Dtype, Entry, Field, Inputs, Outputs, RunningSum, entries};
 use nsa_harness::candidate::{CandidateError, Cause, Declaration};
+use nsa_harness::judge::field::Comparison;
 use nsa_harness::judge::verdict::{Class, NotJudged, Verdict};
 use nsa_harness::mutants::{mutants, mutated};
 use nsa_harness::registry::by_name;
@@ -141,6 +142,36 @@ fn loosest(inputs: &Inputs) -> Declaration {
     Declaration::strict(arithmetic)
 }
 
+/// Every part at its limit: the coarsest unit, exponential and sums, every cast and result in the inputs' dtype.
+fn every_part_at_its_limit(inputs: &Inputs, dot: Dot) -> Declaration {
+    let dtype = inputs.dtype();
+    let coarser = if dtype.unit_roundoff() > Dtype::F32.unit_roundoff() { dtype } else { Dtype::F32 };
+    let arithmetic = Arithmetic {
+        scores: dot,
+        products: dot,
+        probability: coarser,
+        rescale_every: Some(1),
+        running_sum: RunningSum::Logarithm,
+        delta: Delta::Probabilities,
+        value_gradient_products: Some(coarser),
+        output: coarser,
+        lse: coarser,
+        gradient: coarser,
+        sel_scale_gradient: coarser,
+        ..loosest(inputs).arithmetic
+    };
+    arithmetic.check(dtype).unwrap();
+    Declaration::strict(arithmetic)
+}
+
+fn limits_of_blocks(inputs: &Inputs) -> Declaration {
+    every_part_at_its_limit(inputs, Dot::Blocks { block: 1, extra_bits: -1 })
+}
+
+fn limits_of_multiply_adds(inputs: &Inputs) -> Declaration {
+    every_part_at_its_limit(inputs, loosest(inputs).arithmetic.scores)
+}
+
 /// Every fourth small entry, in every format.
 fn sample() -> Vec<(&'static Entry, Dtype)> {
     let small = entries().iter().filter(|entry| entry.case.sizes.seq_len * entry.case.sizes.q_heads <= 200);
@@ -166,6 +197,23 @@ fn random_numbers_pass_under_no_declaration() {
             "{name}: {failed} of {}",
             cases.len()
         );
+    }
+}
+
+/// Zeros are an answer only where every right value is 0.
+#[test]
+fn zeros_pass_under_no_declaration() {
+    let named = ["edges/block_64", "boundaries/block_65"];
+    let known: Vec<&Entry> = entries().iter().filter(|entry| named.contains(&entry.name.as_str())).collect();
+    assert_eq!(known.len(), named.len());
+    let cases: Vec<(&Entry, Dtype)> = known.into_iter().map(|entry| (entry, Dtype::F16)).chain(sample()).collect();
+    for declared in [loosest as fn(&Inputs) -> Declaration, limits_of_blocks, limits_of_multiply_adds] {
+        cases.par_iter().for_each(|(entry, dtype)| {
+            let report = run_entry(entry, *dtype, &hostile(declared, |inputs| filled(inputs, 0.0))).unwrap();
+            let passed = matches!(report.verdict, Verdict::Pass | Verdict::Suspect(_));
+            let zero = report.comparisons.iter().all(Comparison::all_zero);
+            assert!(!passed || zero, "{} {dtype}: {}", entry.name, report.verdict);
+        });
     }
 }
 

@@ -8,3 +8,4 @@ mod elements;
 mod gradients_alone;
 mod hostile_candidates;
 mod laundering;
+mod own_forward;

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use nsa_corpus::{Delta, Inputs};
+use nsa_corpus::{BackwardReads, Delta, Inputs};
 
 use super::model::{DEVIATIONS, LIKELY, Model, RIGOROUS, TIERS};
 use super::rows::Terms;
@@ -87,15 +87,24 @@ impl Scratch {
     }
 
     /// The root of the sum of squares of what storing `out` changes `<out, d_out>` by. Features of one magnitude round alike, so
-    /// what they are multiplied by is added first.
+    /// what they are multiplied by is added first. Where a backward reads its own `out`, only what became of it is at hand: features
+    /// of one stored magnitude may have been rounded either way, so they are added without their signs.
     #[inline(always)]
     fn stored(&mut self, model: &Model, row: &BoundRow<'_>, off: &OffRow<'_>, d_out: &[f64]) -> f64 {
         let dtype = model.arithmetic.output;
+        let own = model.arithmetic.backward_reads == BackwardReads::Own;
         self.features.clear();
         self.features.extend(row.out.iter().zip(d_out).zip(off.out[LIKELY]).map(|((out, d_out), off)| {
             // A feature that is known has been stored.
             let rounding = if *off == 0.0 { 0.0 } else { model.storing(dtype, *out, *off) };
-            [out.abs(), if *out < 0.0 { -d_out } else { *d_out }, rounding]
+            let factor = if own {
+                d_out.abs()
+            } else if *out < 0.0 {
+                -d_out
+            } else {
+                *d_out
+            };
+            [out.abs(), factor, rounding]
         }));
         self.features.sort_unstable_by(|left, right| left[0].total_cmp(&right[0]));
         let alike = self.features.chunk_by(|left, right| left[0] == right[0]);

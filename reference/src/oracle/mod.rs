@@ -50,7 +50,7 @@ mod tiles;
 use std::borrow::Cow;
 
 use ndarray::{ArrayD, IxDyn};
-use nsa_corpus::{Arithmetic, Field, Inputs, Outputs};
+use nsa_corpus::{Arithmetic, BackwardReads, Field, Inputs, Outputs};
 use rayon::prelude::*;
 
 pub use sampled::{Sample, SampledField, sampled_backward, sampled_forward, sampled_order_bounds};
@@ -116,7 +116,8 @@ fn forward_with(inputs: &Inputs, model: Option<&Model>) -> Answer {
 }
 
 /// `dq`, `dk`, `dv` and `dsel_scale` as they follow from the `out`, `lse`, `sliding_out` and `sliding_lse` that an implementation
-/// saved for its own backward: `P = exp(s - lse)`, `delta = <out, d_out>`. Budgets under `arithmetic` if given.
+/// saved for its own backward: `P = exp(s - lse)`, `delta = <out, d_out>`. Budgets under `arithmetic` if given; where its backward
+/// reads values of its own, they allow for all that `saved` may have been rounded from.
 ///
 /// With no cotangent in `inputs` there is nothing to compute: the answer holds no field.
 ///
@@ -146,11 +147,35 @@ fn backward_with(inputs: &Inputs, saved: &Outputs, off: Option<&Bounds>, model: 
     let heads = heads(inputs);
     let parts = parts(inputs);
     let fields = saved_fields(inputs, &parts, saved);
-    let off = off.map(|off| [&off.rigorous, &off.likely].map(|tier| saved_fields(inputs, &parts, tier)));
+    let own = model.and_then(|model| unrounded(model, saved, off));
+    let off =
+        own.as_ref().or(off).map(|off| [&off.rigorous, &off.likely].map(|tier| saved_fields(inputs, &parts, tier)));
     let zeros = vec![0.0; fields[0][1].len()];
     let saved = saved_parts(inputs, &parts, &fields, off.as_ref(), &zeros);
     let regions = backward_regions(inputs, &heads, &saved, model);
     gradients(inputs, regions, model)
+}
+
+/// How far the values that a backward starts from may be from `saved`, where it reads its own: by what storing them changed, or by
+/// `off` where that is more. `None` where it reads what was stored.
+fn unrounded(model: &Model, saved: &Outputs, off: Option<&Bounds>) -> Option<Bounds> {
+    if model.order_only || model.arithmetic.backward_reads == BackwardReads::Stored {
+        return None;
+    }
+    let tier = |off: Option<&Outputs>| {
+        let mut bounds = Outputs::new();
+        for (field, values) in saved.iter().filter(|(field, _)| !field.is_gradient()) {
+            let format = model.arithmetic.stored(field);
+            let storing = |value: &f64| if value.is_finite() { model.storing(format, *value, 0.0) } else { 0.0 };
+            let mut bound = values.map(storing);
+            if let Some(off) = off.and_then(|off| off.get(field)) {
+                bound.zip_mut_with(off, |bound, off| *bound = bound.max(*off));
+            }
+            bounds.set(field, bound);
+        }
+        bounds
+    };
+    Some(Bounds { rigorous: tier(off.map(|off| &off.rigorous)), likely: tier(off.map(|off| &off.likely)) })
 }
 
 /// How far the order of its additions alone can take an answer, before it is stored, from what exact sums over the same

@@ -13,12 +13,13 @@ use rayon::prelude::*;
 
 use super::backward_rows::{self, RowTask};
 use super::columns::{self, Columns};
+use super::delta_bounds::alike;
 use super::forward::forward_token;
 use super::kernels::PANEL;
 use super::model::{Model, TIERS};
 use super::packed::{Head, padded_keys};
 use super::saved::{Counts, Saved, Sums, TokenRows};
-use super::{fields_of, finish, parts, saved_fields, saved_parts};
+use super::{fields_of, finish, parts, saved_fields, saved_parts, unrounded};
 
 /// Tokens whose rows are kept at once.
 const CHUNK: usize = 64;
@@ -132,12 +133,16 @@ fn add_backward(inputs: &Inputs, saved: &Outputs, sample: &Sample, model: &Model
     let parts = parts(inputs);
     let fields = saved_fields(inputs, &parts, saved);
     let zeros = vec![0.0; fields[0][1].len()];
-    let saved = saved_parts(inputs, &parts, &fields, None, &zeros);
+    let off = unrounded(model, saved, None);
+    let off = off.as_ref().map(|off| [&off.rigorous, &off.likely].map(|tier| saved_fields(inputs, &parts, tier)));
+    let saved = saved_parts(inputs, &parts, &fields, off.as_ref(), &zeros);
     for region in Region::of(inputs, sample) {
         let [b, h] = region.at;
         let head = Head::new(inputs, b, h);
         let counts = Counts::of(inputs, region.number, &saved);
-        let backward = Backward { inputs, model, saved: &saved, head: &head, counts: &counts, region: &region };
+        let alike: Vec<Vec<f64>> = saved.iter().map(|saved| alike(inputs, saved, region.number)).collect();
+        let (head, counts, alike) = (&head, &counts, alike.as_slice());
+        let backward = Backward { inputs, model, saved: &saved, alike, head, counts, region: &region };
         backward.tokens(gathered);
         backward.keys(gathered);
     }
@@ -175,6 +180,8 @@ struct Backward<'a> {
     inputs: &'a Inputs,
     model: &'a Model,
     saved: &'a [Saved<'a>],
+    /// Of each part ([`RowTask`]).
+    alike: &'a [Vec<f64>],
     head: &'a Head,
     counts: &'a Counts,
     region: &'a Region,
@@ -182,10 +189,11 @@ struct Backward<'a> {
 
 impl Backward<'_> {
     /// The first pass at tokens `at`, for the terms of `panels` alone where given.
-    fn pass(&self, saved: &Saved<'_>, at: &[usize], panels: Option<&BTreeSet<usize>>, tokens: &mut [TokenRows]) {
+    fn pass(&self, part: usize, at: &[usize], panels: Option<&BTreeSet<usize>>, tokens: &mut [TokenRows]) {
         let Backward { inputs, model, head, counts, .. } = *self;
+        let (saved, alike) = (&self.saved[part], &self.alike[part]);
         let [b, h] = self.region.at;
-        let task = RowTask { inputs, head, saved, model: Some(model), counts, alike: &[], panels, b, h };
+        let task = RowTask { inputs, head, saved, model: Some(model), counts, alike, panels, b, h };
         let arch = Arch::new();
         tokens.par_iter_mut().zip(at).for_each_init(backward_rows::Rows::default, |rows, (token, i)| {
             arch.dispatch(|| task.token(rows, *i, token));
@@ -201,8 +209,8 @@ impl Backward<'_> {
             let new = |width: usize| at.iter().map(|_| Sums::zeros(width, true)).collect::<Vec<_>>();
             let (mut dq, mut dsel_scale) = (new(shape.groups() * shape.dim()), new(per_head * shape.num_sel()));
             let mut tokens: Vec<TokenRows> = at.iter().map(|_| TokenRows::default()).collect();
-            for saved in self.saved {
-                self.pass(saved, at, None, &mut tokens);
+            for part in 0..self.saved.len() {
+                self.pass(part, at, None, &mut tokens);
                 for (token, (dq, dsel_scale)) in tokens.iter().zip(dq.iter_mut().zip(&mut dsel_scale)) {
                     add(dq, &token.dq);
                     add(dsel_scale, &token.dsel_scale);
@@ -227,17 +235,18 @@ impl Backward<'_> {
         let [b, h] = self.region.at;
         let panels: BTreeSet<usize> = self.region.keys.iter().map(|key| key / PANEL).collect();
         // A term's P and dS follow from what was saved. Where delta is summed over P and dP it takes the whole row, and so it does to
-        // tell whether a row without d_out is finite.
-        let alone = self.model.arithmetic.delta == Delta::Output;
+        // tell whether a row without d_out is finite, and what its delta errs by where what was saved is not known.
+        let known = self.saved.iter().all(|saved| saved.off.is_none());
+        let alone = known && self.model.arithmetic.delta == Delta::Output;
         let padded = padded_keys(self.inputs);
         // Pages of these that no sampled panel touches are never written, and take no memory.
         let mut dk = Sums::zeros(padded * shape.dim(), true);
         let mut dv = Sums::zeros(padded * shape.value_dim(), true);
-        for saved in self.saved {
+        for (part, saved) in self.saved.iter().enumerate() {
             let mut tokens: Vec<TokenRows> = (0..CHUNK).map(|_| TokenRows::default()).collect();
             for at in self.visitors(saved, &panels).chunks(CHUNK) {
                 let tokens = &mut tokens[..at.len()];
-                self.pass(saved, at, Some(&panels).filter(|_| alone && saved.d_out.is_some()), tokens);
+                self.pass(part, at, Some(&panels).filter(|_| alone && saved.d_out.is_some()), tokens);
                 let mut visits = columns::visits(tokens, shape.groups());
                 visits.retain(|(panel, _)| panels.contains(panel));
                 Columns { inputs: self.inputs, saved, tokens, b, h }.add(&visits, &mut dk, &mut dv);

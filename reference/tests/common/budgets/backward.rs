@@ -140,20 +140,25 @@ impl Budgets<'_> {
         let width = 0..self.inputs.shape().value_dim();
         let at = [row.batch, row.head, row.token];
         // What no loss contains is multiplied by zeros, whatever it is.
-        let off = off.filter(|_| d_out.is_some() || d_lse.is_some());
+        let present = d_out.is_some() || d_lse.is_some();
+        let off = off.filter(|_| present);
+        let values: Vec<f64> =
+            width.clone().map(|d| saved.get(out).unwrap()[[at[0], at[1], at[2], d].as_slice()]).collect();
+        let saved_lse = saved.get(lse).unwrap()[at.as_slice()];
         let off = |tier: usize| {
             let of_row = |off: [&Outputs; 2]| Off::of(off[tier].get(out).unwrap(), off[tier].get(lse).unwrap(), at);
-            off.map_or(Off::none(width.len()), of_row)
+            let off = off.map_or(Off::none(width.len()), of_row);
+            if present { self.before_storing(off, &values, saved_lse) } else { off }
         };
         SavedRow {
             off: [off(usize::from(self.likely())), off(0)],
             row,
             terms,
-            out: width.clone().map(|d| saved.get(out).unwrap()[[at[0], at[1], at[2], d].as_slice()]).collect(),
-            lse: saved.get(lse).unwrap()[at.as_slice()],
+            out: values.clone(),
+            lse: saved_lse,
             d_out: d_out.as_ref().map(|d_out| width.map(|d| d_out[[at[0], at[1], at[2], d]]).collect()),
             d_lse: d_lse.map_or(0.0, |d_lse| d_lse[at]),
-            present: d_out.is_some() || d_lse.is_some(),
+            present,
             alike: 1.0,
         }
     }

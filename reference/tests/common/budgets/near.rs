@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
-use nsa_corpus::{Delta, Field, Outputs, RunningSum};
+use nsa_corpus::{BackwardReads, Delta, Field, Outputs, RunningSum};
 
 use super::backward::{Gradient, SavedRow};
-use super::{Budgets, format, gamma, relative};
+use super::{Budgets, Tier, format, gamma, relative};
 use crate::common::naive::Row;
 
 /// How far what was saved of a row may be off in one tier.
@@ -37,6 +37,20 @@ pub(super) struct Moved {
 }
 
 impl Budgets<'_> {
+    /// A backward that reads its own starts from what was rounded to the saved values.
+    pub(super) fn before_storing(&self, off: Off, out: &[f64], lse: f64) -> Off {
+        let Budgets { arithmetic, tier, flush, .. } = *self;
+        if arithmetic.backward_reads == BackwardReads::Stored || tier == Tier::Order {
+            return off;
+        }
+        let at_least = |dtype, value: f64, off: f64| {
+            let [u_o, smallest, _] = format(dtype);
+            if value.is_finite() { off.max(u_o * value.abs() + u_o * smallest + flush) } else { off }
+        };
+        let outs = out.iter().zip(&off.out).map(|(value, off)| at_least(arithmetic.output, *value, *off));
+        Off { out: outs.collect(), lse: at_least(arithmetic.lse, lse, off.lse) }
+    }
+
     /// `b` and `r` of tier H where `likely`, else `Delta` of tier B.
     pub(super) fn moved(&self, saved: &SavedRow<'_>, gradients: &[Gradient], likely: bool) -> Moved {
         let known = saved.off[1].out.iter().all(|off| *off == 0.0);
@@ -97,7 +111,14 @@ impl Budgets<'_> {
         for ((out, d_out), off) in saved.out.iter().zip(d_out).zip(&saved.off[0].out) {
             let [factor, rounding] = alike.entry(out.abs().to_bits()).or_default();
             let stored = if *off == 0.0 { 0.0 } else { u_o * (out.abs() + off) + u_o * smallest + self.flush };
-            *factor += if *out < 0.0 { -d_out } else { *d_out };
+            let own = self.arithmetic.backward_reads == BackwardReads::Own;
+            *factor += if own {
+                d_out.abs()
+            } else if *out < 0.0 {
+                -d_out
+            } else {
+                *d_out
+            };
             *rounding = rounding.max(stored);
         }
         alike.values().map(|[factor, rounding]| (factor * rounding).powi(2)).sum::<f64>().sqrt()
