@@ -213,7 +213,8 @@ pub(crate) fn read(folder: &Path, bundles: &[(PathBuf, Bundle)]) -> Result<BTree
 /// The waivers that a text holds, by file, before they are held to what their files hold.
 fn parse(text: &str) -> Result<Vec<Entry>, String> {
     let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let file: WaiverFile = toml::from_str(text).map_err(|error| one_line(error.to_string()))?;
+    let file: WaiverFile =
+        toml::from_str(text).map_err(|error| nsa_corpus::foreign::line(&one_line(error.to_string())))?;
     Ok(file.waiver)
 }
 
