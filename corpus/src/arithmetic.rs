@@ -156,7 +156,7 @@ impl Arithmetic {
         }
     }
 
-    /// 16-bit tensor cores with f32 accumulation: P and dS are cast to `element` (f16 or bf16), outputs and gradients
+    /// 16-bit tensor cores with f32 accumulation: P and dS are cast to `dtype` (f16 or bf16), outputs and gradients
     /// are stored in it, `lse` and `dsel_scale` in f32.
     pub fn tensor_core(dtype: Dtype) -> Self {
         let dot = Dot::Blocks { block: 16, extra_bits: 0 };

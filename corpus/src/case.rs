@@ -123,7 +123,7 @@ impl Case {
         matches!(tensor, Tensor::Indices | Tensor::Mask) || self.values().any(|(present, _)| present == tensor)
     }
 
-    /// Draws every tensor, applies the overrides and rounds to `element`.
+    /// Draws every tensor, applies the overrides and rounds to `dtype`.
     ///
     /// # Errors
     /// What [`Case::check`] refuses; a file that cannot be read, or whose tensor does not fit; a given index of a live slot

@@ -69,7 +69,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Checks the tensors against each other. Every floating-point value is rounded to `parts.element`, so that the
+    /// Checks the tensors against each other. Every floating-point value is rounded to `parts.dtype`, so that the
     /// oracle and every candidate start from the same numbers. NaN and infinities are legal.
     ///
     /// # Errors

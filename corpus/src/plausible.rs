@@ -44,7 +44,7 @@ fn power(value: f64) -> String {
 }
 
 impl Arithmetic {
-    /// Whether some program that takes inputs of `element` has such an arithmetic: what a file or another program declares is not
+    /// Whether some program that takes inputs of `dtype` has such an arithmetic: what a file or another program declares is not
     /// believed before. docs/numerics.md ("What may be declared") derives the ranges.
     ///
     /// # Errors

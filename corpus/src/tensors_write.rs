@@ -36,7 +36,7 @@ impl TensorFileBuilder {
         self
     }
 
-    /// Adds a floating-point tensor, stored in `element`: exact if its values are exact in that format.
+    /// Adds a floating-point tensor, stored in `dtype`: exact if its values are exact in that format.
     pub fn float<D: Dimension>(&mut self, name: &str, dtype: Dtype, tensor: &Array<f64, D>) -> &mut Self {
         let (stored, encode): (_, fn(f64, &mut Vec<u8>)) = match dtype {
             Dtype::F64 => ("F64", |value, bytes| bytes.extend(value.to_le_bytes())),

@@ -150,7 +150,7 @@ pub enum Unmeasured {
     Problem(#[from] Error),
 }
 
-/// Measures `sum` of `candidate` on inputs of `element` whose groups have `groups` query heads.
+/// Measures `sum` of `candidate` on inputs of `dtype` whose groups have `groups` query heads.
 ///
 /// # Errors
 /// The candidate does not support the problems or gives no finite answer to one.

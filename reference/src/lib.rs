@@ -1,6 +1,6 @@
 //! What `regular_attend` computes, several times over, so that no one of them has to be believed alone: the readable
 //! transcription ([`regular_attend`]), the streaming f64 [`oracle`] with its error budgets, a checker of gradients
-//! ([`gradcheck`]), and two CPU candidates: [`tiled`], as a kernel computes, and [`plain`], into which faults can be planted.
+//! ([`gradcheck`]), and two CPU candidates: [`tiled`], as a kernel computes, and [`rowwise`], in which mutants are planted.
 //!
 //! # Examples
 //! The oracle's answer to a problem of one's own, and how far an implementation that stores bf16 may be from it:
@@ -14,7 +14,7 @@
 //! };
 //! let mut parts = InputParts::new(2, tensor(2, 0.0), tensor(1, 1.0), tensor(1, 2.0), Array4::zeros((1, 1, 6, 1)));
 //! parts.mask[[0, 0, 1, 0]] = false;
-//! parts.element = Dtype::Bf16;
+//! parts.dtype = Dtype::Bf16;
 //! parts.cotangents = Cotangents { d_out: Some(tensor(2, 3.0)), ..Cotangents::default() };
 //! let inputs = Inputs::new(parts).unwrap();
 //!

@@ -26,7 +26,7 @@ pub(crate) trait Real:
     fn widen(self) -> f64;
     fn exp(self) -> Self;
     fn ln(self) -> Self;
-    /// Rounded to nearest in `element`, where that is narrower.
+    /// Rounded to nearest in `dtype`, where that is narrower.
     fn cast(self, dtype: Dtype) -> Self;
 }
 

@@ -26,7 +26,7 @@ use crate::plan::{Plan, Problem, Role, Tensor};
 ///     block_size: 2,
 ///     include_block_causal: true,
 ///     sliding_window: None,
-///     element: Dtype::Bf16,
+///     dtype: Dtype::Bf16,
 ///     q: ones.clone(),
 ///     k: ones.clone(),
 ///     v: ones.clone(),

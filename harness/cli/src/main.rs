@@ -144,7 +144,7 @@ enum Command {
     Golden(golden::Args),
     /// Computes the oracle's answers for a file of inputs
     Oracle(oracle::Args),
-    /// Plants faults and reports which are noticed
+    /// Plants mutants and reports which are killed
     Detect(detect::Args),
     /// Measures how a candidate's dot products round, and holds it to what it declares of them
     Calibrate(calibrate::Args),

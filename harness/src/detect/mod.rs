@@ -57,7 +57,7 @@ pub fn all_entries() -> Vec<&'static Entry> {
 
 /// One planted mistake.
 pub enum Plant<'a> {
-    /// In the plain implementation, or round a candidate.
+    /// In the rowwise implementation, or round a candidate.
     Mutant(&'static Mutant, &'a dyn Candidate),
     /// In a CUDA kernel.
     Kernel(KernelMutant),

@@ -79,7 +79,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// For these inputs. PyTorch in 16 bits is played by the plain implementation with scores rounded to the format, as a matrix
+    /// For these inputs. PyTorch in 16 bits is played by the rowwise implementation with scores rounded to the format, as a matrix
     /// product of 16-bit tensors returns them; P, dS, outputs and gradients are rounded to it anyway.
     pub fn new(inputs: &Inputs) -> Self {
         let dtype = inputs.dtype();

@@ -1,7 +1,7 @@
 //! Known mistakes, planted to find out whether the harness sees them.
 //!
 //! `harness/mutants/*.toml` is the catalogue, strictly parsed and embedded: each mutant says what it stands for, where the
-//! mistake was seen, what should become of it, and how it is planted: in the plain CPU implementation
+//! mistake was seen, what should become of it, and how it is planted: in the rowwise CPU implementation
 //! ([`nsa_reference::rowwise`]), or round any candidate, by changing what goes in or comes out ([`decorate`]). Faults of the
 //! CUDA kernels are kept with them (`gpu/kernels/*/mutants.toml`) in the same words.
 
@@ -31,7 +31,7 @@ const FILES: &[(&str, &str)] = &[
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "carrier", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Carrier {
-    /// In the plain implementation.
+    /// In the rowwise implementation.
     Rowwise {
         /// What is wrong in it.
         mutation: Mutation,
@@ -131,7 +131,7 @@ impl Mutant {
         }
     }
 
-    /// Whether it changes what another candidate is given or answers, rather than the plain implementation.
+    /// Whether it changes what another candidate is given or answers, rather than the rowwise implementation.
     pub fn decorates(&self) -> bool {
         !matches!(self.plant, Carrier::Rowwise { .. })
     }

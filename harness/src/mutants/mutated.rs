@@ -49,7 +49,7 @@ impl Candidate for Decorated<'_> {
     }
 }
 
-/// A candidate with `mutant`: the plain implementation with its fault, or `inner` decorated.
+/// A candidate with `mutant`: the rowwise implementation with its fault, or `inner` decorated.
 pub fn mutated<'a>(mutant: &'a Mutant, inner: &'a dyn Candidate) -> Box<dyn Candidate + 'a> {
     let name = format!("{}+{}", inner.name(), mutant.name);
     match &mutant.plant {
@@ -58,7 +58,7 @@ pub fn mutated<'a>(mutant: &'a Mutant, inner: &'a dyn Candidate) -> Box<dyn Cand
     }
 }
 
-/// The plain implementation with the mutant of this name in it, or round it.
+/// The rowwise implementation with the mutant of this name in it, or round it.
 pub fn rowwise_with(name: &str) -> Option<Box<dyn Candidate>> {
     static ROWWISE: LazyLock<Rowwise> = LazyLock::new(Rowwise::new);
     let mutant = mutants().iter().find(|mutant| mutant.name == name)?;

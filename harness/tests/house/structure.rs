@@ -22,7 +22,7 @@ const ROOMS: &[&[&str]] = &[
     &["readers"],
     &["detect"],
     &["campaign", "document"],
-    &["calibrate", "localize", "relations", "summary", "tally"],
+    &["bench", "calibrate", "localize", "relations", "summary", "tally"],
     &["run"],
     &["report"],
     &["explain"],
@@ -30,7 +30,7 @@ const ROOMS: &[&[&str]] = &[
     &["registry", "version_1"],
     &["mutants"],
     &["candidate"],
-    &["environment", "number"],
+    &["environment", "number", "watch"],
 ];
 
 /// Folders of crates.

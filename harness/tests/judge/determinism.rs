@@ -1,7 +1,7 @@
 //! Reruns are held to what a candidate declares: any bit where it says bitwise, the order of additions and nothing more where it
 //! says bounded.
 
-use nsa_corpus::{Case, Dtype, Field, Inputs, Outputs, Random, Sizes, Values};
+use nsa_corpus::{Arithmetic, BackwardReads, Case, Dtype, Field, Inputs, Outputs, Random, Sizes, Values};
 use nsa_harness::candidate::{Candidate, Declaration};
 use nsa_harness::judge::verdict::{Class, Failure};
 use nsa_harness::run::{rerun, run_case};
@@ -158,6 +158,31 @@ fn the_spread_may_take_the_order_only_budget_and_no_more() {
         assert_eq!(reruns(&wavering(all_bounded, shifted(field, 0.98)), Dtype::F32, 2), None, "{field}");
         assert_race(reruns(&wavering(all_bounded, shifted(field, 1.02)), Dtype::F32, 2), field);
     }
+}
+
+/// Its own forward, which it rounded to f16 for the harness alone, wavers; what became of it does not.
+fn reads_its_own(inputs: &Inputs) -> Declaration {
+    let declared = all_bounded(inputs);
+    let arithmetic = Arithmetic { backward_reads: BackwardReads::Own, ..declared.arithmetic };
+    Declaration { arithmetic, ..declared }
+}
+
+#[test]
+fn gradients_of_an_own_forward_may_waver_with_it_and_are_right_in_each_run() {
+    let own_forward = |run: usize, inputs: &Inputs, outputs: &mut Outputs| {
+        let answer = if run == 0 { oracle::backward(inputs, outputs, None).outputs } else { oracle::attend(inputs) };
+        let stored = inputs.dtype();
+        outputs.set(Field::Dk, answer.get(Field::Dk).unwrap().mapv(|value| stored.round(value)));
+    };
+    assert_eq!(reruns(&wavering(reads_its_own, own_forward), Dtype::F16, 2), None);
+    let wrong = |run: usize, inputs: &Inputs, outputs: &mut Outputs| {
+        own_forward(run, inputs, outputs);
+        outputs.get_mut(Field::Dk).unwrap()[[0, 1, 30, 5]] *= if run == 2 { 3.0 } else { 1.0 };
+    };
+    assert_race(reruns(&wavering(reads_its_own, wrong), Dtype::F16, 3), Field::Dk);
+    // A forward that is the same to the bit is taken to be the same inside: then only the order of additions may differ.
+    let steady = |inputs: &Inputs| Declaration { bounded: gradients_bounded(inputs).bounded, ..reads_its_own(inputs) };
+    assert_race(reruns(&wavering(steady, own_forward), Dtype::F16, 2), Field::Dk);
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Problem<'_> {
         mutated
     }
 
-    /// Asserts that every fault of [`Problem::planted`] is refused.
+    /// Asserts that every fault of [`Problem::mutated`] is refused.
     ///
     /// # Panics
     /// One is not; the message names it.

@@ -15,7 +15,7 @@
 //!     block_size: 2,
 //!     include_block_causal: true,
 //!     sliding_window: None,
-//!     element: Dtype::F32,
+//!     dtype: Dtype::F32,
 //!     q: Array4::zeros((1, 1, 3, 4)),
 //!     k: Array4::zeros((1, 1, 3, 4)),
 //!     v: Array4::ones((1, 1, 3, 4)),

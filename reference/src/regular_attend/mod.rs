@@ -64,7 +64,7 @@ impl Scalar for f64 {
 /// use nsa_corpus::{Cotangents, Dtype, Field, InputParts, Inputs};
 /// let ones = Array4::ones((1, 1, 5, 2));
 /// let inputs = Inputs::new(InputParts {
-///     block_size: 4, include_block_causal: true, sliding_window: None, element: Dtype::F64,
+///     block_size: 4, include_block_causal: true, sliding_window: None, dtype: Dtype::F64,
 ///     q: ones.clone(), k: ones.clone(), v: ones, indices: Array4::zeros((1, 1, 5, 0)),
 ///     mask: Array4::from_elem((1, 1, 5, 0), true), sel_scale: None,
 ///     cotangents: Cotangents { d_lse: Some(Array3::ones((1, 1, 5))), ..Cotangents::default() },

@@ -35,7 +35,7 @@ use head::{Head, Scratch};
 /// use nsa_reference::{Dtype, Field, InputParts, Inputs};
 /// let ones = Array4::ones((1, 2, 9, 4));
 /// let parts = InputParts::new(4, ones.clone(), ones.clone(), ones, Array4::zeros((1, 2, 9, 1)));
-/// let inputs = Inputs::new(InputParts { element: Dtype::Bf16, ..parts }).unwrap();
+/// let inputs = Inputs::new(InputParts { dtype: Dtype::Bf16, ..parts }).unwrap();
 /// let outputs = nsa_reference::tiled::attend(&inputs);
 /// assert_eq!(outputs.get(Field::Out).unwrap()[[0, 1, 8, 3]], 1.0);
 /// ```
@@ -46,7 +46,7 @@ pub fn attend(inputs: &Inputs) -> Outputs {
     }
 }
 
-/// What [`attend`] does with inputs of `element`.
+/// What [`attend`] does with inputs of `dtype`.
 ///
 /// Products and sums are rounded separately, not fused: the first product starts the sum, so `K` of each still make at
 /// most `K` roundings of any term, and the bound of [`Dot::Fma`] holds. `libm`'s exponential errs by less than an ulp,

@@ -6,7 +6,7 @@ use nsa_harness::document::Benchmarks;
 use crate::output::table;
 
 const HEAD: [&str; 9] =
-    ["shape", "element", "forward ms", "min", "TFLOP/s", "forward+backward ms", "min", "TFLOP/s", "checked"];
+    ["shape", "dtype", "forward ms", "min", "TFLOP/s", "forward+backward ms", "min", "TFLOP/s", "checked"];
 
 /// As text.
 pub(crate) fn text(document: &Benchmarks) -> String {

@@ -7,7 +7,7 @@ use nsa_harness::document::Calibrate;
 
 use crate::output::table;
 
-const HEAD: [&str; 7] = ["sum", "element", "declared", "added at once", "kept beside 1", "error found", "verdict"];
+const HEAD: [&str; 7] = ["sum", "dtype", "declared", "added at once", "kept beside 1", "error found", "verdict"];
 
 /// As text.
 pub(crate) fn text(document: &Calibrate) -> String {

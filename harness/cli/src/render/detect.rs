@@ -10,7 +10,7 @@ use crate::output::table;
 
 /// As text.
 pub(crate) fn text(found: &Detect) -> String {
-    let mut head: Vec<String> = ["mistake", "category", "in"].map(str::to_owned).to_vec();
+    let mut head: Vec<String> = ["mutant", "category", "in"].map(str::to_owned).to_vec();
     head.extend(found.rules.iter().map(|rule| rule.name().to_owned()));
     head.extend(["by", "s"].map(str::to_owned));
     let mut lines = vec![head];

@@ -24,7 +24,7 @@ pub(crate) fn text(run: &Run, vacuous: bool) -> String {
     text.push_str(&vacuous_checks(run, vacuous));
     if let Some(Report { name, dtype, .. }) = run.reports.iter().find(|report| report.verdict.failure().is_some()) {
         let candidate = &run.candidate;
-        text.push_str(&format!("run one again: nsa-diff run {name} --candidate {candidate} --element {dtype}\n"));
+        text.push_str(&format!("run one again: nsa-diff run {name} --candidate {candidate} --dtype {dtype}\n"));
     }
     if run.left_out > 0 {
         let (left_out, all) = (run.left_out, run.left_out + run.reports.len());

@@ -158,7 +158,7 @@ impl Declaration {
         })
     }
 
-    /// What it declares of problems with inputs of `element`; of a format that it does not take, the arithmetic of a plain f32
+    /// What it declares of problems with inputs of `dtype`; of a format that it does not take, the arithmetic of a plain f32
     /// program.
     pub(super) fn of(&self, dtype: Dtype) -> candidate::Declaration {
         let bounded =
@@ -319,6 +319,8 @@ fn preset(name: &str, dtype: Dtype) -> Result<Arithmetic, String> {
 
 #[cfg(test)]
 mod tests {
+    use nsa_corpus::BackwardReads;
+
     use super::*;
 
     fn parse(rest: &str) -> Result<Declaration, String> {
@@ -341,6 +343,20 @@ mod tests {
         let written = serde_json::to_string(&Arithmetic::f32()).unwrap();
         let declared = parse(&format!(r#""arithmetic": {written}"#)).unwrap();
         assert_eq!(declared.of(Dtype::Bf16).arithmetic, Arithmetic::f32());
+    }
+
+    #[test]
+    fn a_backward_reads_what_was_stored_unless_it_says_otherwise() {
+        let reads = |rest: &str| parse(rest).unwrap().of(Dtype::F32).arithmetic.backward_reads;
+        assert_eq!(reads(r#""arithmetic": "f64""#), BackwardReads::Stored);
+        assert_eq!(
+            reads(r#""arithmetic": {"preset": "f64", "lse": "f32", "backward_reads": "own"}"#),
+            BackwardReads::Own
+        );
+        // What was written before this part existed.
+        let mut old = serde_json::to_value(Arithmetic::f32()).unwrap();
+        assert!(old.as_object_mut().unwrap().remove("backward_reads").is_some());
+        assert_eq!(serde_json::from_value::<Arithmetic>(old).unwrap(), Arithmetic::f32());
     }
 
     #[test]
