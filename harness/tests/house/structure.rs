@@ -20,8 +20,7 @@ const KNOWN: &[(&str, &[&str])] = &[];
 /// The rooms of the harness, from top to bottom: a module may use its own row and those below.
 const ROOMS: &[&[&str]] = &[
     &["readers"],
-    &["detect"],
-    &["campaign", "document"],
+    &["campaign", "detect", "document"],
     &["bench", "calibrate", "localize", "relations", "summary", "tally"],
     &["run"],
     &["report"],
