@@ -51,7 +51,7 @@ pub struct InputParts {
     pub cotangents: Cotangents,
 }
 
-/// The tensors of one problem: shapes agree, indices are in range, values are exact in [`Inputs::element`]. Every tensor
+/// The tensors of one problem: shapes agree, indices are in range, values are exact in [`Inputs::dtype`]. Every tensor
 /// is in standard (row-major) layout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inputs {

@@ -154,7 +154,7 @@ impl TensorFile {
     /// # Errors
     /// There is no such tensor.
     pub fn dtype(&self, name: &str) -> Result<Option<Dtype>, Error> {
-        self.info(name).map(|info| dtype(info.dtype))
+        self.info(name).map(|info| dtype_of(info.dtype))
     }
 
     /// A floating-point tensor (F64, F32, F16 or BF16), widened.
@@ -285,8 +285,8 @@ fn wrong_type(name: &str, found: StoredType, expected: &str) -> Error {
     Error::invalid(format!("tensor {} is {found:?}, expected {expected}", foreign::quoted(name)))
 }
 
-fn dtype(dtype: StoredType) -> Option<Dtype> {
-    match dtype {
+fn dtype_of(stored: StoredType) -> Option<Dtype> {
+    match stored {
         StoredType::F64 => Some(Dtype::F64),
         StoredType::F32 => Some(Dtype::F32),
         StoredType::F16 => Some(Dtype::F16),

@@ -98,7 +98,7 @@ fn a_wrong_element_is_named() {
     assert_eq!(report.verdict, Verdict::Fail);
     assert_eq!(report.failures.len(), 1, "{report}");
     assert_eq!(report.failures[0].variable, "k");
-    assert_eq!(report.failures[0].dtype(), Some(vec![0, 1, 4, 2]));
+    assert_eq!(report.failures[0].element(), Some(vec![0, 1, 4, 2]));
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_failing_direction_is_explained_by_the_element() {
     assert_eq!(report.verdict, Verdict::Fail);
     let worst = report.worst.as_ref().unwrap();
     assert_eq!(worst.variable, "v");
-    assert_eq!(worst.culprit.as_ref().unwrap().dtype(), Some(vec![0, 0, 5, 1]), "{report}");
+    assert_eq!(worst.culprit.as_ref().unwrap().element(), Some(vec![0, 0, 5, 1]), "{report}");
 }
 
 #[test]
@@ -162,9 +162,9 @@ fn square(gradient: Array1<f64>) -> Problem<'static> {
 fn a_claim_that_is_not_finite_fails() {
     let report = square(arr1(&[2.0, f64::NAN, 6.0])).check(&Settings::default());
     assert_eq!(report.verdict, Verdict::Fail);
-    assert_eq!(report.failures[0].dtype(), Some(vec![1]));
+    assert_eq!(report.failures[0].element(), Some(vec![1]));
     let infinite = square(arr1(&[2.0, 4.0, f64::INFINITY])).check(&Settings::default());
-    assert_eq!(infinite.failures[0].dtype(), Some(vec![2]));
+    assert_eq!(infinite.failures[0].element(), Some(vec![2]));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The judgement of one answer: every field against the oracle, under the budgets of the declared arithmetic.
 //!
 //! [`element`] has the one rule that says whether an element is wrong; [`field`] applies it to every element of a field,
-//! `answer` says what they are held to, and [`verdict`] draws the conclusion.
+//! `answer` says what they are held to, and [`verdict()`] draws the conclusion.
 
 mod answer;
 pub mod budget_use;

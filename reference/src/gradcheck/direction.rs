@@ -22,7 +22,7 @@ pub struct Direction {
 
 impl Direction {
     /// The element at row-major position `flat` of a tensor of `shape`.
-    pub(super) fn dtype(variable: usize, shape: &[usize], flat: usize) -> Self {
+    pub(super) fn element(variable: usize, shape: &[usize], flat: usize) -> Self {
         let mut rest = flat;
         let mut region: Vec<Range<usize>> = shape
             .iter()
@@ -133,9 +133,9 @@ mod tests {
 
     #[test]
     fn an_element_is_named_by_its_row_major_place() {
-        let dtype = Direction::dtype(0, &[2, 3, 4], 21);
-        assert_eq!(visited(&dtype, &[2, 3, 4]), [(vec![1, 2, 1], 1.0)]);
-        assert!(dtype.halves().is_none());
+        let element = Direction::element(0, &[2, 3, 4], 21);
+        assert_eq!(visited(&element, &[2, 3, 4]), [(vec![1, 2, 1], 1.0)]);
+        assert!(element.halves().is_none());
     }
 
     #[test]

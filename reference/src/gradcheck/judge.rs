@@ -311,7 +311,7 @@ mod tests {
         let coefficients = signed(derivatives);
         let report = linear(&coefficients, &ones, &signed(claims)).check_directions(&settings);
         assert_eq!(report.failures.len(), 1, "{report}");
-        report.failures[0].culprit.as_ref().and_then(|culprit| culprit.dtype())
+        report.failures[0].culprit.as_ref().and_then(|culprit| culprit.element())
     }
 
     #[test]
@@ -365,7 +365,7 @@ mod tests {
         let mutated = Array1::from(vec![1.0, 1.0, 1.5]).into_dyn();
         let report = problem.judge(&measured, &settings, Some((1, &mutated)));
         assert_eq!((report.failures.len(), report.checks), (1, 5));
-        assert_eq!((report.failures[0].claimed, report.failures[0].dtype()), (1.5, Some(vec![2])));
+        assert_eq!((report.failures[0].claimed, report.failures[0].element()), (1.5, Some(vec![2])));
         // Those faults are found, and are of the size that was asked for.
         let all = problem.mutated(&settings);
         assert_eq!(all.len(), 4);

@@ -151,7 +151,7 @@ impl<'a> Problem<'a> {
     fn every_element(&self) -> Vec<Direction> {
         let elements = |(index, variable): (usize, &Variable)| {
             let shape = variable.value.shape().to_vec();
-            (0..variable.value.len()).map(move |flat| Direction::dtype(index, &shape, flat)).collect::<Vec<_>>()
+            (0..variable.value.len()).map(move |flat| Direction::element(index, &shape, flat)).collect::<Vec<_>>()
         };
         self.variables.iter().enumerate().flat_map(elements).collect()
     }
@@ -284,8 +284,8 @@ mod tests {
         Problem::new(move |point: &[ArrayD<f64>]| loss(point[0].as_slice().unwrap()), vec![variable])
     }
 
-    fn dtype(flat: usize, len: usize) -> Direction {
-        Direction::dtype(0, &[len], flat)
+    fn element(flat: usize, len: usize) -> Direction {
+        Direction::element(0, &[len], flat)
     }
 
     #[test]
@@ -317,9 +317,9 @@ mod tests {
     fn a_derivative_needs_no_claim() {
         let sine = problem(|x| (x[0] + 2.0 * x[1]).sin(), &[0.3, 0.1], &[0.0, 0.0]);
         assert_eq!((sine.variables().len(), sine.variables()[0].name()), (1, "x"));
-        let found = sine.derivative(&dtype(1, 2), &Settings::default()).unwrap();
+        let found = sine.derivative(&element(1, 2), &Settings::default()).unwrap();
         assert!((found.value - 2.0 * 0.5f64.cos()).abs() <= found.error && found.error < 1e-6, "{found:?}");
-        assert!(problem(|_| f64::NAN, &[0.0], &[0.0]).derivative(&dtype(0, 1), &Settings::default()).is_none());
+        assert!(problem(|_| f64::NAN, &[0.0], &[0.0]).derivative(&element(0, 1), &Settings::default()).is_none());
     }
 
     #[test]
@@ -334,7 +334,7 @@ mod tests {
         let scale = sine.scale(0);
         for (effort, factor) in [(Effort::Enough, 1.0), (Effort::Best(0.375), 0.375)] {
             *farthest.lock().unwrap() = 0.0;
-            let found = sine.estimate(&dtype(0, 1), &Settings::default(), &scale, effort).unwrap();
+            let found = sine.estimate(&element(0, 1), &Settings::default(), &scale, effort).unwrap();
             assert_eq!(*farthest.lock().unwrap(), factor * scale.step);
             assert!((found.value - 1.0).abs() < 1e-9);
         }
@@ -350,7 +350,7 @@ mod tests {
         let estimate = |claim: f64| {
             let problem = problem(loss, &[0.0, 0.2], &[claim, 0.0]);
             let scale = Scale { noise: 1e-15, ..problem.scale(0) };
-            problem.estimate(&dtype(1, 2), &Settings::default(), &scale, Effort::Enough).unwrap()
+            problem.estimate(&element(1, 2), &Settings::default(), &scale, Effort::Enough).unwrap()
         };
         let (rough, close) = (estimate(1e9), estimate(0.0));
         assert!(rough.evaluations < close.evaluations, "{rough:?} {close:?}");

@@ -41,7 +41,7 @@ pub struct Finding {
 
 impl Finding {
     /// The element's index, where the finding is of one element.
-    pub fn dtype(&self) -> Option<Vec<usize>> {
+    pub fn element(&self) -> Option<Vec<usize>> {
         let one = self.region.iter().all(|range| range.len() == 1);
         one.then(|| self.region.iter().map(|range| range.start).collect())
     }
@@ -61,7 +61,7 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {}", self.verdict, self.variable)?;
-        match self.dtype() {
+        match self.element() {
             Some(index) => write!(f, "{index:?}")?,
             None => write!(f, ", {} {:?}", self.what, self.region)?,
         }
