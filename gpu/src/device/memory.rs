@@ -104,11 +104,6 @@ impl Buffer {
         self.extent.bytes()
     }
 
-    /// Bytes with the guard zones.
-    pub fn allocated_bytes(&self) -> usize {
-        self.allocation.bytes()
-    }
-
     /// Its rows in the order `b, head, token`, once every kernel is done.
     pub(super) fn download(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; self.extent.filled_bytes()];

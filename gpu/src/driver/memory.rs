@@ -52,10 +52,6 @@ impl Allocation {
         Ok(Allocation { context: Arc::clone(context), address, bytes })
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// The address of byte `start`.
     pub(crate) fn address(&self, start: usize) -> Address {
         assert!(start <= self.bytes);

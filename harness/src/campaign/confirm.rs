@@ -21,14 +21,14 @@ pub struct Confirmation {
     /// Where it is wrong, and what that looks like.
     pub localization: Option<Localization>,
     /// Its worst element.
-    pub worst: Option<WorstStored>,
+    pub worst: Option<StoredElement>,
     /// What each witness says.
     pub witnesses: Vec<Testimony>,
 }
 
-/// The worst element of a stored answer, in the field at fault.
+/// One element of a stored answer, and the interval that holds every right answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct WorstStored {
+pub struct StoredElement {
     /// The field.
     pub field: Field,
     /// The position, one number for each axis of the field.
@@ -84,17 +84,17 @@ fn localized(bundle: &Bundle) -> Option<Localization> {
 }
 
 /// The worst element of the field at fault, with the ends of its interval as stored and the candidate's value.
-fn worst(report: &Report, bundle: &Bundle) -> Option<WorstStored> {
+fn worst(report: &Report, bundle: &Bundle) -> Option<StoredElement> {
     let field = report.verdict.failure()?.field?;
     let worst = report.comparisons.iter().find(|comparison| comparison.field == field)?.worst.clone()?;
     let at = |outputs: &Outputs| outputs.get(field)?.get(worst.index.as_slice()).copied();
     let ends = [worst.expected - worst.budget, worst.expected + worst.budget];
     let [lowest, highest] = [0, 1].map(|end| at(&bundle.intervals[end]).unwrap_or(ends[end]));
-    Some(WorstStored { field, index: worst.index, lowest, highest, found: worst.found })
+    Some(StoredElement { field, index: worst.index, lowest, highest, found: worst.found })
 }
 
 /// The stored problem, its values unchanged, computed by a witness in the widest format that it takes.
-fn testify(bundle: &Bundle, witness: &dyn Candidate, worst: Option<&WorstStored>) -> Result<Testimony, Error> {
+fn testify(bundle: &Bundle, witness: &dyn Candidate, worst: Option<&StoredElement>) -> Result<Testimony, Error> {
     let case = Case::from_inputs(&bundle.inputs);
     let mut told = None;
     for dtype in [Dtype::F64, Dtype::F32, bundle.dtype] {
@@ -109,7 +109,7 @@ fn testify(bundle: &Bundle, witness: &dyn Candidate, worst: Option<&WorstStored>
         }
     }
     let (dtype, report) = told.expect("three formats were tried");
-    let value = |worst: &WorstStored| report.outputs.as_ref()?.get(worst.field)?.get(worst.index.as_slice()).copied();
+    let value = |worst: &StoredElement| report.outputs.as_ref()?.get(worst.field)?.get(worst.index.as_slice()).copied();
     let value = worst.and_then(value);
     Ok(Testimony { witness: witness.name().to_owned(), dtype, report, value })
 }

@@ -48,13 +48,6 @@ pub enum NameError {
     },
 }
 
-impl CandidateName {
-    /// Whether it runs the CUDA kernels.
-    pub fn is_cuda(&self) -> bool {
-        matches!(self, CandidateName::Cuda { .. })
-    }
-}
-
 impl FromStr for CandidateName {
     type Err = NameError;
 

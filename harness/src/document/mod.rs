@@ -30,7 +30,7 @@ use merge::add_counts;
 pub use merge::{Merge, Unmergeable};
 pub use run::Run;
 pub use seconds::Seconds;
-pub use shown::{Available, Candidates, Described, Oracle, Outside, Show, Stored};
+pub use shown::{Available, Candidates, Described, Oracle, Show, Stored};
 pub use stored::{Confirm, Confirmed, Replay, Shrink, Smaller};
 
 /// What a command leaves as JSON.

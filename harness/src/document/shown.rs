@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Document;
+use crate::campaign::confirm::StoredElement;
 use crate::campaign::waiver::Extent;
 use crate::candidate::{Declaration, Determinism};
 use crate::registry::{LISTED, Listed};
@@ -55,28 +56,7 @@ pub struct Stored {
     /// What a waiver of it would say, as TOML, where it holds an answer.
     pub waiver: Option<String>,
     /// The elements of its answer outside their interval.
-    pub outside: Vec<Outside>,
-}
-
-/// One element outside the interval that holds every right answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Outside {
-    /// The field.
-    pub field: Field,
-    /// The element.
-    pub index: Vec<usize>,
-    /// The least that a right answer could be.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "crate::number::Number")]
-    pub lowest: f64,
-    /// The greatest.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "crate::number::Number")]
-    pub highest: f64,
-    /// What was found.
-    #[serde(with = "crate::number")]
-    #[schemars(with = "crate::number::Number")]
-    pub found: f64,
+    pub outside: Vec<StoredElement>,
 }
 
 impl Described {
@@ -111,7 +91,7 @@ impl Stored {
     }
 }
 
-fn outside(bundle: &Bundle) -> Vec<Outside> {
+fn outside(bundle: &Bundle) -> Vec<StoredElement> {
     let [lowest, highest] = &bundle.intervals;
     let mut all = Vec::new();
     for (field, lowest) in lowest.iter() {
@@ -120,7 +100,7 @@ fn outside(bundle: &Bundle) -> Vec<Outside> {
         all.extend(lowest.indexed_iter().filter_map(|(index, &lowest)| {
             let (highest, found) = (*highest.get(&index)?, *found.get(&index)?);
             let index = index.slice().to_vec();
-            (!(found >= lowest && found <= highest)).then_some(Outside { field, index, lowest, highest, found })
+            (!(found >= lowest && found <= highest)).then_some(StoredElement { field, index, lowest, highest, found })
         }));
     }
     all

@@ -1,7 +1,8 @@
 //! What `show` says of an entry, as text.
 
 use nsa_corpus::{Field, foreign};
-use nsa_harness::document::{Described, Outside, Stored};
+use nsa_harness::campaign::confirm::StoredElement;
+use nsa_harness::document::{Described, Stored};
 
 /// Failing elements of a field that are shown.
 const ELEMENTS_SHOWN: usize = 16;
@@ -40,8 +41,8 @@ fn failing(stored: &Stored) -> String {
         waiver.lines().for_each(|line| text.push_str(&format!("    {line}\n")));
     }
     for field in Field::ALL {
-        let outside: Vec<&Outside> = stored.outside.iter().filter(|element| element.field == field).collect();
-        for Outside { index, lowest, highest, found, .. } in outside.iter().take(ELEMENTS_SHOWN) {
+        let outside: Vec<&StoredElement> = stored.outside.iter().filter(|element| element.field == field).collect();
+        for StoredElement { index, lowest, highest, found, .. } in outside.iter().take(ELEMENTS_SHOWN) {
             text.push_str(&format!("  {field} {index:?}: expected {lowest:e} to {highest:e}, found {found:e}\n"));
         }
         if outside.len() > ELEMENTS_SHOWN {

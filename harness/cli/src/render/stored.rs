@@ -1,6 +1,6 @@
 //! The text of `replay`, `shrink` and `confirm`.
 
-use nsa_harness::campaign::confirm::{Testimony, WorstStored};
+use nsa_harness::campaign::confirm::{StoredElement, Testimony};
 use nsa_harness::document::{Confirmed, Smaller};
 use nsa_harness::explain::Localization;
 use nsa_harness::report::Report;
@@ -28,7 +28,7 @@ pub(crate) fn confirmed(result: &Confirmed) -> String {
     let crash = || "no answer was stored: a crash".to_owned();
     let own = said.report.as_ref().map_or_else(crash, |report| report.verdict.to_string());
     text.push_str(&format!("  the oracle, of the stored answer: {own}\n"));
-    if let Some(WorstStored { field, index, lowest, highest, found }) = &said.worst {
+    if let Some(StoredElement { field, index, lowest, highest, found }) = &said.worst {
         text.push_str(&format!("  {field} {index:?}: expected {lowest} to {highest}, found {found}\n"));
     }
     let lines = said.localization.iter().flat_map(Localization::lines);
